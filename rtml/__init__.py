@@ -1,0 +1,60 @@
+"""rtml: write a feature once; stream it, serve it, backfill it, and prove that all agree.
+
+The names below are what definitions need; they are loaded on first use, so that a server that only reads plans does
+not pay for the definition language.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rtml.define.contract import Event, Field, Timestamp
+    from rtml.define.entity import Entity
+    from rtml.define.feature import Count, First, Last, Max, Mean, Min, Stddev, Sum, Variance, Window
+    from rtml.define.service import FeatureService
+    from rtml.define.source import EventSource, RedisStream
+    from rtml.define.views import StreamFeatureView
+    from rtml.errors import RtmlError
+
+_HOME = {
+    **dict.fromkeys(("Event", "Field", "Timestamp"), "rtml.define.contract"),
+    **dict.fromkeys(
+        ("Count", "First", "Last", "Max", "Mean", "Min", "Stddev", "Sum", "Variance", "Window"), "rtml.define.feature"
+    ),
+    **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
+    "Entity": "rtml.define.entity",
+    "FeatureService": "rtml.define.service",
+    "RtmlError": "rtml.errors",
+    "StreamFeatureView": "rtml.define.views",
+}
+
+__all__ = [
+    "Count",
+    "Entity",
+    "Event",
+    "EventSource",
+    "FeatureService",
+    "Field",
+    "First",
+    "Last",
+    "Max",
+    "Mean",
+    "Min",
+    "RedisStream",
+    "RtmlError",
+    "Stddev",
+    "StreamFeatureView",
+    "Sum",
+    "Timestamp",
+    "Variance",
+    "Window",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a name of the definition language from its module."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'rtml' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

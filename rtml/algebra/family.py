@@ -1,0 +1,135 @@
+"""What an aggregate is made of: state families (monoids), and the aggregates that read them.
+
+The vocabulary is that of Tangwongsan et al., "General Incremental Sliding-Window Aggregation" (VLDB 2015): `lift` an
+event to a state, `combine` states, and turn a state into a value. `lower` is `lift` and `combine` of many events at
+once, as Polars expressions, for history.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+States = Mapping[str, Array]
+"""State columns by name, all of one length: one row a state."""
+Kind = Literal["f64", "i64"]
+"""How a value column is kept: 64-bit floats, or 64-bit integers (booleans too)."""
+
+NUMPY_KIND: dict[Kind, str] = {"f64": "<f8", "i64": "<i8"}
+EVENT_TIME, ID64 = "event_time", "id64"
+
+
+class Lane(NamedTuple):
+    """One value column of a batch of events: the values, and which of them are not null."""
+
+    values: Array
+    valid: Array
+
+
+class Events(NamedTuple):
+    """Events as columns: `time` (int64 µs), `id64` (uint64), and a lane for each value column."""
+
+    time: Array
+    id64: Array
+    lanes: Mapping[str, Lane]
+
+    def __len__(self) -> int:
+        """Return how many events there are."""
+        return len(self.time)
+
+
+class Values(NamedTuple):
+    """What a model reads: one value a row, and which rows have one."""
+
+    values: Array
+    valid: Array
+
+
+@dataclass(frozen=True)
+class Family(ABC):
+    """A monoid over states of one value column.
+
+    A family owns some state columns and may read those of the families it `needs`; they are always combined together.
+    """
+
+    column: str
+    kind: Kind
+
+    code: ClassVar[str]
+
+    @property
+    def needs(self) -> tuple[Family, ...]:
+        """Families whose state columns this one reads."""
+        return ()
+
+    @property
+    @abstractmethod
+    def columns(self) -> dict[str, str]:
+        """The state columns it owns: name → numpy type, little endian."""
+
+    @property
+    @abstractmethod
+    def empty(self) -> dict[str, float | int]:
+        """The identity: the state of no events."""
+
+    @abstractmethod
+    def lower(self) -> list[pl.Expr]:
+        """Events → state columns, for one `group_by().agg(...)`; null values are skipped."""
+
+    @abstractmethod
+    def lift(self, events: Events) -> dict[str, Array]:
+        """Each event → a state of its own; a null value gives the identity."""
+
+    @abstractmethod
+    def combine(self, states: States, starts: Array) -> dict[str, Array]:
+        """Many states → one a group. Groups are runs that begin at `starts`; the inputs are never changed."""
+
+    def _named(self, part: str) -> str:
+        return f"{self.column}.{part}"
+
+
+class Aggregate(ABC):
+    """A value computed from states: its name, what it needs, and `finalize`."""
+
+    name: ClassVar[str]
+    takes_column: ClassVar[bool] = True
+    takes_boolean: ClassVar[bool] = False
+    commutative: ClassVar[bool] = True
+    """Whether the states of a group may be combined in any order."""
+
+    @abstractmethod
+    def families(self, column: str, kind: Kind) -> tuple[Family, ...]:
+        """The families whose states `finalize` reads."""
+
+    def output(self, kind: Kind) -> Kind:
+        """The type of the value, from the type of the column."""
+        del kind
+        return "f64"
+
+    @abstractmethod
+    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+        """States → values; an empty window gives the documented value."""
+
+
+def with_needs(families: tuple[Family, ...]) -> tuple[Family, ...]:
+    """Return the families and all that they need, each once, needed ones first."""
+    ordered: dict[Family, None] = {}
+    for family in families:
+        for needed in with_needs(family.needs):
+            ordered.setdefault(needed)
+        ordered.setdefault(family)
+    return tuple(ordered)
+
+
+def repeat_groups(starts: Array, length: int) -> Array:
+    """Return each row's group number, for groups that begin at `starts`."""
+    group = np.zeros(length, dtype=np.int64)
+    group[starts[1:]] = 1
+    return np.cumsum(group)

@@ -1,0 +1,1 @@
+"""The definition language: frozen values, validated at once, that say what a feature means."""

@@ -1,0 +1,104 @@
+"""The contract of an event: a pandera (Polars) model, read once into plain columns and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import pandera.polars as pa
+import polars as pl
+
+from rtml.errors import DefinitionError
+
+Timestamp = Annotated[pl.Datetime, "us", "UTC"]
+"""The type of a time column: microseconds, UTC."""
+Field = pa.Field
+
+RESERVED = ("ingested_at", "id64", "event_date", "partition", "offset")
+"""Columns that the platform adds to every event."""
+
+TIMESTAMP = pl.Datetime("us", "UTC")
+_INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
+_FLOATS = (pl.Float32, pl.Float64)
+CHECKS = frozenset(
+    {
+        "equal_to",
+        "not_equal_to",
+        "greater_than",
+        "greater_than_or_equal_to",
+        "less_than",
+        "less_than_or_equal_to",
+        "in_range",
+        "isin",
+        "notin",
+        "str_matches",
+        "str_contains",
+        "str_startswith",
+        "str_endswith",
+        "str_length",
+    }
+)
+"""The pandera checks that the stream's gate knows how to apply event by event."""
+
+
+class Event(pa.DataFrameModel):
+    """The base of every event contract."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a contract: its Polars type, whether it may be null, and its checks (name → arguments)."""
+
+    name: str
+    dtype: pl.DataType
+    nullable: bool
+    checks: tuple[tuple[str, Mapping[str, Any]], ...]
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether values are integers."""
+        return self.dtype in _INTEGERS
+
+    @property
+    def is_float(self) -> bool:
+        """Whether values are floats."""
+        return self.dtype in _FLOATS
+
+    @property
+    def is_timestamp(self) -> bool:
+        """Whether values are instants."""
+        return self.dtype == TIMESTAMP
+
+
+def read_contract(where: str, model: object) -> dict[str, Column]:
+    """Return the columns of a contract, in its order.
+
+    Raises:
+        DefinitionError: not a contract, or one that uses a type or check that a stream cannot honour.
+    """
+    if not (isinstance(model, type) and issubclass(model, pa.DataFrameModel)):
+        raise DefinitionError.at(where, "schema", "a subclass of rtml.Event", model)
+    schema = model.to_schema()
+    if schema.checks:
+        raise DefinitionError(f"{where}: schema {model.__name__}: checks over the whole frame cannot be applied to one event")
+    columns = {name: _read_column(f"{where}: schema {model.__name__}.{name}", name, column) for name, column in schema.columns.items()}
+    if not columns:
+        raise DefinitionError(f"{where}: schema {model.__name__} has no columns")
+    return columns
+
+
+def _read_column(where: str, name: str, column: Any) -> Column:
+    if name in RESERVED:
+        raise DefinitionError(f"{where}: the platform itself adds {', '.join(RESERVED)}; choose another name")
+    dtype = column.dtype.type
+    dtype = dtype() if isinstance(dtype, type) else dtype
+    if not (dtype in (pl.String, pl.Boolean, *_INTEGERS, *_FLOATS) or dtype == TIMESTAMP):
+        raise DefinitionError.at(where, "its type", "str, int, float, bool or rtml.Timestamp", dtype)
+    if column.unique:
+        raise DefinitionError(f"{where}: unique=True cannot be checked on one event; the source's event_id removes duplicates")
+    checks = tuple((check.name, dict(check.statistics or {})) for check in column.checks)
+    for check, _ in checks:
+        if check not in CHECKS:
+            raise DefinitionError.at(where, "checks", f"among {', '.join(sorted(CHECKS))}", check)
+    return Column(name, dtype, bool(column.nullable), checks)

@@ -1,0 +1,75 @@
+"""Polars expressions of a view, proven to mean the same on a micro-batch and on a year of history: row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from rtml.errors import DefinitionError, near_miss
+
+_SAMPLES: dict[str, list[object]] = {
+    "integer": [3, 1, 3, -2, 7, 0, 100, 1],
+    "float": [2.5, -1.0, 2.5, 0.0, 1000.0, 16.0, 3.25, -1.0],
+    "string": ["b", "a", "b", "", "JFK", "z", "a", "c"],
+    "boolean": [True, False, True, True, False, False, True, False],
+}
+
+
+def check_expression(where: str, expression: object, schema: Mapping[str, pl.DataType]) -> pl.DataType:
+    """Return the type of an expression over a contract's columns.
+
+    It is evaluated on a small frame, whole and then one row at a time: an expression that looks at other rows
+    (`shift`, `mean`, …) differs and is refused.
+
+    Raises:
+        DefinitionError: no expression, an unknown column, an evaluation error, or not row by row.
+    """
+    if not isinstance(expression, pl.Expr):
+        raise DefinitionError(f"{where} must be a Polars expression such as pl.col('x') > 1; got {expression!r}")
+    for column in expression.meta.root_names():
+        if column not in schema:
+            raise DefinitionError(f"{where}: unknown column {column!r}.{near_miss(column, schema)}")
+    frame = _sample(schema)
+    try:
+        whole = _evaluate(frame, expression)
+        rows = pl.concat([_evaluate(frame.slice(row, 1), expression) for row in range(frame.height)])
+    except pl.exceptions.PolarsError as error:
+        raise DefinitionError(f"{where} cannot be evaluated over the contract: {error}") from None
+    if not whole.equals(rows, null_equal=True):
+        raise DefinitionError(f"{where} must be row by row: its value for one event may not depend on other events")
+    return whole.dtype
+
+
+def meaning(where: str, expression: pl.Expr) -> str:
+    """Return the expression as text that is the same for the same meaning.
+
+    Raises:
+        DefinitionError: the expression calls Python, which cannot be written down.
+    """
+    try:
+        return expression.meta.serialize(format="json")
+    except pl.exceptions.PolarsError:
+        raise DefinitionError(f"{where} may not call Python functions: it could not be compared between versions") from None
+
+
+def _evaluate(frame: pl.DataFrame, expression: pl.Expr) -> pl.Series:
+    return frame.with_columns(expression.alias("__probe"))["__probe"]
+
+
+def _sample(schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """Return eight rows with ties and a null in each column, each column turned by one against the one before."""
+    columns = []
+    for turn, (name, dtype) in enumerate(schema.items()):
+        values = _values(dtype)
+        turned = values[turn % 8 :] + values[: turn % 8]
+        columns.append(pl.Series(name, turned, dtype=dtype, strict=False))
+    return pl.DataFrame(columns)
+
+
+def _values(dtype: pl.DataType) -> list[object]:
+    if dtype == pl.Datetime:
+        return [datetime(2024, 2, 28, tzinfo=UTC) + timedelta(hours=hours) for hours in (0, 1, 1, 30, 700, 5, 9)] + [None]
+    kind = "string" if dtype == pl.String else "boolean" if dtype == pl.Boolean else "integer" if dtype.is_integer() else "float"
+    return [*_SAMPLES[kind][:7], None]

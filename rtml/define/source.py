@@ -1,0 +1,124 @@
+"""Where events come from: a stream, its contract, and its history."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import polars as pl
+
+from rtml.define.contract import Column, read_contract
+from rtml.define.naming import check_duration, check_name, check_owners, check_type
+from rtml.errors import DefinitionError, UnknownNameError, near_miss
+from rtml.instants import Duration
+
+
+@dataclass(frozen=True)
+class RedisStream:
+    """A Redis stream of `partitions` keys: `name`, `name:1`, …; each entry's field `data` is one JSON object."""
+
+    name: str
+    partitions: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a stream."""
+        if not self.name or not isinstance(self.name, str):
+            raise DefinitionError.at("RedisStream", "name", "a key", self.name)
+        if not isinstance(self.partitions, int) or not 1 <= self.partitions <= 1024:
+            raise DefinitionError.at(f"RedisStream {self.name!r}", "partitions", "between 1 and 1024", self.partitions)
+
+    def key(self, partition: int) -> str:
+        """Return the Redis key of a partition."""
+        return f"{self.name}:{partition}" if partition else self.name
+
+
+@dataclass(frozen=True, eq=False)
+class EventSource:
+    """An event stream and its history.
+
+    Args:
+        name: its name, also that of its tables in the lake.
+        schema: the contract, a subclass of `rtml.Event`.
+        timestamp: the contract's column of event times.
+        event_id: the column that tells events apart; without one, an event is its place in the stream.
+        stream: where events arrive.
+        lateness: how long after its event time an event still counts online at once.
+        skew: how far event time may run ahead of the broker's clock.
+        starts, ends: first and last day of its history, in event time, UTC; no end means today.
+
+    Raises:
+        DefinitionError: a parameter cannot mean what it says.
+    """
+
+    name: str
+    schema: type[Any]
+    timestamp: str
+    stream: RedisStream
+    event_id: str | None = None
+    lateness: str = "15m"
+    skew: str = "1m"
+    starts: str | date = "2020-01-01"
+    ends: str | date | None = None
+    description: str = ""
+    owners: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Validate all parameters at once."""
+        where = check_name("source", self.name)
+        columns = read_contract(where, self.schema)
+        check_type(where, "stream", self.stream, RedisStream, "a RedisStream")
+        self._check_columns(where, columns)
+        check_owners(where, self.owners)
+        derived = {
+            "where": where,
+            "columns": columns,
+            "lateness_us": check_duration(where, "lateness", self.lateness, zero=True),
+            "skew_us": check_duration(where, "skew", self.skew, zero=True),
+            "first_day": _day(where, "starts", self.starts),
+            "last_day": None if self.ends is None else _day(where, "ends", self.ends),
+        }
+        self.__dict__.update(derived)
+        if self.last_day is not None and self.last_day < self.first_day:
+            raise DefinitionError(f"{where}: ends ({self.last_day}) is before starts ({self.first_day})")
+
+    # Set by __post_init__; not parameters.
+    where: str = field(init=False, repr=False, compare=False, default="")
+    columns: dict[str, Column] = field(init=False, repr=False, compare=False, default_factory=dict)
+    lateness_us: Duration = field(init=False, repr=False, compare=False, default=0)
+    skew_us: Duration = field(init=False, repr=False, compare=False, default=0)
+    first_day: date = field(init=False, repr=False, compare=False, default=date.min)
+    last_day: date | None = field(init=False, repr=False, compare=False, default=None)
+
+    def _check_columns(self, where: str, columns: dict[str, Column]) -> None:
+        for parameter, name in (("timestamp", self.timestamp), ("event_id", self.event_id)):
+            if name is not None and name not in columns:
+                raise DefinitionError(f"{where}: {parameter}: the contract has no column {name!r}.{near_miss(name, columns)}")
+        time = columns[self.timestamp]
+        if not time.is_timestamp or time.nullable:
+            raise DefinitionError.at(where, f"timestamp {self.timestamp!r}", "a non-null rtml.Timestamp", time.dtype)
+        if self.event_id is not None:
+            column = columns[self.event_id]
+            if column.nullable or not (column.is_integer or column.dtype == pl.String):
+                raise DefinitionError.at(where, f"event_id {self.event_id!r}", "a non-null string or integer", column.dtype)
+
+    def column(self, name: str, where: str) -> Column:
+        """Return a column of the contract, or an error that names the nearest one."""
+        try:
+            return self.columns[name]
+        except KeyError:
+            raise UnknownNameError.of("column", name, self.columns, f"source {self.name!r}, asked by {where}") from None
+
+    @property
+    def frame_schema(self) -> dict[str, pl.DataType]:
+        """The Polars schema of the contract's columns."""
+        return {name: column.dtype for name, column in self.columns.items()}
+
+
+def _day(where: str, parameter: str, value: str | date) -> date:
+    try:
+        return value if isinstance(value, date) else date.fromisoformat(value)
+    except (TypeError, ValueError):
+        raise DefinitionError.at(where, parameter, "a day like '2013-01-31'", value) from None

@@ -1,0 +1,195 @@
+"""A group of features of one entity: windowed aggregates over an event source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import overload
+
+import polars as pl
+
+from rtml.algebra import catalog
+from rtml.define.entity import Entity
+from rtml.define.expression import check_expression
+from rtml.define.feature import TAILS, Aggregation, Tail
+from rtml.define.naming import check_duration, check_name, check_owners, check_type
+from rtml.define.source import EventSource
+from rtml.errors import DefinitionError, UnknownNameError, near_miss
+from rtml.instants import HOUR, Duration, format_duration
+from rtml.tiles import Ladder, Window
+
+EXACT_UP_TO = 24 * HOUR
+"""The longest window whose tail is exact unless told otherwise."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature: an aggregate of a column over one window. `numeric_kind` is how the column is kept."""
+
+    name: str
+    aggregate: str
+    column: str
+    kind: str
+    window: Window
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some features of a view, by name."""
+
+    view: StreamFeatureView
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class StreamFeatureView:
+    """Windowed aggregates over an event source, for an entity.
+
+    Args:
+        name: its name; columns are called `name__feature`.
+        source, entity: what is counted, and about whom.
+        features: aggregates, each with its list of windows.
+        where: which events count; a row-wise Polars expression over the contract's columns and `derive`.
+        derive: further columns, row-wise Polars expressions over the contract's columns.
+        tail: `"exact"` or `"tile"` for all windows that do not say; by default exact up to 24 hours.
+        ladder: tile sizes, finest first; by default chosen from the windows (design §4).
+        freshness: how old the stream's position may be before values are `stale`.
+        ttl: how old an entity's last event may be before its values are `stale`.
+
+    Raises:
+        DefinitionError: a parameter cannot mean what it says.
+    """
+
+    name: str
+    source: EventSource
+    entity: Entity
+    features: Sequence[Aggregation]
+    where: pl.Expr | None = None
+    derive: Mapping[str, pl.Expr] = field(default_factory=dict)
+    tail: Tail | None = None
+    ladder: Sequence[str] | None = None
+    freshness: str = "5s"
+    ttl: str | None = None
+    description: str = ""
+    owners: Sequence[str] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Validate all parameters at once, and resolve the features."""
+        where = check_name("view", self.name)
+        self.__dict__["place"] = where
+        check_type(where, "source", self.source, EventSource, "an EventSource")
+        check_type(where, "entity", self.entity, Entity, "an Entity")
+        check_owners(where, self.owners)
+        if self.tail is not None and self.tail not in TAILS:
+            raise DefinitionError.at(where, "tail", "'exact' or 'tile'", self.tail)
+        self.__dict__["freshness_us"] = check_duration(where, "freshness", self.freshness)
+        self.__dict__["ttl_us"] = None if self.ttl is None else check_duration(where, "ttl", self.ttl)
+        self.__dict__["key_types"] = self._check_keys(where)
+        self.__dict__["kinds"] = self._check_expressions(where)
+        self.__dict__["resolved"] = self._resolve(where)
+        self._check_tails(where)
+
+    place: str = field(init=False, repr=False, default="")
+    freshness_us: Duration = field(init=False, repr=False, default=0)
+    ttl_us: Duration | None = field(init=False, repr=False, default=None)
+    key_types: dict[str, str] = field(init=False, repr=False, default_factory=dict)
+    kinds: dict[str, pl.DataType] = field(init=False, repr=False, default_factory=dict)
+    resolved: dict[str, Feature] = field(init=False, repr=False, default_factory=dict)
+
+    def _check_keys(self, where: str) -> dict[str, str]:
+        types: dict[str, str] = {}
+        for key in self.entity.join_keys:
+            column = self.source.column(key, f"{where}, entity {self.entity.name!r}")
+            kind = "str" if column.dtype == pl.String else "bool" if column.dtype == pl.Boolean else "int"
+            if column.nullable or column.is_float or column.is_timestamp:
+                got = f"{'nullable ' if column.nullable else ''}{column.dtype}"
+                raise DefinitionError.at(where, f"join key {key!r}", "a non-null string, integer or boolean", got)
+            types[key] = kind
+        return types
+
+    def _check_expressions(self, where: str) -> dict[str, pl.DataType]:
+        schema = self.source.frame_schema
+        for name in self.derive:
+            check_name(f"{where}: derive", name)
+            if name in schema:
+                raise DefinitionError(f"{where}: derive[{name!r}] has the name of a column of the contract")
+        derived = {
+            name: check_expression(f"{where}: derive[{name!r}]", expression, schema)
+            for name, expression in self.derive.items()
+        }
+        schema |= derived
+        if self.where is not None:
+            dtype = check_expression(f"{where}: where", self.where, schema)
+            if dtype != pl.Boolean:
+                raise DefinitionError.at(where, "where", "boolean", str(dtype))
+        return schema
+
+    def _resolve(self, where: str) -> dict[str, Feature]:
+        if not self.features:
+            raise DefinitionError.at(where, "features", "at least one aggregate", self.features)
+        found: dict[str, Feature] = {}
+        for aggregation in self.features:
+            check_type(where, "features", aggregation, Aggregation, "aggregates such as Count(windows=['1h'])")
+            check_name(f"{where}: feature", aggregation.stem)
+            kind = self._kind(where, aggregation)
+            for window, length in aggregation.resolved(where):
+                name = f"{aggregation.stem}_{window.label}"
+                if name in found:
+                    raise DefinitionError(f"{where}: two features are called {name!r}; give one of them a name=")
+                tail = window.tail or self.tail or ("exact" if length <= EXACT_UP_TO else "tile")
+                resolved = Window(length, tail == "exact")
+                found[name] = Feature(name, aggregation.aggregate, aggregation.column, kind, resolved)
+        return found
+
+    def _kind(self, where: str, aggregation: Aggregation) -> str:
+        aggregate = catalog.aggregate(aggregation.aggregate)
+        if not aggregate.takes_column:
+            return "i64"
+        column = aggregation.column
+        if column in self.entity.join_keys:
+            raise DefinitionError(f"{where}: {aggregation.stem}: {column!r} is a join key, the same for all of an entity's events")
+        if column not in self.kinds:
+            raise DefinitionError(f"{where}: {aggregation.stem}: unknown column {column!r}.{near_miss(str(column), self.kinds)}")
+        dtype = self.kinds[column]
+        allowed = dtype.is_numeric() or (dtype == pl.Boolean and aggregate.takes_boolean)
+        if not allowed:
+            words = "a numeric or boolean column" if aggregate.takes_boolean else "a numeric column"
+            raise DefinitionError.at(where, f"{aggregation.stem}", words, str(dtype))
+        return "f64" if dtype.is_float() else "i64"
+
+    def _check_tails(self, where: str) -> None:
+        finest = self.tiles.finest
+        for feature in self.resolved.values():
+            window = feature.window
+            if not window.exact and window.length % finest:
+                raise DefinitionError.at(
+                    where,
+                    f"{feature.name}: a window with tail='tile'",
+                    f"a multiple of the finest tile ({format_duration(finest)})",
+                    format_duration(window.length),
+                )
+
+    @cached_property
+    def tiles(self) -> Ladder:
+        """The ladder of tile sizes."""
+        if self.ladder is None:
+            return Ladder.default(feature.window.length for feature in self.resolved.values())
+        sizes = [check_duration(self.place, "ladder", size) for size in self.ladder]
+        try:
+            return Ladder(tuple(sizes))
+        except DefinitionError as error:
+            raise DefinitionError(f"{self.place}: ladder: {error}") from None
+
+    @overload
+    def __getitem__(self, names: str) -> Selection: ...
+    @overload
+    def __getitem__(self, names: list[str]) -> Selection: ...
+    def __getitem__(self, names: str | list[str]) -> Selection:
+        """Select features by name: `view["count_1h"]` or `view[["count_1h", "count_24h"]]`."""
+        chosen = (names,) if isinstance(names, str) else tuple(names)
+        for name in chosen:
+            if name not in self.resolved:
+                raise UnknownNameError.of("feature", name, self.resolved, f"view {self.name!r}")
+        return Selection(self, chosen)

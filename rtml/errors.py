@@ -1,0 +1,82 @@
+"""Every error rtml raises on purpose, in one tree.
+
+    RtmlError
+    ├── DefinitionError      a definition that cannot mean what it says
+    ├── SettingsError        a setting that is missing or malformed
+    ├── InstantError         a time without a zone, or outside what can be answered
+    ├── UnknownNameError     a name that nothing has; offers the nearest one
+    ├── RequestError         a request that does not fit what it asks for
+    ├── SendError            events that may not be appended to a stream
+    ├── NotReadyError        a view whose version is not (yet) servable
+    ├── UnavailableError     Redis, or another part, did not answer
+    ├── CodecError           bytes that this version of rtml cannot read
+    └── OverflowedError      an integer sum beyond 64 bits
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RtmlError(Exception):
+    """The root of all errors that rtml raises on purpose."""
+
+
+class DefinitionError(RtmlError):
+    """A definition that cannot mean what it says."""
+
+    @classmethod
+    def at(cls, where: str, parameter: str, expected: str, got: object) -> DefinitionError:
+        """Name the definition, its parameter, what was expected and what was got."""
+        return cls(f"{where}: {parameter} must be {expected}; got {got!r}")
+
+
+class SettingsError(RtmlError):
+    """A setting that is missing or malformed."""
+
+
+class InstantError(RtmlError):
+    """A time without a zone, or outside what can be answered."""
+
+
+class UnknownNameError(RtmlError):
+    """A name that nothing has."""
+
+    @classmethod
+    def of(cls, kind: str, name: str, known: Iterable[str], where: str = "") -> UnknownNameError:
+        """Say which name was not found, where, and the nearest one that is."""
+        return cls(f"no {kind} {name!r}{f' in {where}' if where else ''}.{near_miss(name, known)}")
+
+
+class RequestError(RtmlError):
+    """A request that does not fit what it asks for."""
+
+
+class SendError(RtmlError):
+    """Events that may not be appended to a stream."""
+
+
+class NotReadyError(RtmlError):
+    """A view whose version is not (yet) servable."""
+
+
+class UnavailableError(RtmlError):
+    """Redis, or another part, did not answer."""
+
+
+class CodecError(RtmlError):
+    """Bytes that this version of rtml cannot read."""
+
+
+class OverflowedError(RtmlError):
+    """An integer sum beyond 64 bits."""
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?`, or the known names when none is near."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f" Did you mean {close[0]!r}?"
+    return f" Known: {', '.join(names)}." if names else " There are none."

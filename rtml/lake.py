@@ -1,0 +1,97 @@
+"""The lake: where its tables are, and what is in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from rtml.algebra.family import EVENT_TIME, ID64
+from rtml.define.contract import TIMESTAMP
+from rtml.define.source import EventSource
+from rtml.plan import Plan
+from rtml.projection import INGESTED_AT, KEY_TYPES
+
+EVENT_DATE, INGEST_DATE = "event_date", "ingest_date"
+LEVEL, TILE_START = "level", "tile_start"
+
+QUARANTINE: dict[str, pl.DataType] = {
+    "partition": pl.Int32(),
+    "offset": pl.String(),
+    INGESTED_AT: TIMESTAMP,
+    "payload": pl.Binary(),
+    "reason": pl.String(),
+    "detail": pl.String(),
+    INGEST_DATE: pl.Date(),
+}
+"""Refused events, as received: the first reason's code, and all reasons in words."""
+
+LATE: dict[str, pl.DataType] = {
+    "view": pl.String(),
+    "version": pl.String(),
+    EVENT_TIME: TIMESTAMP,
+    ID64: pl.Int64(),
+    "published_at": TIMESTAMP,
+    EVENT_DATE: pl.Date(),
+}
+"""When a late event became servable, in the source's own time."""
+
+_NUMPY_TO_POLARS: dict[str, pl.DataType] = {"<i8": pl.Int64(), "<f8": pl.Float64(), "<u8": pl.Int64()}
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The tables under one root, a folder or an object store's URL."""
+
+    root: str
+
+    def raw(self, source: str) -> str:
+        """Every accepted event, at least once."""
+        return f"{self.root}/raw/{source}"
+
+    def quarantine(self, source: str) -> str:
+        """Every refused event."""
+        return f"{self.root}/quarantine/{source}"
+
+    def events(self, source: str) -> str:
+        """Every accepted event once, sorted by time and id64."""
+        return f"{self.root}/events/{source}"
+
+    def late(self, source: str) -> str:
+        """When late events became servable."""
+        return f"{self.root}/late/{source}"
+
+    def tiles(self, view: str) -> str:
+        """States of every entity, level and tile."""
+        return f"{self.root}/tiles/{view}"
+
+
+def raw_schema(source: EventSource) -> dict[str, pl.DataType]:
+    """Return the columns of `raw/` and `events/`: the contract's, and the platform's own.
+
+    Delta has no unsigned integers: `id64` is stored as the signed integer of the same bits.
+    """
+    return {**source.frame_schema, INGESTED_AT: TIMESTAMP, ID64: pl.Int64(), EVENT_DATE: pl.Date()}
+
+
+def tiles_schema(plan: Plan) -> dict[str, pl.DataType]:
+    """Return the columns of `tiles/`: keys, level, the tile's start, states, and the partition's day."""
+    keys = {name: KEY_TYPES[kind] for name, kind in plan.keys}
+    states = {name: kind for family in plan.states.families for name, kind in family.columns.items()}
+    return {
+        **keys,
+        LEVEL: pl.Int8(),
+        TILE_START: TIMESTAMP,
+        **{name: _NUMPY_TO_POLARS[kind] for name, kind in states.items()},
+        EVENT_DATE: pl.Date(),
+    }
+
+
+def signed(column: str = ID64) -> pl.Expr:
+    """uint64 → the int64 of the same bits, for Delta."""
+    return pl.col(column).reinterpret(signed=True)
+
+
+def unsigned(column: str = ID64) -> pl.Expr:
+    """int64 → the uint64 of the same bits, from Delta."""
+    return pl.col(column).reinterpret(signed=False)

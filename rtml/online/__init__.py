@@ -1,0 +1,1 @@
+"""The layout in Redis: the key grammar and the bytes."""

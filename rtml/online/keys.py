@@ -1,0 +1,90 @@
+"""The key grammar of design §6. All keys of an entity share one hash tag, so that they live on one node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from urllib.parse import quote
+
+GENERATION = "rtml:generation"
+SERVICES = "rtml:services"
+LONGEST_PART = 64
+SHARDS = 64
+"""A fixed number: the count of workers may change, an entity's shard may not (I9)."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
+
+
+@lru_cache(maxsize=200_000)
+def escape(value: str) -> str:
+    """Return a key's part: percent-escaped, and hashed when that is longer than 64 bytes."""
+    if _PLAIN.fullmatch(value):
+        return value
+    escaped = quote(value, safe="")
+    if len(escaped) <= LONGEST_PART:
+        return escaped
+    return "#" + blake2b(value.encode(), digest_size=16).hexdigest()
+
+
+def key_part(value: str | int | bool) -> str:
+    """Return one join key's value as a key's part."""
+    if isinstance(value, str):
+        return escape(value)
+    return str(value).lower()
+
+
+def entity_tag(entity: str, values: Sequence[str | int | bool]) -> str:
+    """Return `rtml:{entity|k1|k2}`, with which all keys of an entity begin."""
+    return f"rtml:{{{escape(entity)}|{'|'.join([key_part(value) for value in values])}}}"
+
+
+def versioned(view: str, version: str) -> str:
+    """Return what follows the entity's tag in the key of its hash."""
+    return f":{view}@{version}"
+
+
+def raw(entity_key: str, index: int) -> str:
+    """Return the key of the raw records of one hot finest tile."""
+    return f"{entity_key}:r{index}"
+
+
+def meta(view: str, version: str) -> str:
+    """Return the key of a version's meta."""
+    return f"rtml:meta:{view}@{version}"
+
+
+def live(view: str) -> str:
+    """Return the key that names the version that is served."""
+    return f"rtml:live:{view}"
+
+
+def position(source: str) -> str:
+    """Return the key of the tiles flow's positions."""
+    return f"rtml:position:{source}"
+
+
+def mirrored(source: str) -> str:
+    """Return the key of the mirror flow's positions."""
+    return f"rtml:mirrored:{source}"
+
+
+def replay_time(source: str) -> str:
+    """Return the key that says that a source runs on carried stamps."""
+    return f"rtml:replay:{source}"
+
+
+def dead(source: str) -> str:
+    """Return the key of the capped list of refused events."""
+    return f"rtml:dead:{source}"
+
+
+def figures(source: str, flow: str) -> str:
+    """Return the key of a flow's own figures."""
+    return f"rtml:figures:{source}:{flow}"
+
+
+def trimmed(source: str) -> str:
+    """Return the key that says that a source's stream no longer holds its beginning."""
+    return f"rtml:trimmed:{source}"

@@ -1,0 +1,127 @@
+"""A view compiled: everything that a road needs to know of it, serialisable, with the fingerprint of its meaning."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import msgspec
+
+from rtml.algebra import catalog
+from rtml.algebra.family import Kind
+from rtml.algebra.states import StateSchema
+from rtml.instants import DAY, Duration, format_duration
+from rtml.tiles import Ladder, Window
+
+RAW_LIMIT = 64
+"""K of design §6: up to so many events, an interval holds their raw records."""
+FORGET_AFTER = 7 * DAY
+"""How long an entity without events outlives its longest window in Redis."""
+
+
+class PlannedFeature(msgspec.Struct, frozen=True):
+    """One feature of a plan; `window` is in microseconds, `kind` is how its column is kept."""
+
+    name: str
+    aggregate: str
+    column: str
+    kind: Kind
+    window: Duration
+    exact: bool
+
+    @property
+    def span(self) -> Window:
+        """The window as a value of the tile algebra."""
+        return Window(self.window, self.exact)
+
+    @property
+    def output(self) -> Kind:
+        """The type of the feature's values."""
+        return catalog.aggregate(self.aggregate).output(self.kind)
+
+
+class Plan(msgspec.Struct, frozen=True, dict=True):
+    """What a view means, compiled. All durations are in microseconds."""
+
+    view: str
+    source: str
+    partitions: int
+    entity: str
+    keys: tuple[tuple[str, str], ...]
+    """Join keys and their types: `str`, `int` or `bool`."""
+    features: tuple[PlannedFeature, ...]
+    ladder: tuple[Duration, ...]
+    lateness: Duration
+    skew: Duration
+    freshness: Duration
+    ttl: Duration | None
+    fingerprint: str
+
+    def encode(self) -> bytes:
+        """Return the plan as JSON."""
+        return msgspec.json.encode(self)
+
+    @staticmethod
+    def decode(text: bytes) -> Plan:
+        """Return the plan that `encode` wrote."""
+        return msgspec.json.decode(text, type=Plan)
+
+    @cached_property
+    def tiles(self) -> Ladder:
+        """The ladder."""
+        return Ladder(self.ladder)
+
+    @cached_property
+    def states(self) -> StateSchema:
+        """The states that all windows share."""
+        families = [
+            family
+            for feature in self.features
+            for family in catalog.aggregate(feature.aggregate).families(feature.column, feature.kind)
+        ]
+        return StateSchema.of(tuple(families))
+
+    @cached_property
+    def lanes(self) -> dict[str, Kind]:
+        """The value columns that raw records keep: name → kind."""
+        return {feature.column: feature.kind for feature in self.features if feature.column}
+
+    @cached_property
+    def windows(self) -> tuple[Window, ...]:
+        """The different windows, shortest first."""
+        return tuple(sorted({feature.span for feature in self.features}))
+
+    @property
+    def longest(self) -> Duration:
+        """The longest window."""
+        return self.windows[-1].length
+
+    @cached_property
+    def longest_exact(self) -> Duration:
+        """The longest window whose tail is exact; 0 when there is none."""
+        return max((window.length for window in self.windows if window.exact), default=0)
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The join keys."""
+        return tuple(name for name, _ in self.keys)
+
+    @property
+    def expire_after(self) -> Duration:
+        """How long after its last write an entity is forgotten."""
+        return self.longest + self.lateness + FORGET_AFTER
+
+    def feature(self, name: str) -> PlannedFeature:
+        """Return a feature by name."""
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, PlannedFeature]:
+        return {feature.name: feature for feature in self.features}
+
+
+def describe_window(window: Window, ladder: Ladder) -> str:
+    """Say in words what a window's edges are."""
+    length = format_duration(window.length)
+    if window.exact:
+        return f"{length}, exact to the microsecond"
+    return f"{length}, left edge floored to {format_duration(ladder.finest)}"

@@ -1,0 +1,56 @@
+"""Events → what a view keeps of them: the one place where `where` and `derive` are applied, on every road."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from rtml.algebra.family import EVENT_TIME, ID64, NUMPY_KIND, Events, Lane
+from rtml.define.views import StreamFeatureView
+from rtml.plan import Plan
+
+INGESTED_AT = "ingested_at"
+KEY_TYPES = {"str": pl.String(), "int": pl.Int64(), "bool": pl.Boolean()}
+
+
+def project(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame) -> pl.LazyFrame:
+    """Return a view's events: join keys, `event_time` and `ingested_at` (int64 µs), `id64`, and its value columns.
+
+    Value columns are float64 or int64; a derived value that is not finite counts as null.
+    """
+    frame = events.with_columns(**view.derive) if view.derive else events
+    if view.where is not None:
+        frame = frame.filter(view.where)
+    return frame.select(
+        *(pl.col(name).cast(KEY_TYPES[kind]) for name, kind in plan.keys),
+        pl.col(view.source.timestamp).dt.epoch("us").alias(EVENT_TIME),
+        pl.col(INGESTED_AT).dt.epoch("us"),
+        pl.col(ID64),
+        *(_lane(name, kind) for name, kind in plan.lanes.items()),
+    )
+
+
+def _lane(name: str, kind: str) -> pl.Expr:
+    if kind == "i64":
+        return pl.col(name).cast(pl.Int64)
+    value = pl.col(name).cast(pl.Float64)
+    return pl.when(value.is_finite()).then(value).alias(name)
+
+
+def projected_schema(plan: Plan) -> dict[str, pl.DataType]:
+    """Return the schema of `project`'s frame."""
+    lanes = {name: pl.Float64() if kind == "f64" else pl.Int64() for name, kind in plan.lanes.items()}
+    keys = {name: KEY_TYPES[kind] for name, kind in plan.keys}
+    return {**keys, EVENT_TIME: pl.Int64(), INGESTED_AT: pl.Int64(), ID64: pl.UInt64(), **lanes}
+
+
+def to_events(plan: Plan, frame: pl.DataFrame) -> Events:
+    """Return a projected frame as columns of numpy arrays."""
+    lanes = {
+        name: Lane(
+            frame[name].fill_null(0).to_numpy().astype(NUMPY_KIND[kind], copy=False),
+            frame[name].is_not_null().to_numpy().astype(np.bool_, copy=False),
+        )
+        for name, kind in plan.lanes.items()
+    }
+    return Events(frame[EVENT_TIME].to_numpy(), frame[ID64].to_numpy(), lanes)

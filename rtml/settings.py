@@ -1,0 +1,122 @@
+"""The settings of a process: environment, then `rtml.toml`, then `.rtml/run.json`, then the defaults."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rtml.errors import SettingsError, near_miss
+from rtml.instants import Duration, parse_duration
+
+RUN_FILE = "run.json"
+"""In the home folder: what whoever started an embedded Redis wrote for the others to find."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Every setting: `RTML_<NAME>` in the environment, or `<name>` in `rtml.toml`."""
+
+    features: str = "examples.flights.features"
+    """Import path or `.py` file of the definitions."""
+    home: str = ".rtml"
+    """Folder for local state: the embedded Redis, recovery stores, Dagster's home, logs."""
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    """The online store and broker."""
+    lake: str = ""
+    """Root of the lake, a folder or an object store's URL; default `<home>/lake`."""
+    accept_stamps: bool = False
+    """Whether entries may carry their own `ingested_at` (replays, demo, tests)."""
+    tile_epoch: str = "1s"
+    """How often the tiles flow snapshots its position."""
+    mirror_epoch: str = "30s"
+    """How often the mirror flow commits to the lake."""
+    batch: int = 4096
+    """The most entries that one read of a partition takes."""
+    credit: int = 200_000
+    """The most events of a partition in one epoch."""
+    host: str = "127.0.0.1"
+    """Where the feature server and the Dagster UI listen."""
+    port: int = 8815
+    """The feature server's port."""
+    dagster_port: int = 3000
+    """The Dagster UI's port."""
+    redis_timeout: str = "500ms"
+    """How long the feature server waits for Redis."""
+
+    def __post_init__(self) -> None:
+        """Refuse durations that are none."""
+        for name in ("tile_epoch", "mirror_epoch", "redis_timeout"):
+            parse_duration(getattr(self, name))
+        if not self.features:
+            raise SettingsError("features (RTML_FEATURES) must be an import path or a .py file; got nothing")
+
+    @property
+    def home_path(self) -> Path:
+        """The home folder, absolute."""
+        return Path(self.home).absolute()
+
+    @property
+    def lake_root(self) -> str:
+        """The lake's root, absolute where it is a folder."""
+        if not self.lake:
+            return str(self.home_path / "lake")
+        return self.lake if "://" in self.lake else str(Path(self.lake).absolute())
+
+    @property
+    def tile_epoch_us(self) -> Duration:
+        """The tiles flow's epoch in microseconds."""
+        return parse_duration(self.tile_epoch)
+
+    @property
+    def mirror_epoch_us(self) -> Duration:
+        """The mirror flow's epoch in microseconds."""
+        return parse_duration(self.mirror_epoch)
+
+    @property
+    def redis_timeout_seconds(self) -> float:
+        """The feature server's patience with Redis."""
+        return parse_duration(self.redis_timeout) / 1e6
+
+    def environment(self) -> dict[str, str]:
+        """Return these settings as environment variables, for a child process."""
+        values = msgspec.structs.asdict(self)
+        return {f"RTML_{name.upper()}": _as_text(value) for name, value in values.items()}
+
+
+def load_settings(environment: Mapping[str, str] | None = None, folder: Path | None = None) -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        SettingsError: an unknown name, or a value of another type, with where it was found.
+    """
+    environment = os.environ if environment is None else environment
+    folder = Path.cwd() if folder is None else folder
+    file = folder / "rtml.toml"
+    written = _checked(tomllib.loads(file.read_text()) if file.is_file() else {}, str(file.name))
+    given = {name[5:].lower(): value for name, value in environment.items() if name.startswith("RTML_")}
+    given = _checked(given, "the environment", prefix="RTML_")
+    home = folder / str(given.get("home", written.get("home", ".rtml")))
+    run = home / RUN_FILE
+    running = _checked(msgspec.json.decode(run.read_bytes()) if run.is_file() else {}, str(run.name))
+    try:
+        return msgspec.convert({**running, **written, **given}, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"a setting (RTML_* or rtml.toml): {error}") from None
+
+
+def _checked(values: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    known = Settings.__struct_fields__
+    for name in values:
+        if name not in known:
+            shown = f"{prefix}{name.upper() if prefix else name}"
+            near = near_miss(name, known)
+            raise SettingsError(f"unknown setting {shown!r} in {where}.{near}")
+    return dict(values)
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

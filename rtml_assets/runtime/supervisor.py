@@ -1,0 +1,206 @@
+"""Keeps child processes running: starts them, restarts those that die, stops them all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from rtml.errors import UnavailableError, UnknownNameError
+from rtml_assets.runtime import children
+
+POLL_SECONDS = 0.05
+FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+HEALTHY_AFTER = 30.0
+"""A child that lived so many seconds is restarted as if it had never died."""
+
+
+@dataclass(frozen=True)
+class Child:
+    """A program to keep running."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    on_our_death: signal.Signals = signal.SIGKILL
+    """What it gets if we die without stopping it; SIGTERM for one that must end children of its own."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a child is."""
+
+    pid: int | None
+    """`None` while it is dead."""
+    restarts: int
+    exit_code: int | None
+    """That of its last death."""
+
+
+class Spawn(Protocol):
+    """Starts a program; `children.spawn` but in tests."""
+
+    def __call__(
+        self, argv: tuple[str, ...], *, env: Mapping[str, str], log: Path, on_our_death: signal.Signals
+    ) -> subprocess.Popen[bytes]:
+        """Start it."""
+        ...
+
+
+class Supervisor:
+    """Runs children until `stop`; each one's output goes to `<logs>/<name>.log`.
+
+    Args:
+        children: what to run, with different names.
+        logs: folder of the log files.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        children: Iterable[Child],
+        logs: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        spawn: Spawn = children.spawn,
+    ) -> None:
+        """Take the children; none is started yet."""
+        self._kept = {child.name: _Kept(child, log_file(logs, child.name), spawn) for child in children}
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Supervisor:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.stop()
+
+    def start(self) -> None:
+        """Start all children, and watch them from now on."""
+        self._stopped.clear()
+        self.tick()
+        self._thread = threading.Thread(target=self._watch, name="rtml-supervisor", daemon=True)
+        self._thread.start()
+
+    def tick(self) -> None:
+        """Look once: start what should run and is due."""
+        with self._lock:
+            for kept in self._kept.values():
+                kept.tick(self._clock())
+
+    def stop(self, timeout: float = 10) -> None:
+        """End all children: SIGTERM, then SIGKILL for those alive after `timeout` seconds."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        with self._lock:
+            for kept in self._kept.values():
+                kept.terminate()
+            deadline = time.monotonic() + timeout
+            while any(kept.alive for kept in self._kept.values()) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            for kept in self._kept.values():
+                kept.kill()
+
+    def status(self) -> dict[str, Status]:
+        """Return how each child is."""
+        with self._lock:
+            return {name: kept.status for name, kept in self._kept.items()}
+
+    def crash(self, name: str) -> None:
+        """End a child with SIGKILL, as a failing machine would; it is restarted like any that dies.
+
+        Raises:
+            UnknownNameError: there is no such child.
+            UnavailableError: it is dead already.
+        """
+        if name not in self._kept:
+            raise UnknownNameError.of("process", name, self._kept)
+        with self._lock:
+            self._kept[name].crash()
+
+    def log(self, name: str, lines: int = 20) -> str:
+        """Return the last lines that a child wrote."""
+        file = self._kept[name].log
+        text = file.read_text(errors="replace") if file.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(POLL_SECONDS):
+            self.tick()
+
+
+def log_file(logs: Path, name: str) -> Path:
+    """Return where a child's output goes; a colon is no character for a file's name everywhere."""
+    return logs / f"{name.replace(':', '-')}.log"
+
+
+class _Kept:
+    """One child, its present process, and when it is due again."""
+
+    def __init__(self, child: Child, log: Path, spawn: Spawn) -> None:
+        self.child, self.log = child, log
+        self._spawn = spawn
+        self._process: subprocess.Popen[bytes] | None = None
+        self._exit_code: int | None = None
+        self._starts = 0
+        self._started = self._due = float("-inf")
+        self._delay = FIRST_DELAY
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and children.bury(self._process) is None
+
+    @property
+    def status(self) -> Status:
+        pid = self._process.pid if self._process is not None and self.alive else None
+        return Status(pid, max(0, self._starts - 1), self._exit_code)
+
+    def tick(self, now: float) -> None:
+        if self.alive:
+            return
+        if self._process is not None:
+            self._died(self._process.returncode, now)
+        if now >= self._due:
+            self._start(now)
+
+    def terminate(self) -> None:
+        if self._process is not None and self.alive:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            children.kill(self._process)
+            self._exit_code = self._process.returncode
+            self._process = None
+
+    def crash(self) -> None:
+        if self._process is None or not self.alive:
+            raise UnavailableError(f"process {self.child.name!r} is not running; see {self.log}")
+        # Left in place: the next tick finds it dead, and waits as it does for any death.
+        children.kill(self._process)
+
+    def _start(self, now: float) -> None:
+        child = self.child
+        self._process = self._spawn(child.argv, env=child.env, log=self.log, on_our_death=child.on_our_death)
+        self._started = now
+        self._starts += 1
+
+    def _died(self, code: int, now: float) -> None:
+        if now - self._started >= HEALTHY_AFTER:
+            self._delay = FIRST_DELAY
+        self._process, self._exit_code = None, code
+        self._due = now + self._delay
+        self._delay = min(2 * self._delay, LONGEST_DELAY)

@@ -1,0 +1,131 @@
+"""Reading features: the Redis commands of a request, and what their replies mean (design §6, I5).
+
+A `Lookup` does no I/O: whoever has a connection, blocking or not, sends `commands()`, hands the replies to `absorb`,
+and repeats while that returns more commands: once, but for rare heads and torn raw records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rtml.answer import Answer, Fetched, Turn, answer
+from rtml.instants import BEGINNING, Instant
+from rtml.online import keys
+from rtml.online.codec import HEADER, LATE, Header
+from rtml.plan import Plan
+from rtml.tiles import Cover
+from streaming.versions import Version
+
+Command = tuple[Any, ...]
+ATTEMPTS = 3
+"""How often a raw edge that is shorter than its count is read before it is called damaged."""
+
+
+class Turns:
+    """The latest turns of each plan, so that a cover is worked out once and not with every request."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._known: dict[tuple[str, str, tuple[int, ...]], Turn] = {}
+
+    def at(self, plan: Plan, at: Instant) -> Turn:
+        """Return the turn of a plan at an instant."""
+        key = (plan.view, plan.fingerprint, Turn.key(plan, at))
+        turn = self._known.get(key)
+        if turn is None:
+            if len(self._known) > 1024:
+                self._known.clear()
+            turn = self._known[key] = Turn(plan, at)
+        return turn
+
+
+@dataclass
+class _Row:
+    """One entity of one view, as far as it was read."""
+
+    key: str
+    fetched: Fetched = field(default_factory=Fetched)
+    damaged: bool = False
+    attempts: int = 0
+    head: bool = False
+
+
+class ViewLookup:
+    """The reading of one version of a view, for some entities, at an instant."""
+
+    def __init__(self, version: Version, turn: Turn, tags: Sequence[str], at: Instant) -> None:
+        """Take the entities' tags (`keys.entity_tag`)."""
+        self.version = version
+        self.plan = version.plan
+        self.at = at
+        self.turn = turn
+        suffix = keys.versioned(self.plan.view, version.version)
+        self.rows = [_Row(tag + suffix) for tag in tags]
+        self._pending: list[_Row] = list(self.rows)
+
+    def commands(self) -> Iterator[Command]:
+        """The commands of this round trip: for each pending entity one `HMGET`, and its raw edges."""
+        for row in self._pending:
+            yield ("HMGET", row.key, HEADER, LATE, *self._fields(row))
+            for index in self._raw(row):
+                yield ("GET", keys.raw(row.key, index))
+
+    def absorb(self, replies: Iterator[Any]) -> None:
+        """Take the replies to `commands`, and decide what must be read again."""
+        again = []
+        for row in self._pending:
+            self._take(row, next(replies), [next(replies) for _ in self._raw(row)])
+            row.attempts += 1
+            short = row.fetched.damaged(self.plan, self.at)
+            head = not row.head and row.fetched.needs_head(self.plan, self.at)
+            row.head |= head
+            row.damaged = bool(short)
+            if head or (short and row.attempts < ATTEMPTS):
+                again.append(row)
+        self._pending = again
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether another round trip is needed."""
+        return bool(self._pending)
+
+    def answer(self) -> Answer:
+        """Return the features' values.
+
+        Damaged edges count as empty; their rows' status says so.
+        """
+        return answer(self.plan, self.at, [row.fetched for row in self.rows])
+
+    def _covers(self, row: _Row) -> list[tuple[Cover, list[bytes]]]:
+        covers = [(self.turn.tail, self.turn.fields)]
+        if row.head:
+            covers.append((self.turn.head, self.turn.head_fields))
+        return covers
+
+    def _fields(self, row: _Row) -> Iterator[bytes]:
+        for _, fields in self._covers(row):
+            yield from fields
+
+    def _raw(self, row: _Row) -> list[int]:
+        return sorted({index for cover, _ in self._covers(row) for index in cover.raw})
+
+    def _take(self, row: _Row, values: list[bytes | None], raw: list[bytes | None]) -> None:
+        header, late, *tiles = values
+        names = [tile for cover, _ in self._covers(row) for tile in cover.tiles]
+        edges = zip(self._raw(row), raw, strict=True)
+        row.fetched = Fetched(
+            header=Header.decode(header) if header else Header(),
+            late=late,
+            tiles=dict(zip(names, tiles, strict=True)),
+            raw={index: data or b"" for index, data in edges},
+        )
+
+
+def last_event(row: _Row, plan: Plan) -> Instant:
+    """Return when the entity's latest event was, or a lower bound of it where only published tiles tell."""
+    if row.fetched.header.max_event_time != BEGINNING:
+        return row.fetched.header.max_event_time
+    starts = [plan.tiles.start(tile) for tile, value in row.fetched.tiles.items() if value is not None]
+    return max(starts, default=BEGINNING)

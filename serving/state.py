@@ -1,0 +1,150 @@
+"""What a server knows beside features: live versions, services and positions, refreshed from Redis in the background."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import redis
+
+from rtml.errors import NotReadyError, UnavailableError, UnknownNameError
+from rtml.instants import BEGINNING, Instant
+from rtml.online import keys
+from rtml.plan import Plan
+from streaming.positions import parse_positions, watermark
+from streaming.versions import Service, Version
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+REFRESH_SECONDS = 0.1
+
+
+class Snapshot(NamedTuple):
+    """One consistent look at what is served."""
+
+    services: dict[str, Service]
+    live: dict[str, Version]
+    watermarks: dict[str, Instant]
+    """By source: up to where all is servable."""
+
+    def service(self, name: str) -> Service:
+        """Return a service, or an error with the nearest name."""
+        try:
+            return self.services[name]
+        except KeyError:
+            raise UnknownNameError.of("service", name, self.services) from None
+
+    def versions(self, service: Service) -> list[Version]:
+        """Return the live versions that a service reads, in its order.
+
+        Raises:
+            NotReadyError: a view serves nothing yet, or another meaning than the service expects.
+        """
+        found = []
+        for view, expected in service.fingerprints.items():
+            version = self.live.get(view)
+            if version is None or version.state != "ready":
+                got = "nothing yet" if version is None else f"{version.version}, which is {version.state}"
+                raise NotReadyError(f"service {service.name!r}: view {view!r} must serve {expected}; it serves {got}")
+            if version.plan.fingerprint != expected:
+                raise NotReadyError(
+                    f"service {service.name!r}: view {view!r} must serve {expected}; it serves {version.version}"
+                )
+            found.append(version)
+        return found
+
+    def watermark(self, versions: Sequence[Version]) -> Instant:
+        """Return the least instant up to which the sources of some versions are servable."""
+        return min((self.reach(version) for version in versions), default=BEGINNING)
+
+    def reach(self, version: Version) -> Instant:
+        """Return up to where a version is servable: its source's watermark, or published history where that is later."""
+        return max(self.watermarks.get(version.plan.source, BEGINNING), version.boundary)
+
+
+class ServingState:
+    """Keeps a `Snapshot` at most `REFRESH_SECONDS` old, by a thread of its own once started."""
+
+    def __init__(self, client: Redis) -> None:
+        """Take a client; nothing is read before `refresh` or `start`."""
+        self._client = client
+        self._metas: dict[tuple[str, str], tuple[dict[bytes, bytes], Version]] = {}
+        self._snapshot: Snapshot | None = None
+        self._failure: Exception | None = None
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The latest look.
+
+        Raises:
+            UnavailableError: Redis could not be read the last time.
+        """
+        if self._failure is not None or self._snapshot is None:
+            raise UnavailableError(f"Redis does not answer: {self._failure or 'never read'}")
+        return self._snapshot
+
+    def refresh(self) -> Snapshot:
+        """Look now."""
+        try:
+            self._snapshot = self._read()
+            self._failure = None
+        except redis.RedisError as error:
+            self._failure = error
+        return self.snapshot
+
+    def start(self) -> None:
+        """Look again and again, until `stop`."""
+        self._thread = threading.Thread(target=self._run, name="rtml-serving-state", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(REFRESH_SECONDS):
+            try:
+                self.refresh()
+            except UnavailableError:
+                continue
+
+    def _read(self) -> Snapshot:
+        stored = self._client.hgetall(keys.SERVICES)
+        services = {name.decode(): msgspec.json.decode(text, type=Service) for name, text in stored.items()}
+        views = sorted({view for service in services.values() for view in service.fingerprints})
+        live = self._read_live(views)
+        return Snapshot(services, live, self._read_watermarks([version.plan for version in live.values()]))
+
+    def _read_live(self, views: list[str]) -> dict[str, Version]:
+        names = self._client.mget([keys.live(view) for view in views]) if views else []
+        present = [(view, name.decode()) for view, name in zip(views, names, strict=True) if name]
+        pipeline = self._client.pipeline(transaction=False)
+        for view, name in present:
+            pipeline.hgetall(keys.meta(view, name))
+        metas = zip(present, pipeline.execute(), strict=True)
+        return {view: self._decoded(view, name, meta) for (view, name), meta in metas if meta}
+
+    def _decoded(self, view: str, name: str, meta: dict[bytes, bytes]) -> Version:
+        """Decode a meta once, for as long as it stays the same: plans cache what they derive."""
+        known = self._metas.get((view, name))
+        if known is None or known[0] != meta:
+            version = Version.decode(name, meta)
+            if known is not None and known[0][b"plan"] == meta[b"plan"]:
+                version = msgspec.structs.replace(version, plan=known[1].plan)
+            known = self._metas[view, name] = (meta, version)
+        return known[1]
+
+    def _read_watermarks(self, plans: list[Plan]) -> dict[str, Instant]:
+        partitions = {plan.source: plan.partitions for plan in plans}
+        pipeline = self._client.pipeline(transaction=False)
+        for source in partitions:
+            pipeline.hgetall(keys.position(source))
+        read = zip(partitions.items(), pipeline.execute(), strict=True)
+        return {source: watermark(parse_positions(stored, count)) for (source, count), stored in read}

@@ -1,0 +1,1 @@
+"""Event → Redis and Delta."""

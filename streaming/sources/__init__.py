@@ -1,0 +1,1 @@
+"""Where a flow reads from."""

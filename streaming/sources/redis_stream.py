@@ -1,0 +1,224 @@
+"""Reading a source's Redis stream, partition by partition, from the position of the flow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+import redis
+from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
+
+from rtml.define.source import EventSource
+from rtml.errors import RtmlError
+from rtml.instants import BEGINNING, Instant
+from rtml.online import keys
+from streaming.broker import incarnation
+from streaming.entries import Entries
+from streaming.figures import Figures
+from streaming.positions import START, Position, raise_position, read_positions
+from streaming.progress import Progress
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+IDLE_POLL = timedelta(milliseconds=20)
+LONGEST_BACKOFF = 5.0
+RETENTION_MS = 3_600_000
+"""What is kept of the stream behind both flows: one hour."""
+TRIM_EVERY = 60.0
+FIGURES_EVERY = 1.0
+
+
+class RestartRequiredError(RtmlError):
+    """This process may not go on: another took over, or Redis is no longer the one that it was. Start a new one."""
+
+
+class Reading(NamedTuple):
+    """How a flow reads: its positions' key, the most entries a read, and the most events an epoch."""
+
+    flow: str
+    position_key: str
+    batch: int
+    credit: int
+    accept_stamps: bool
+
+
+class RedisStreamSource(FixedPartitionedSource[Entries, str]):
+    """All partitions of a source's stream, for one flow."""
+
+    def __init__(
+        self, client: Redis, source: EventSource, reading: Reading, progress: Progress, figures: Figures, *, rewind: bool = False
+    ) -> None:
+        """Take what partitions share; `rewind` starts at the stream's beginning, which I1 makes harmless."""
+        self._client = client
+        self._source = source
+        self._reading = reading
+        self._progress = progress
+        self._figures = figures
+        self._rewind = rewind
+
+    def list_parts(self) -> list[str]:
+        """The partitions' numbers."""
+        return [str(partition) for partition in range(self._source.stream.partitions)]
+
+    def build_part(self, step_id: str, for_part: str, resume_state: str | None) -> RedisStreamPartition:
+        """Open a partition at the lesser of the recovery snapshot and the position in Redis (I4)."""
+        del step_id
+        partition = int(for_part)
+        stored = read_positions(self._client, self._reading.position_key, partition + 1)[partition]
+        start = stored if resume_state is None else min(stored, Position(resume_state), key=lambda found: found.order)
+        if self._rewind:
+            start = Position()
+        if start.offset == stored.offset:
+            self._progress.cover(partition, stored.ingested_at)
+            start = stored
+        return RedisStreamPartition(self._client, self._source, partition, self._reading, start, self._progress, self._figures)
+
+
+class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
+    """One stream key, read by plain `XREAD`."""
+
+    def __init__(
+        self,
+        client: Redis,
+        source: EventSource,
+        partition: int,
+        reading: Reading,
+        start: Position,
+        progress: Progress,
+        figures: Figures,
+    ) -> None:
+        """Begin after a position."""
+        self._client = client
+        self._source = source
+        self._partition = partition
+        self._key = source.stream.key(partition)
+        self._reading = reading
+        self._position = start
+        self._written = start
+        self._snapshot: Position | None = None
+        self._emitted = 0
+        self._progress = progress
+        self._figures = figures
+        self._incarnation = incarnation(client)
+        self._backoff = 0.0
+        self._awake: datetime | None = None
+        self._next_trim = time.monotonic() + TRIM_EVERY
+        self._next_figures = 0.0
+
+    def next_batch(self) -> Iterable[Entries]:
+        """Return what has arrived; nothing while Redis is away, or the epoch's credit is used up."""
+        self._awake = None
+        try:
+            if self._backoff:
+                self._check_incarnation()
+            self._settle()
+            return self._read() if self._emitted < self._reading.credit else []
+        except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ResponseError) as error:
+            if isinstance(error, redis.exceptions.ResponseError) and not is_passing(error):
+                raise
+            self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 0.05)
+            self._awake = datetime.now(UTC) + timedelta(seconds=self._backoff)
+            return []
+
+    def next_awake(self) -> datetime | None:
+        """Poll again at once after entries, in 20 ms when idle, later when Redis is away."""
+        return self._awake
+
+    def snapshot(self) -> str:
+        """Return the offset to resume after; what came before counts as covered once the epoch has closed."""
+        self._snapshot = self._position
+        return self._position.offset
+
+    def _check_incarnation(self) -> None:
+        if incarnation(self._client) != self._incarnation:
+            raise RestartRequiredError("Redis was restarted or failed over; the flow resumes from its position there")
+        self._backoff = 0.0
+
+    def _settle(self) -> None:
+        """After a snapshot, its epoch has closed: write the position that it covered."""
+        if self._snapshot is None:
+            return
+        covered = self._snapshot
+        if covered != self._written:
+            raise_position(self._client, self._reading.position_key, self._partition, covered)
+            self._progress.cover(self._partition, covered.ingested_at)
+            self._written = covered
+        self._snapshot = None
+        self._emitted = 0
+        self._write_figures()
+        if self._reading.flow == "mirror" and time.monotonic() > self._next_trim:
+            self._trim()
+
+    def _write_figures(self) -> None:
+        if time.monotonic() > self._next_figures:
+            self._figures.write(self._client)
+            self._next_figures = time.monotonic() + FIGURES_EVERY
+
+    def _read(self) -> list[Entries]:
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.xread({self._key: self._position.offset}, count=self._reading.batch)
+        pipeline.exists(keys.replay_time(self._source.name))
+        (seconds, micros), streams, replayed = pipeline.execute()
+        if not streams:
+            self._idle(seconds * 1_000_000 + micros, replayed=bool(replayed))
+            return []
+        found = streams[0][1] if isinstance(streams, list) else next(iter(streams.values()))[0]
+        return self._accept(found)
+
+    def _idle(self, clock: Instant, *, replayed: bool) -> None:
+        """An empty read covers all up to the broker's clock, unless stamps tell the time; a later entry of the same
+        millisecond may still come."""
+        self._awake = datetime.now(UTC) + IDLE_POLL
+        if not replayed and self._position.offset != START:
+            covered = clock // 1_000 * 1_000 - 1
+            self._position = self._position._replace(ingested_at=max(self._position.ingested_at, covered))
+
+    def _accept(self, found: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Entries]:
+        entries = Entries(self._partition, [], [], [], [])
+        ingested: Instant = BEGINNING
+        for offset, fields in found:
+            arrived = int(offset.split(b"-")[0]) * 1_000
+            ingested = self._stamp(fields, arrived)
+            if b"tick" in fields:
+                continue
+            entries.offsets.append(offset.decode())
+            entries.arrived.append(arrived)
+            entries.ingested_at.append(ingested)
+            entries.payloads.append(fields.get(b"data", b""))
+        covered = max(self._position.ingested_at, ingested)
+        self._position = Position(found[-1][0].decode(), covered)
+        self._emitted += len(entries)
+        self._figures.gauge(lag_ms=round(time.time() * 1_000 - int(found[-1][0].split(b"-")[0]), 3))
+        return [entries] if len(entries) else []
+
+    def _stamp(self, fields: dict[bytes, bytes], arrived: Instant) -> Instant:
+        stamp = fields.get(b"ingested_at")
+        if stamp is None or not self._reading.accept_stamps:
+            return arrived
+        try:
+            return int(stamp)
+        except ValueError:
+            return arrived
+
+    def _trim(self) -> None:
+        """Forget what both flows have behind them for an hour."""
+        self._next_trim = time.monotonic() + TRIM_EVERY
+        count = self._source.stream.partitions
+        name = self._source.name
+        behind = min(
+            read_positions(self._client, key, count)[self._partition].order[0]
+            for key in (keys.position(name), keys.mirrored(name))
+        )
+        least = behind - RETENTION_MS
+        if least > 0 and self._client.xtrim(self._key, minid=f"{least}-0", approximate=True):
+            self._client.set(keys.trimmed(name), 1)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether Redis said no for a while only: full, loading, busy or failing over."""
+    return str(error).split(" ")[0].strip("-") in {"OOM", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "TRYAGAIN", "MISCONF"}
+
