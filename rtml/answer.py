@@ -16,7 +16,8 @@ from rtml.algebra import catalog
 from rtml.algebra.family import Array, States, Values
 from rtml.algebra.states import concatenate, group_runs
 from rtml.instants import BEGINNING, Instant
-from rtml.online.codec import PREFIX, RAW, Header, Records, field as field_name, raw_count
+from rtml.online.codec import PREFIX, RAW, Header, Records, raw_count
+from rtml.online.codec import field as field_name
 from rtml.plan import Plan
 from rtml.tiles import Cover, Tile, head_cover, tail_cover
 

@@ -1,16 +1,16 @@
 """Every error rtml raises on purpose, in one tree.
 
-    RtmlError
-    ├── DefinitionError      a definition that cannot mean what it says
-    ├── SettingsError        a setting that is missing or malformed
-    ├── InstantError         a time without a zone, or outside what can be answered
-    ├── UnknownNameError     a name that nothing has; offers the nearest one
-    ├── RequestError         a request that does not fit what it asks for
-    ├── SendError            events that may not be appended to a stream
-    ├── NotReadyError        a view whose version is not (yet) servable
-    ├── UnavailableError     Redis, or another part, did not answer
-    ├── CodecError           bytes that this version of rtml cannot read
-    └── OverflowedError      an integer sum beyond 64 bits
+RtmlError
+├── DefinitionError      a definition that cannot mean what it says
+├── SettingsError        a setting that is missing or malformed
+├── InstantError         a time without a zone, or outside what can be answered
+├── UnknownNameError     a name that nothing has; offers the nearest one
+├── RequestError         a request that does not fit what it asks for
+├── SendError            events that may not be appended to a stream
+├── NotReadyError        a view whose version is not (yet) servable
+├── UnavailableError     Redis, or another part, did not answer
+├── CodecError           bytes that this version of rtml cannot read
+└── OverflowedError      an integer sum beyond 64 bits
 """
 
 from __future__ import annotations

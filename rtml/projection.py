@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -13,10 +15,10 @@ INGESTED_AT = "ingested_at"
 KEY_TYPES = {"str": pl.String(), "int": pl.Int64(), "bool": pl.Boolean()}
 
 
-def project(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame) -> pl.LazyFrame:
+def project(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame, keep: Sequence[str] = ()) -> pl.LazyFrame:
     """Return a view's events: join keys, `event_time` and `ingested_at` (int64 µs), `id64`, and its value columns.
 
-    Value columns are float64 or int64; a derived value that is not finite counts as null.
+    Columns to `keep` come along as they are. Value columns are float64 or int64; a derived value that is not finite counts as null.
     """
     frame = events.with_columns(**view.derive) if view.derive else events
     if view.where is not None:
@@ -27,6 +29,7 @@ def project(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame) -> pl.Laz
         pl.col(INGESTED_AT).dt.epoch("us"),
         pl.col(ID64),
         *(_lane(name, kind) for name, kind in plan.lanes.items()),
+        *keep,
     )
 
 

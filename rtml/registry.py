@@ -39,14 +39,19 @@ class Registry:
         Raises:
             DefinitionError: two different definitions have one name, or an entity's keys differ in type between views.
         """
-        found = [item for item in definitions if isinstance(item, (EventSource, Entity, StreamFeatureView, FeatureService))]
+        found = [
+            item for item in definitions if isinstance(item, (EventSource, Entity, StreamFeatureView, FeatureService))
+        ]
         services = [item for item in found if isinstance(item, FeatureService)]
         views = [item for item in found if isinstance(item, StreamFeatureView)]
         views += [view for service in services for view in service.views]
         entities = [item for item in found if isinstance(item, Entity)] + [view.entity for view in views]
         sources = [item for item in found if isinstance(item, EventSource)] + [view.source for view in views]
         registry = cls(
-            _by_name("source", sources), _by_name("entity", entities), _by_name("view", views), _by_name("service", services)
+            _by_name("source", sources),
+            _by_name("entity", entities),
+            _by_name("view", views),
+            _by_name("service", services),
         )
         registry._check_key_types()
         return registry

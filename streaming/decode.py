@@ -79,9 +79,7 @@ class Decoder:
                 rows.append(row)
             except (msgspec.MsgspecError, RecursionError) as error:
                 failures[row] = self.explain(payload, error)
-        columns = [
-            self._series(f"c{number}", column, messages) for number, column in enumerate(self._columns.values())
-        ]
+        columns = [self._series(f"c{number}", column, messages) for number, column in enumerate(self._columns.values())]
         return Decoded(pl.DataFrame(columns), rows, failures)
 
     @staticmethod

@@ -79,7 +79,9 @@ class Gate:
             failures |= self._explain(frame.filter(~passes), rows)
             frame = frame.filter(passes)
         refused = [
-            Refused(entries.partition, entries.offsets[row], entries.ingested_at[row], entries.payloads[row], tuple(why))
+            Refused(
+                entries.partition, entries.offsets[row], entries.ingested_at[row], entries.payloads[row], tuple(why)
+            )
             for row, why in sorted(failures.items())
         ]
         return Gated(entries, frame, refused)

@@ -61,7 +61,9 @@ class Version(msgspec.Struct, frozen=True):
     def decode(version: str, stored: dict[bytes, bytes]) -> Version:
         """Return the version that a hash holds."""
         plan = Plan.decode(stored[b"plan"])
-        instants = {name: int(stored[name.encode()]) for name in ("boundary", "history_from", "folded_to", "published_to")}
+        instants = {
+            name: int(stored[name.encode()]) for name in ("boundary", "history_from", "folded_to", "published_to")
+        }
         return Version(plan, version, "ready" if stored[b"state"] == b"ready" else "building", **instants)
 
 

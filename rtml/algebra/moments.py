@@ -83,7 +83,9 @@ class Total(Family):
         """
         high = states[self._named("sum_high")]
         if np.any((high >= 1 << 31) | (high < -(1 << 31))):
-            raise OverflowedError(f"the sum of {self.column!r} needs more than 64 bits; bound the column with le= and ge=")
+            raise OverflowedError(
+                f"the sum of {self.column!r} needs more than 64 bits; bound the column with le= and ge="
+            )
         return (high << _CARRY) + states[self._named("sum_low")]
 
 
@@ -131,9 +133,7 @@ class Spread(Family):
         origin = np.where(np.isfinite(heaviest), heaviest, 0.0)
         total = np.add.reduceat(weight, starts)
         offset = np.where(weight > 0, mean - origin[group], 0.0)
-        shift = np.divide(
-            np.add.reduceat(weight * offset, starts), total, out=np.zeros(len(total)), where=total > 0
-        )
+        shift = np.divide(np.add.reduceat(weight * offset, starts), total, out=np.zeros(len(total)), where=total > 0)
         between = np.add.reduceat(weight * (offset - shift[group]) ** 2, starts)
         within = np.add.reduceat(m2, starts)
         return {

@@ -81,8 +81,13 @@ def read_contract(where: str, model: object) -> dict[str, Column]:
         raise DefinitionError.at(where, "schema", "a subclass of rtml.Event", model)
     schema = model.to_schema()
     if schema.checks:
-        raise DefinitionError(f"{where}: schema {model.__name__}: checks over the whole frame cannot be applied to one event")
-    columns = {name: _read_column(f"{where}: schema {model.__name__}.{name}", name, column) for name, column in schema.columns.items()}
+        raise DefinitionError(
+            f"{where}: schema {model.__name__}: checks over the whole frame cannot be applied to one event"
+        )
+    columns = {
+        name: _read_column(f"{where}: schema {model.__name__}.{name}", name, column)
+        for name, column in schema.columns.items()
+    }
     if not columns:
         raise DefinitionError(f"{where}: schema {model.__name__} has no columns")
     return columns
@@ -96,7 +101,9 @@ def _read_column(where: str, name: str, column: Any) -> Column:
     if not (dtype in (pl.String, pl.Boolean, *_INTEGERS, *_FLOATS) or dtype == TIMESTAMP):
         raise DefinitionError.at(where, "its type", "str, int, float, bool or rtml.Timestamp", dtype)
     if column.unique:
-        raise DefinitionError(f"{where}: unique=True cannot be checked on one event; the source's event_id removes duplicates")
+        raise DefinitionError(
+            f"{where}: unique=True cannot be checked on one event; the source's event_id removes duplicates"
+        )
     checks = tuple((check.name, dict(check.statistics or {})) for check in column.checks)
     for check, _ in checks:
         if check not in CHECKS:

@@ -51,7 +51,9 @@ def meaning(where: str, expression: pl.Expr) -> str:
     try:
         return expression.meta.serialize(format="json")
     except pl.exceptions.PolarsError:
-        raise DefinitionError(f"{where} may not call Python functions: it could not be compared between versions") from None
+        raise DefinitionError(
+            f"{where} may not call Python functions: it could not be compared between versions"
+        ) from None
 
 
 def _evaluate(frame: pl.DataFrame, expression: pl.Expr) -> pl.Series:
@@ -70,6 +72,16 @@ def _sample(schema: Mapping[str, pl.DataType]) -> pl.DataFrame:
 
 def _values(dtype: pl.DataType) -> list[object]:
     if dtype == pl.Datetime:
-        return [datetime(2024, 2, 28, tzinfo=UTC) + timedelta(hours=hours) for hours in (0, 1, 1, 30, 700, 5, 9)] + [None]
-    kind = "string" if dtype == pl.String else "boolean" if dtype == pl.Boolean else "integer" if dtype.is_integer() else "float"
+        return [datetime(2024, 2, 28, tzinfo=UTC) + timedelta(hours=hours) for hours in (0, 1, 1, 30, 700, 5, 9)] + [
+            None
+        ]
+    kind = (
+        "string"
+        if dtype == pl.String
+        else "boolean"
+        if dtype == pl.Boolean
+        else "integer"
+        if dtype.is_integer()
+        else "float"
+    )
     return [*_SAMPLES[kind][:7], None]

@@ -66,46 +66,46 @@ class Aggregation:
         return [(window, check_duration(where, parameter, window.duration)) for window in windows]
 
 
-def Count(windows: Sequence[str | Window], name: str | None = None) -> Aggregation:  # noqa: N802
+def Count(windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """How many events the window holds; 0 when it is empty."""
     return Aggregation("count", "", windows, name)
 
 
-def Sum(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:  # noqa: N802
+def Sum(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The sum of the values; null when there are none."""
     return Aggregation("sum", column, windows, name)
 
 
-def Mean(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:  # noqa: N802
+def Mean(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The arithmetic mean of the values (of a boolean: the share that is true); null when there are none."""
     return Aggregation("mean", column, windows, name)
 
 
-def Min(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:  # noqa: N802
+def Min(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The least value; null when there are none."""
     return Aggregation("min", column, windows, name)
 
 
-def Max(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:  # noqa: N802
+def Max(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The greatest value; null when there are none."""
     return Aggregation("max", column, windows, name)
 
 
-def Variance(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:  # noqa: N802
+def Variance(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The sample variance (`ddof=1`) of the values; null when there are fewer than two."""
     return Aggregation("variance", column, windows, name)
 
 
-def Stddev(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:  # noqa: N802
+def Stddev(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The sample standard deviation (`ddof=1`) of the values; null when there are fewer than two."""
     return Aggregation("stddev", column, windows, name)
 
 
-def First(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:  # noqa: N802
+def First(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The value of the earliest event that has one; null when there is none."""
     return Aggregation("first", column, windows, name)
 
 
-def Last(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:  # noqa: N802
+def Last(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The value of the latest event that has one; null when there is none."""
     return Aggregation("last", column, windows, name)

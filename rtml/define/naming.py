@@ -31,7 +31,9 @@ def check_name(kind: str, name: object) -> str:
     """
     where = f"{kind} {name!r} ({place()})"
     if not isinstance(name, str) or not _NAME.fullmatch(name) or "__" in name:
-        raise DefinitionError(f"{where}: a name is letters, digits and single underscores, from a letter on, at most 64")
+        raise DefinitionError(
+            f"{where}: a name is letters, digits and single underscores, from a letter on, at most 64"
+        )
     return where
 
 

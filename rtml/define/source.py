@@ -95,14 +95,18 @@ class EventSource:
     def _check_columns(self, where: str, columns: dict[str, Column]) -> None:
         for parameter, name in (("timestamp", self.timestamp), ("event_id", self.event_id)):
             if name is not None and name not in columns:
-                raise DefinitionError(f"{where}: {parameter}: the contract has no column {name!r}.{near_miss(name, columns)}")
+                raise DefinitionError(
+                    f"{where}: {parameter}: the contract has no column {name!r}.{near_miss(name, columns)}"
+                )
         time = columns[self.timestamp]
         if not time.is_timestamp or time.nullable:
             raise DefinitionError.at(where, f"timestamp {self.timestamp!r}", "a non-null rtml.Timestamp", time.dtype)
         if self.event_id is not None:
             column = columns[self.event_id]
             if column.nullable or not (column.is_integer or column.dtype == pl.String):
-                raise DefinitionError.at(where, f"event_id {self.event_id!r}", "a non-null string or integer", column.dtype)
+                raise DefinitionError.at(
+                    where, f"event_id {self.event_id!r}", "a non-null string or integer", column.dtype
+                )
 
     def column(self, name: str, where: str) -> Column:
         """Return a column of the contract, or an error that names the nearest one."""

@@ -149,9 +149,13 @@ class StreamFeatureView:
             return "i64"
         column = aggregation.column
         if column in self.entity.join_keys:
-            raise DefinitionError(f"{where}: {aggregation.stem}: {column!r} is a join key, the same for all of an entity's events")
+            raise DefinitionError(
+                f"{where}: {aggregation.stem}: {column!r} is a join key, the same for all of an entity's events"
+            )
         if column not in self.kinds:
-            raise DefinitionError(f"{where}: {aggregation.stem}: unknown column {column!r}.{near_miss(str(column), self.kinds)}")
+            raise DefinitionError(
+                f"{where}: {aggregation.stem}: unknown column {column!r}.{near_miss(str(column), self.kinds)}"
+            )
         dtype = self.kinds[column]
         allowed = dtype.is_numeric() or (dtype == pl.Boolean and aggregate.takes_boolean)
         if not allowed:

@@ -1,9 +1,9 @@
 """State and events ↔ versioned bytes in Redis (design §6); little endian, instants in int64 µs.
 
-    "h"     u8 codec, u8 flags, u64 generation, i64 fence, i64 max_event_time, i64 last_ingested
-    tile    u8 level, u32 index  →  'R' + records  |  'S' + u32 raw_count + packed state
-    "late"  'R' + records with absolute times
-    record  time since tile start (u32 in finest tiles, u64 otherwise), u64 id64, values, null bits
+"h"     u8 codec, u8 flags, u64 generation, i64 fence, i64 max_event_time, i64 last_ingested
+tile    u8 level, u32 index  →  'R' + records  |  'S' + u32 raw_count + packed state
+"late"  'R' + records with absolute times
+record  time since tile start (u32 in finest tiles, u64 otherwise), u64 id64, values, null bits
 """
 
 from __future__ import annotations

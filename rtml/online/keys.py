@@ -88,3 +88,13 @@ def figures(source: str, flow: str) -> str:
 def trimmed(source: str) -> str:
     """Return the key that says that a source's stream no longer holds its beginning."""
     return f"rtml:trimmed:{source}"
+
+
+def landed(source: str) -> str:
+    """Return the key that says up to when history was landed in the lake without going through the stream."""
+    return f"rtml:landed:{source}"
+
+
+def rewinding(source: str) -> str:
+    """Return the key of the set of partitions that the tiles flow must read again from the stream's beginning."""
+    return f"rtml:rewinding:{source}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,15 +49,21 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
     """All partitions of a source's stream, for one flow."""
 
     def __init__(
-        self, client: Redis, source: EventSource, reading: Reading, progress: Progress, figures: Figures, *, rewind: bool = False
+        self,
+        client: Redis,
+        source: EventSource,
+        reading: Reading,
+        progress: Progress,
+        figures: Figures,
+        caught_up: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take what partitions share; `rewind` starts at the stream's beginning, which I1 makes harmless."""
+        """Take what partitions share; `caught_up` is called when a rewind has reached where the flow was before."""
         self._client = client
         self._source = source
         self._reading = reading
         self._progress = progress
         self._figures = figures
-        self._rewind = rewind
+        self._caught_up = caught_up
 
     def list_parts(self) -> list[str]:
         """The partitions' numbers."""
@@ -69,12 +75,24 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
         partition = int(for_part)
         stored = read_positions(self._client, self._reading.position_key, partition + 1)[partition]
         start = stored if resume_state is None else min(stored, Position(resume_state), key=lambda found: found.order)
-        if self._rewind:
+        rewinding = keys.rewinding(self._source.name)
+        if self._reading.flow == "tiles" and self._client.sismember(rewinding, for_part):
             start = Position()
         if start.offset == stored.offset:
             self._progress.cover(partition, stored.ingested_at)
             start = stored
-        return RedisStreamPartition(self._client, self._source, partition, self._reading, start, self._progress, self._figures)
+        opened = RedisStreamPartition(
+            self._client, self._source, partition, self._reading, start, self._progress, self._figures
+        )
+        if start.order < stored.order:
+            opened.when_at(stored, self._finish_rewind)
+        return opened
+
+    def _finish_rewind(self, partition: int) -> None:
+        """Note that a partition is where it was before; the last one to come so far ends the rewind."""
+        rewinding = keys.rewinding(self._source.name)
+        if self._client.srem(rewinding, partition) and not self._client.exists(rewinding):
+            self._caught_up()
 
 
 class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
@@ -107,6 +125,11 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._awake: datetime | None = None
         self._next_trim = time.monotonic() + TRIM_EVERY
         self._next_figures = 0.0
+        self._target: tuple[Position, Callable[[int], None]] | None = None
+
+    def when_at(self, position: Position, call: Callable[[int], None]) -> None:
+        """Call once all up to a position is durable."""
+        self._target = (position, call)
 
     def next_batch(self) -> Iterable[Entries]:
         """Return what has arrived; nothing while Redis is away, or the epoch's credit is used up."""
@@ -146,6 +169,9 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             raise_position(self._client, self._reading.position_key, self._partition, covered)
             self._progress.cover(self._partition, covered.ingested_at)
             self._written = covered
+        if self._target is not None and covered.order >= self._target[0].order:
+            self._target[1](self._partition)
+            self._target = None
         self._snapshot = None
         self._emitted = 0
         self._write_figures()
@@ -220,5 +246,12 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
 
 def is_passing(error: Exception) -> bool:
     """Whether Redis said no for a while only: full, loading, busy or failing over."""
-    return str(error).split(" ")[0].strip("-") in {"OOM", "LOADING", "BUSY", "READONLY", "MASTERDOWN", "TRYAGAIN", "MISCONF"}
-
+    return str(error).split(" ")[0].strip("-") in {
+        "OOM",
+        "LOADING",
+        "BUSY",
+        "READONLY",
+        "MASTERDOWN",
+        "TRYAGAIN",
+        "MISCONF",
+    }

@@ -1,0 +1,67 @@
+"""`python -m streaming SOURCE --flow tiles|mirror`: run one flow of one source, until it is stopped."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from bytewax._bytewax import cli_main
+from bytewax.recovery import RecoveryConfig, init_db_dir
+
+from rtml.errors import RtmlError
+from rtml.registry import load
+from rtml.settings import Settings, load_settings
+from streaming.broker import check, connect
+from streaming.flow import FLOWS, Flow, mirror_flow, tiles_flow
+
+RESTART = 75
+"""The exit code that asks for a new process (`EX_TEMPFAIL`)."""
+
+
+def run(source_name: str, flow: Flow, settings: Settings) -> None:
+    """Run a flow; returns only when it is stopped."""
+    registry = load(settings.features)
+    source = registry.source(source_name)
+    client = connect(settings.redis_url, timeout=30)
+    check(client)
+    build = tiles_flow if flow == "tiles" else mirror_flow
+    epoch = settings.tile_epoch_us if flow == "tiles" else settings.mirror_epoch_us
+    cli_main(
+        build(client, registry, source, settings),
+        epoch_interval=timedelta(microseconds=epoch),
+        recovery_config=RecoveryConfig(str(recovery_store(settings, source_name, flow))),
+    )
+
+
+def recovery_store(settings: Settings, source: str, flow: Flow) -> Path:
+    """Return the folder of a flow's recovery store, made when there is none."""
+    folder = settings.home_path / "recovery" / f"{source}-{flow}"
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        init_db_dir(folder, 1)
+    return folder
+
+
+def main() -> int:
+    """Parse the command line, and run."""
+    parser = argparse.ArgumentParser(prog="python -m streaming", description=__doc__)
+    parser.add_argument("source", help="the EventSource's name")
+    parser.add_argument("--flow", choices=FLOWS, required=True, help="which of the two flows")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run(arguments.source, arguments.flow, load_settings())
+    except RtmlError as error:
+        logging.getLogger("streaming").error("%s", error)
+        return RESTART
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)

@@ -1,0 +1,67 @@
+"""The two roads of an event. Each is a Bytewax flow in a process of its own, with a recovery store of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from bytewax import operators as op
+from bytewax.dataflow import Dataflow
+
+from rtml.define.source import EventSource
+from rtml.lake import Lake
+from rtml.online import keys
+from rtml.registry import Registry
+from rtml.settings import Settings
+from streaming.adoption import adopt
+from streaming.figures import Figures
+from streaming.gate import Gate
+from streaming.mirror import Mirror
+from streaming.progress import Progress
+from streaming.route import Routed, Router
+from streaming.sinks import MirrorSink, TileSink
+from streaming.sources.redis_stream import Reading, RedisStreamSource
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+Flow = Literal["tiles", "mirror"]
+FLOWS: tuple[Flow, ...] = ("tiles", "mirror")
+
+
+def tiles_flow(client: Redis, registry: Registry, source: EventSource, settings: Settings) -> Dataflow:
+    """Stream → gate → tiles in Redis, servable when written."""
+    adopted = adopt(client, registry, source)
+    progress, figures = Progress(source.stream.partitions), Figures(source.name, "tiles")
+    reading = _reading("tiles", keys.position(source.name), settings)
+    router = Router(adopted.views)
+
+    def shards(routed: Routed) -> list[tuple[str, object]]:
+        figures.count(**routed.counts)
+        return [(f"{shard:04}", parts) for shard, parts in routed.shards.items()]
+
+    flow = Dataflow(f"{source.name}_tiles")
+    entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures, adopted.caught_up))
+    gated = op.map("gate", entries, Gate(source))
+    routed = op.map("route", gated, router)
+    sharded = op.flat_map("shard", routed, shards)
+    op.output("write", sharded, TileSink(client, progress, figures))
+    return flow
+
+
+def mirror_flow(client: Redis, registry: Registry, source: EventSource, settings: Settings) -> Dataflow:
+    """Stream → gate → the raw mirror and the quarantine in Delta."""
+    del registry
+    progress, figures = Progress(source.stream.partitions), Figures(source.name, "mirror")
+    reading = _reading("mirror", keys.mirrored(source.name), settings)
+    mirror = Mirror(client, Lake(settings.lake_root), source, figures)
+
+    flow = Dataflow(f"{source.name}_mirror")
+    entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures))
+    gated = op.map("gate", entries, Gate(source))
+    single = op.key_on("single", gated, lambda _: "mirror")
+    op.output("append", single, MirrorSink(mirror))
+    return flow
+
+
+def _reading(flow: Flow, position_key: str, settings: Settings) -> Reading:
+    return Reading(flow, position_key, settings.batch, settings.credit, settings.accept_stamps)

@@ -1,0 +1,78 @@
+"""Commands to Redis from a writer: pipelined, retried while Redis is away or full, refused when ownership is lost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from streaming.broker import incarnation
+from streaming.scripts import CLAIM, STALE, WRITE
+from streaming.sources.redis_stream import LONGEST_BACKOFF, RestartRequiredError, is_passing
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+Command = tuple[Any, ...]
+
+
+class Link:
+    """One writer process's way to Redis. All of its commands may be repeated: they carry absolute values."""
+
+    def __init__(self, client: Redis, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Load the scripts, and remember which Redis this is."""
+        self._client = client
+        self._sleep = sleep
+        self._claim = client.script_load(CLAIM)
+        self._write = client.script_load(WRITE)
+        self._incarnation = incarnation(client)
+
+    def claim(self, key: str, *arguments: Any) -> Command:
+        """Return the command that claims an entity and loads fields of it."""
+        return ("EVALSHA", self._claim, 1, key, *arguments)
+
+    def write(self, names: list[str], *arguments: Any) -> Command:
+        """Return the command that writes an entity."""
+        return ("EVALSHA", self._write, len(names), *names, *arguments)
+
+    def run(self, commands: list[Command]) -> list[Any]:
+        """Return the replies to all commands, waiting as long as Redis is away or full.
+
+        Raises:
+            RestartRequiredError: another writer owns an entity, or Redis is no longer the one that it was.
+        """
+        if not commands:
+            return []
+        backoff = 0.0
+        while True:
+            try:
+                if backoff:
+                    self._check_incarnation()
+                replies = self._send(commands)
+            except (redis.ConnectionError, redis.TimeoutError):
+                replies = None
+            if replies is not None and not any(isinstance(reply, Exception) for reply in replies):
+                return replies
+            self._raise_unless_passing(replies or [])
+            backoff = min(LONGEST_BACKOFF, backoff * 2 or 0.05)
+            self._sleep(backoff)
+
+    def _send(self, commands: list[Command]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return pipeline.execute(raise_on_error=False)
+
+    def _check_incarnation(self) -> None:
+        if incarnation(self._client) != self._incarnation:
+            raise RestartRequiredError("Redis was restarted or failed over; the flow resumes from its position there")
+
+    @staticmethod
+    def _raise_unless_passing(replies: list[Any]) -> None:
+        for reply in replies:
+            if isinstance(reply, Exception) and not is_passing(reply):
+                if str(reply).startswith((STALE, "NOSCRIPT")):
+                    raise RestartRequiredError(str(reply)) from reply
+                raise reply

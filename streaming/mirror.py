@@ -1,0 +1,95 @@
+"""The raw mirror: every accepted event, and every refused one, appended to Delta."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import polars as pl
+from deltalake import write_deltalake
+
+from rtml import instants
+from rtml.algebra.family import ID64
+from rtml.define.contract import TIMESTAMP
+from rtml.define.source import EventSource
+from rtml.lake import EVENT_DATE, INGEST_DATE, QUARANTINE, Lake, raw_schema, signed
+from rtml.online import keys
+from rtml.projection import INGESTED_AT
+from streaming.figures import Figures
+from streaming.gate import ARRIVED, Gated, Refused
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+DEAD_LENGTH = 1_000
+
+
+class Mirror:
+    """Appends one source's events; what it has taken is durable when `flush` returns."""
+
+    def __init__(self, client: Redis, lake: Lake, source: EventSource, figures: Figures) -> None:
+        """Write to `raw/` and `quarantine/` of a source."""
+        self._client = client
+        self._lake = lake
+        self._source = source
+        self._figures = figures
+        self._schema = raw_schema(source)
+        self._good: list[pl.DataFrame] = []
+        self._refused: list[Refused] = []
+
+    def take(self, gated: Gated) -> None:
+        """Keep a micro-batch for the next flush."""
+        if gated.good.height:
+            self._good.append(gated.good)
+        self._refused += gated.refused
+
+    def flush(self) -> None:
+        """Commit all that was taken."""
+        if self._good:
+            self._write_good(pl.concat(self._good))
+            self._good = []
+        if self._refused:
+            self._write_refused(self._refused)
+            self._refused = []
+
+    def _write_good(self, events: pl.DataFrame) -> None:
+        date = pl.col(self._source.timestamp).dt.date().alias(EVENT_DATE)
+        rows = events.with_columns(signed(ID64), date).select(*self._schema)
+        write_deltalake(self._lake.raw(self._source.name), rows, mode="append", partition_by=[EVENT_DATE])
+        self._figures.count(accepted=rows.height)
+        self._figures.served(events[ARRIVED].to_list(), instants.now())
+
+    def _write_refused(self, refused: list[Refused]) -> None:
+        rows = pl.DataFrame(
+            {
+                "partition": [event.partition for event in refused],
+                "offset": [event.offset for event in refused],
+                INGESTED_AT: pl.Series([event.ingested_at for event in refused], dtype=pl.Int64).cast(TIMESTAMP),
+                "payload": [event.payload for event in refused],
+                "reason": [event.failures[0].reason.value for event in refused],
+                "detail": [_words(event) for event in refused],
+            }
+        ).with_columns(pl.col(INGESTED_AT).dt.date().alias(INGEST_DATE))
+        rows = rows.cast(QUARANTINE).select(*QUARANTINE)
+        write_deltalake(self._lake.quarantine(self._source.name), rows, mode="append", partition_by=[INGEST_DATE])
+        self._show(refused)
+        self._figures.count(refused=rows.height)
+
+    def _show(self, refused: list[Refused]) -> None:
+        """Keep the newest few in Redis, for a quick look."""
+        pipeline = self._client.pipeline(transaction=False)
+        for event in refused[-DEAD_LENGTH:]:
+            shown = {
+                "partition": event.partition,
+                "offset": event.offset,
+                "ingested_at": instants.to_text(event.ingested_at),
+                "payload": event.payload[:10_000].decode(errors="backslashreplace"),
+                "detail": _words(event),
+            }
+            pipeline.lpush(keys.dead(self._source.name), msgspec.json.encode(shown))
+        pipeline.ltrim(keys.dead(self._source.name), 0, DEAD_LENGTH - 1)
+        pipeline.execute()
+
+
+def _words(event: Refused) -> str:
+    return "; ".join(f"{failure.reason.value}: {failure.detail}" for failure in event.failures)

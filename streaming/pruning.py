@@ -1,0 +1,29 @@
+"""What no reader and no writer can need any more (design §6), judged against the fence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rtml.instants import Instant
+from rtml.plan import Plan
+from rtml.tiles import Tile
+
+
+def expired(plan: Plan, tiles: Iterable[Tile], fence: Instant) -> tuple[list[Tile], list[int]]:
+    """Return the tiles that are out of reach, and the finest indices whose raw records are.
+
+    A reader may look back from `fence − lateness`. A window then reaches its length further, floored to a finest tile;
+    raw records are read only at exact edges, and below the head while their tile is not sealed.
+    """
+    ladder = plan.tiles
+    earliest = fence - plan.lateness
+    state_horizon = earliest - plan.longest - ladder.finest
+    raw_horizon = earliest - plan.longest_exact - (ladder.finest if plan.longest_exact else 0)
+    old, raw = [], []
+    for tile in tiles:
+        end = ladder.end(tile)
+        if end <= state_horizon:
+            old.append(tile)
+        if tile.level == 0 and end <= raw_horizon:
+            raw.append(tile.index)
+    return old, raw

@@ -1,0 +1,124 @@
+"""Accepted events → what each shard's writer needs of them: per view, entity by entity. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+import xxhash
+
+from rtml.algebra.family import EVENT_TIME, Array
+from rtml.define.views import StreamFeatureView
+from rtml.instants import Instant
+from rtml.online import keys
+from rtml.online.codec import Records
+from rtml.projection import INGESTED_AT, project, to_events
+from streaming.gate import ARRIVED, Gated
+from streaming.versions import Version
+
+
+@dataclass(frozen=True)
+class ViewBatch:
+    """A micro-batch of one view's on-time events as columns, shared by the shards that each take some rows of it."""
+
+    version: Version
+    tags: list[str]
+    times: list[Instant]
+    ingested: list[Instant]
+    arrived: list[Instant]
+    records: Array
+    """Wide records with absolute times."""
+
+    @cached_property
+    def indices(self) -> list[list[int]]:
+        """By level: each event's tile index."""
+        times = np.array(self.times, dtype=np.int64)
+        return [(times // size).tolist() for size in self.version.plan.ladder]
+
+    @cached_property
+    def encoded(self) -> list[bytes]:
+        """By level: all records as the bytes that a tile of the level keeps, one after the other."""
+        layout = Records(self.version.plan)
+        encoded = []
+        for level, size in enumerate(self.version.plan.ladder):
+            moved = self.records.astype(layout.of_level(level))
+            moved["time"] = self.records["time"] % np.uint64(size)
+            encoded.append(moved.tobytes())
+        return encoded
+
+
+@dataclass(frozen=True)
+class ShardBatch:
+    """One view's part of a micro-batch for one shard: rows by entity, in order of arrival."""
+
+    batch: ViewBatch
+    rows: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Routed:
+    """What the gate and the route counted, and what goes to each shard."""
+
+    shards: dict[int, list[ShardBatch]]
+    counts: Counter[str]
+
+
+class Router:
+    """Splits accepted events by view, entity and shard; sets aside what is late or publish's (I6)."""
+
+    def __init__(self, views: list[tuple[StreamFeatureView, Version]]) -> None:
+        """Take the views of one source, and the version of each that is written."""
+        self._views = views
+
+    def __call__(self, gated: Gated) -> Routed:
+        """Return each shard's part, and what was counted."""
+        counts = Counter(accepted=gated.good.height, refused=len(gated.refused))
+        counts["late"] = self._late(gated.good)
+        shards: dict[int, list[ShardBatch]] = defaultdict(list)
+        for view, version in self._views:
+            batch = self._batch(view, version, gated.good)
+            for shard, rows in _by_shard(batch.tags).items():
+                shards[shard].append(ShardBatch(batch, rows))
+        return Routed(dict(shards), counts)
+
+    def _late(self, good: pl.DataFrame) -> int:
+        source = self._views[0][0].source
+        delay = pl.col(INGESTED_AT).dt.epoch("us") - pl.col(source.timestamp).dt.epoch("us")
+        return int(good.select((delay > source.lateness_us).sum()).item())
+
+    @staticmethod
+    def _batch(view: StreamFeatureView, version: Version, good: pl.DataFrame) -> ViewBatch:
+        plan = version.plan
+        projected = project(view, plan, good.lazy(), keep=(ARRIVED,))
+        time, ingested = pl.col(EVENT_TIME), pl.col(INGESTED_AT)
+        ours = (ingested - time <= plan.lateness) & (time >= version.boundary)
+        frame = projected.filter(ours).collect()
+        keys_of = list(zip(*(frame[name].to_list() for name in plan.key_names), strict=True))
+        tag_of = {values: keys.entity_tag(plan.entity, values) for values in set(keys_of)}
+        events = to_events(plan, frame)
+        return ViewBatch(
+            version=version,
+            tags=[tag_of[values] for values in keys_of],
+            times=frame[EVENT_TIME].to_list(),
+            ingested=frame[INGESTED_AT].to_list(),
+            arrived=frame[ARRIVED].to_list(),
+            records=Records(plan).encode(events, 0, Records(plan).wide),
+        )
+
+
+def shard_of(tag: str) -> int:
+    """Return an entity's shard, the same for ever."""
+    return xxhash.xxh32_intdigest(tag.encode()) % keys.SHARDS
+
+
+def _by_shard(tags: list[str]) -> dict[int, dict[str, list[int]]]:
+    rows: dict[str, list[int]] = {}
+    for row, tag in enumerate(tags):
+        rows.setdefault(tag, []).append(row)
+    shards: dict[int, dict[str, list[int]]] = defaultdict(dict)
+    for tag, found in rows.items():
+        shards[shard_of(tag)][tag] = found
+    return shards
