@@ -55,6 +55,7 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     freshness: Duration
     ttl: Duration | None
     fingerprint: str
+    raw_limit: int = RAW_LIMIT
 
     def encode(self) -> bytes:
         """Return the plan as JSON."""

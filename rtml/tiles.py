@@ -111,7 +111,7 @@ def tail_cover(ladder: Ladder, spans: Sequence[tuple[Instant, Instant]]) -> Cove
             edge = ladder.end(ladder.tile(level, a))
             tiles.update(_between(ladder, level - 1, a, min(b, edge)))
         if a % ladder.finest:
-            raw.add(a // ladder.finest)
+            raw.add(max(0, a) // ladder.finest)
     return Cover(tuple(sorted(tiles)), tuple(sorted(raw)))
 
 
@@ -126,4 +126,5 @@ def head_cover(ladder: Ladder, b: Instant) -> Cover:
 
 def _between(ladder: Ladder, level: int, a: Instant, b: Instant) -> Iterable[Tile]:
     size = ladder.sizes[level]
-    return (Tile(level, index) for index in range(a // size, -(-b // size)))
+    first = max(0, a // size)  # there are no events before the epoch
+    return (Tile(level, index) for index in range(first, -(-b // size)))

@@ -18,7 +18,7 @@ from rtml.online import keys
 from rtml.online.adaptive import absolute, fold, grow
 from rtml.online.codec import HEADER, PREFIX, RAW, RAW_MARK, Header, Records, raw_count, state_value, unfield
 from rtml.online.codec import field as field_name
-from rtml.plan import RAW_LIMIT, Plan
+from rtml.plan import Plan
 from rtml.tiles import Tile
 from streaming.link import Command, Link
 from streaming.pruning import expired
@@ -138,7 +138,7 @@ class ViewShard:
         commands: list[Command] = []
         for tag, rows in part.rows.items():
             entity = self._cache[tag]
-            leaves = {entity.leaf(self._plan, part.batch, row) for row in rows}
+            leaves = {entity.leaf(self._plan, part.batch, row) for row in self._open(entity, part.batch, rows)}
             for leaf in leaves:
                 value = entity.tiles.get(leaf) if leaf else None
                 if leaf is None or value is None or value[0] == RAW or leaf.index in entity.raw:
@@ -152,16 +152,18 @@ class ViewShard:
                 entity.damaged.add(index)
                 self.counts["damaged"] += 1
 
+    def _open(self, entity: Entity, batch: ViewBatch, rows: list[int]) -> list[int]:
+        """Leave out what is behind the fence: it was applied before."""
+        finest, sealed_to = self._plan.tiles.finest, entity.header.fence - self._plan.lateness
+        return [row for row in rows if (batch.indices[0][row] + 1) * finest > sealed_to]
+
     def _change(self, tag: str, batch: ViewBatch, rows: list[int]) -> Change:
         """Work one entity's events into its tiles, in memory."""
         entity = self._cache[tag]
         change = Change(tag, entity, latest=entity.header.max_event_time, ingested=entity.header.last_ingested)
-        finest, lateness = self._plan.tiles.finest, self._plan.lateness
-        for row in rows:
-            end = (batch.indices[0][row] + 1) * finest
-            if end + lateness <= entity.header.fence:
-                self.counts["fenced"] += 1
-                continue
+        unsealed = self._open(entity, batch, rows)
+        self.counts["fenced"] += len(rows) - len(unsealed)
+        for row in unsealed:
             leaf = entity.leaf(self._plan, batch, row)
             if leaf is None:
                 raise AssertionError(f"a tile of {tag} was not loaded")
@@ -188,7 +190,7 @@ class ViewShard:
             entity.raw[leaf.index] = data
             self._pend(change, leaf, batch.records[row : row + 1])
             change.counts[leaf] = len(data) // width
-        elif len(data) <= RAW_LIMIT * width:
+        elif len(data) <= self._plan.raw_limit * width:
             entity.tiles[leaf] = RAW_MARK + data
             change.dirty.add(leaf)
         else:

@@ -10,7 +10,7 @@ import numpy as np
 from rtml.algebra.family import Array
 from rtml.algebra.states import concatenate, group_runs
 from rtml.online.codec import RAW_MARK, Records
-from rtml.plan import RAW_LIMIT, Plan
+from rtml.plan import Plan
 from rtml.tiles import Tile
 
 
@@ -34,7 +34,7 @@ def grow(plan: Plan, tile: Tile, records: Array) -> Grown:
 
 
 def _grow(plan: Plan, layout: Records, tile: Tile, records: Array, grown: Grown) -> None:
-    if len(records) <= RAW_LIMIT:
+    if len(records) <= plan.raw_limit:
         grown.leaves[tile] = RAW_MARK + rebase(layout, tile, records)
         return
     grown.states[tile] = records

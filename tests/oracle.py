@@ -1,0 +1,70 @@
+"""The brute-force truth: plain Python over a list of events, one window at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+Value = float | int | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event as it was sent; times in microseconds."""
+
+    key: str
+    time: int
+    id64: int
+    ingested: int
+    values: Mapping[str, Value]
+
+
+def counted(events: Iterable[Event], lateness: int, *, late_too: bool = False) -> list[Event]:
+    """Of duplicates the one that arrived first; late ones only where they count."""
+    first: dict[tuple[int, int], Event] = {}
+    for event in events:
+        known = first.get((event.time, event.id64))
+        if known is None or event.ingested < known.ingested:
+            first[event.time, event.id64] = event
+    return [event for event in first.values() if late_too or event.ingested - event.time <= lateness]
+
+
+def window(events: Iterable[Event], key: str, at: int, length: int, floor: int = 1) -> list[Event]:
+    """The events of an entity in `[at - length, at)`, with the left edge floored."""
+    start = (at - length) // floor * floor
+    return sorted((e for e in events if e.key == key and start <= e.time < at), key=lambda e: (e.time, e.id64))
+
+
+def value(aggregate: str, events: list[Event], column: str) -> Value:
+    """An aggregate of some events, in order."""
+    if aggregate == "count":
+        return len(events)
+    values = [event.values[column] for event in events if event.values[column] is not None]
+    if not values or (aggregate in ("variance", "stddev") and len(values) < 2):
+        return None
+    mean = math.fsum(values) / len(values)
+    return {
+        "sum": lambda: sum(values) if isinstance(values[0], int) else math.fsum(values),
+        "mean": lambda: mean,
+        "min": lambda: min(values),
+        "max": lambda: max(values),
+        "first": lambda: values[0],
+        "last": lambda: values[-1],
+        "variance": lambda: math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1),
+        "stddev": lambda: math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)),
+    }[aggregate]()
+
+
+def agree(aggregate: str, got: Value, expected: Value, events: list[Event], column: str) -> bool:
+    """Whether two values are the same, to the tolerance of design §7."""
+    if got is None or expected is None or aggregate in ("count", "min", "max", "first", "last"):
+        return got == expected
+    size = sum(abs(e.values[column] or 0) for e in events)
+    if aggregate == "sum":
+        return got == expected if isinstance(expected, int) else abs(got - expected) <= 1e-9 * size
+    if aggregate == "mean":
+        return abs(got - expected) <= 1e-9 * size / max(len(events), 1) + 1e-12 * abs(expected)
+    # Numbers of size x are themselves only known to x · 2⁻⁵³: a spread below that is noise.
+    noise = max((abs(e.values[column] or 0) for e in events), default=0) * 1e-12
+    return abs(got - expected) <= 1e-6 * abs(expected) + (noise if aggregate == "stddev" else noise**2 + noise * 1e-3)

@@ -1,0 +1,284 @@
+"""The online protocol under fire: writer and reader alone over a real Redis, against the oracle.
+
+Two interleaved partitions, duplicates, ties, disorder, late and future events; kills between any two commands, rewinds
+of any depth, and a paused old writer that wakes beside its successor.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import msgspec
+import polars as pl
+import pytest
+import redis
+
+import rtml
+from rtml.define.contract import TIMESTAMP
+from rtml.instants import BEGINNING, SECOND
+from rtml.online import keys
+from rtml.registry import Registry
+from serving.reader import Turns, ViewLookup
+from streaming.entries import Entries
+from streaming.gate import ARRIVED, Gated
+from streaming.link import Link
+from streaming.route import Router, shard_of
+from streaming.sources.redis_stream import RestartRequiredError
+from streaming.tile_writer import ShardWriter
+from streaming.versions import Version
+from tests import oracle
+from tests.oracle import Event
+
+LATENESS, SKEW = 15 * SECOND, 3 * SECOND
+KEYS = ("a", "b|{c}", "")
+COLUMN = {"count": "", "sum": "x", "mean": "x", "min": "n", "max": "x", "stddev": "x", "first": "n", "last": "x"}
+
+
+class Message(rtml.Event):
+    at: rtml.Timestamp
+    key: str
+    x: float = rtml.Field(nullable=True)
+    n: int
+
+
+SOURCE = rtml.EventSource(
+    name="messages", schema=Message, timestamp="at", stream=rtml.RedisStream("messages", 2), lateness="15s", skew="3s"
+)
+
+
+def view(name: str, tail: str | None) -> rtml.StreamFeatureView:
+    windows = ["20s", "90s", "400s", "1000s"]
+    return rtml.StreamFeatureView(
+        name=name,
+        source=SOURCE,
+        entity=rtml.Entity("key"),
+        tail=tail,  # type: ignore[arg-type]
+        ladder=["10s", "1m", "6m"],
+        features=[
+            rtml.Count(windows=windows),
+            rtml.Sum("x", windows=windows),
+            rtml.Mean("x", windows=windows),
+            rtml.Min("n", windows=windows),
+            rtml.Max("x", windows=windows),
+            rtml.Stddev("x", windows=windows),
+            rtml.First("n", windows=windows),
+            rtml.Last("x", windows=windows),
+        ],
+    )
+
+
+EXACT, TILE = view("exact", "exact"), view("tile", "tile")
+REGISTRY = Registry.of([EXACT, TILE])
+
+
+class KilledError(Exception):
+    """The process died here."""
+
+
+class MortalLink(Link):
+    """A link that sends one command at a time, and dies when it has none left to live for."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__(client)
+        self.left = 10**9
+
+    def _send(self, commands: list[tuple]) -> list:
+        replies = []
+        for command in commands:
+            if self.left <= 0:
+                raise KilledError
+            self.left -= 1
+            replies += super()._send([command])
+        return replies
+
+
+def generate(rng: random.Random, count: int) -> list[Event]:
+    """Events in order of arrival."""
+    events: list[Event] = []
+    now = 1_000 * SECOND
+    while len(events) < count:
+        now += int(rng.expovariate(1 / rng.choice([50_000, 400_000, 9_000_000])))
+        if events and rng.random() < 0.12:
+            again = rng.choice(events[-30:])
+            events.append(Event(again.key, again.time, again.id64, now, again.values))
+            continue
+        delay = rng.choice(
+            [
+                rng.uniform(0, LATENESS * 0.99),
+                rng.uniform(0, 500_000),
+                rng.uniform(-SKEW, 0),
+                LATENESS,
+                rng.uniform(LATENESS, 300 * SECOND) if rng.random() < 0.2 else 0,
+            ]
+        )
+        time = now - int(delay)
+        if delay != LATENESS:
+            time = time // 50_000 * 50_000
+        values = {"x": None if rng.random() < 0.1 else rng.gauss(100, 30), "n": rng.randrange(-50, 100)}
+        events.append(Event(rng.choice(KEYS), time, rng.getrandbits(64), now, values))
+    return events
+
+
+def gated(events: list[Event]) -> Gated:
+    frame = pl.DataFrame(
+        {
+            "at": pl.Series([e.time for e in events], dtype=pl.Int64).cast(TIMESTAMP),
+            "key": pl.Series([e.key for e in events], dtype=pl.String),
+            "x": pl.Series([e.values["x"] for e in events], dtype=pl.Float64),
+            "n": pl.Series([e.values["n"] for e in events], dtype=pl.Int64),
+            "ingested_at": pl.Series([e.ingested for e in events], dtype=pl.Int64).cast(TIMESTAMP),
+            "id64": pl.Series([e.id64 for e in events], dtype=pl.UInt64),
+            ARRIVED: pl.Series([e.ingested for e in events], dtype=pl.Int64),
+        }
+    )
+    return Gated(Entries(0, [], [], [], []), frame, [])
+
+
+class Writer:
+    """What one process of the tiles flow is: its own generations and caches."""
+
+    def __init__(self, client: redis.Redis, versions: list[Version]) -> None:
+        self.link = MortalLink(client)
+        self.router = Router([(REGISTRY.views[version.view], version) for version in versions])
+        self.shards = {shard: ShardWriter(self.link, int(client.incr(keys.GENERATION))) for shard in SHARDS}
+
+    def apply(self, events: list[Event], watermark: int) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for shard, parts in self.router(gated(events)).shards.items():
+            counts += self.shards[shard].apply(parts, watermark)
+        return counts
+
+
+SHARDS = {shard_of(keys.entity_tag("key", [key])) for key in KEYS}
+
+
+class Trial:
+    """One run: partitions, positions, snapshots, and a writer that may die at any time."""
+
+    def __init__(self, client: redis.Redis, seed: int, raw_limit: int) -> None:
+        self.client = client
+        self.rng = random.Random(seed)
+        self.turns = Turns()
+        self.versions = [
+            Version(msgspec.structs.replace(plan, raw_limit=raw_limit), f"trial{seed}.{raw_limit}", "ready")
+            for plan in REGISTRY.plans.values()
+        ]
+        self.events = generate(self.rng, self.rng.choice([5, 40, 300]))
+        self.partitions = [[], []]
+        for event in self.events:
+            self.partitions[self.rng.random() < 0.33].append(event)
+        self.position, self.snapshot, self.highest = [0, 0], [0, 0], [0, 0]
+        self.kills = self.rng.randrange(0, 4)
+        self.writer = Writer(client, self.versions)
+        self.sleeping: tuple[Writer, int, list[Event]] | None = None
+        self.covered = [BEGINNING, BEGINNING]
+        self.tally: Counter[str] = Counter()
+
+    def run(self) -> None:
+        while live := [p for p in (0, 1) if self.position[p] < len(self.partitions[p])]:
+            partition = self.rng.choice(live)
+            start = self.position[partition]
+            batch = self.partitions[partition][start : start + self.rng.randrange(1, 30)]
+            self.writer.link.left = self.rng.randrange(0, 12) if self.kills and self.rng.random() < 0.15 else 10**9
+            try:
+                self.tally += self.writer.apply(batch, min(self.covered))
+            except KilledError:
+                self.restart(partition, batch)
+                continue
+            self.position[partition] += len(batch)
+            self.highest[partition] = max(self.highest[partition], self.position[partition])
+            if self.rng.random() < 0.3:
+                self.take_snapshot()
+            if self.sleeping and self.rng.random() < 0.2:
+                self.wake()
+            if self.position == self.highest and self.rng.random() < 0.6:
+                self.check()
+
+    def take_snapshot(self) -> None:
+        self.snapshot = list(self.position)
+        for partition, done in enumerate(self.position):
+            events = self.partitions[partition]
+            if done == len(events):
+                self.covered[partition] = self.events[-1].ingested
+            elif done:
+                self.covered[partition] = events[done - 1].ingested
+
+    def restart(self, partition: int, batch: list[Event]) -> None:
+        """A new process takes over from a snapshot, or from further back; the old one may only have been paused."""
+        self.kills -= 1
+        self.tally["kills"] += 1
+        self.highest[partition] = max(self.highest[partition], self.position[partition] + len(batch))
+        if self.rng.random() < 0.5:
+            self.sleeping = (self.writer, min(self.covered), batch)
+        self.writer = Writer(self.client, self.versions)
+        deep = self.rng.random() < 0.5
+        self.position = [self.rng.randrange(0, done + 1) if deep else done for done in self.snapshot]
+        self.snapshot = list(self.position)
+        self.covered = [BEGINNING, BEGINNING]
+
+    def wake(self) -> None:
+        """The paused process goes on where it was, with its old cache; it must be refused, or do no harm."""
+        assert self.sleeping is not None
+        writer, watermark, batch = self.sleeping
+        self.sleeping = None
+        writer.link.left = 10**9
+        try:
+            writer.apply(batch, watermark)
+        except RestartRequiredError:
+            self.tally["refused"] += 1
+
+    def check(self) -> None:
+        """Read every entity at an instant that may still be asked for, and compare with the oracle."""
+        applied = [e for p in (0, 1) for e in self.partitions[p][: self.position[p]]]
+        truth = oracle.counted(applied, LATENESS)
+        newest = max(e.ingested for e in applied)
+        reach = max(min(self.covered), 0)
+        earliest = max(reach - LATENESS, newest - 1200 * SECOND if reach == 0 else 0)
+        at = self.rng.choice([newest, newest + 1, self.rng.randint(min(earliest, newest), newest), truth[-1].time if truth else newest])
+        at = max(at, earliest)
+        for version in self.versions:
+            self.compare(version, truth, at)
+
+    def compare(self, version: Version, truth: list[Event], at: int) -> None:
+        plan = version.plan
+        lookup = ViewLookup(version, self.turns.at(plan, at), [keys.entity_tag("key", [key]) for key in KEYS], at)
+        while lookup.unfinished:
+            pipeline = self.client.pipeline(transaction=False)
+            for command in lookup.commands():
+                pipeline.execute_command(*command)
+            lookup.absorb(iter(pipeline.execute()))
+        features = lookup.answer().features
+        for row, key in enumerate(KEYS):
+            self.tally["reads"] += 1
+            for feature in plan.features:
+                events = oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest)
+                expected = oracle.value(feature.aggregate, events, feature.column)
+                values, valid = features[feature.name]
+                got = values[row].item() if valid[row] else None
+                assert oracle.agree(feature.aggregate, got, expected, events, feature.column), SimpleNamespace(
+                    version=version.version, key=key, feature=feature.name, at=at, got=got, expected=expected
+                )
+
+
+@pytest.fixture(scope="module")
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url, protocol=2) as client:
+        yield client
+
+
+def test_no_read_is_ever_wrong(client: redis.Redis) -> None:
+    tally: Counter[str] = Counter()
+    seed = 0
+    while tally["reads"] < 20_000:
+        trial = Trial(client, seed, raw_limit=(1, 4, 64)[seed % 3])
+        trial.run()
+        tally += trial.tally
+        seed += 1
+    print(f"{seed} trials: {dict(tally)}")
+    assert tally["kills"] > 50
+    assert tally["refused"] > 10
+    assert tally["duplicates"] > 1_000
+    assert tally["fenced"] > 100
