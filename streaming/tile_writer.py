@@ -30,18 +30,29 @@ CACHED_ENTITIES = 2_000
 """How many entities of a view one shard remembers."""
 
 
+class Hot:
+    """The raw records of a hot finest tile, by time and id64, and how many places they take in Redis."""
+
+    __slots__ = ("count", "damaged", "records")
+
+    def __init__(self, data: bytes, width: int, payload: int, count: int) -> None:
+        """Take what the raw key holds; if that is less than `count` records, the tile is damaged for good."""
+        records = [data[at : at + width] for at in range(0, len(data) // width * width, width)]
+        self.records = {record[: width - payload]: record for record in records}
+        self.count = count
+        self.damaged = len(data) < count * width
+
+
 class Entity:
     """One entity of one version, as Redis has it, under this writer's claim."""
 
-    __slots__ = ("damaged", "header", "raw", "tiles")
+    __slots__ = ("header", "raw", "tiles")
 
     def __init__(self, header: Header) -> None:
         """Know its header only."""
         self.header = header
         self.tiles: dict[Tile, bytes | None] = {}
-        self.raw: dict[int, bytes] = {}
-        self.damaged: set[int] = set()
-        """Hot finest tiles whose raw key is shorter than their count: never appended to, so that readers see it."""
+        self.raw: dict[int, Hot] = {}
 
     def leaf(self, plan: Plan, batch: ViewBatch, row: int) -> Tile | None:
         """Return the tile whose records an event joins; `None` when a tile on its path is not known yet."""
@@ -89,6 +100,8 @@ class ViewShard:
         self._link = link
         self._plan = version.plan
         self._layout = Records(version.plan)
+        self._payload = self._layout.wide.itemsize - 16
+        """Bytes of a record behind its time and id64."""
         self._suffix = keys.versioned(version.view, version.version)
         self._generation = generation
         self._mark = generation_bytes(generation)
@@ -147,10 +160,11 @@ class ViewShard:
                 commands.append(("GETRANGE", keys.raw(tag + self._suffix, leaf.index), 0, size - 1))
                 asked.append((entity, leaf.index, size))
         for (entity, index, size), data in zip(asked, self._link.run(commands), strict=True):
-            entity.raw[index] = data.ljust(size, b"\0")
-            if len(data) < size:
-                entity.damaged.add(index)
-                self.counts["damaged"] += 1
+            entity.raw[index] = self._hot(data, size // self._layout.narrow.itemsize)
+            self.counts["damaged"] += entity.raw[index].damaged
+
+    def _hot(self, data: bytes, count: int) -> Hot:
+        return Hot(data, self._layout.narrow.itemsize, self._payload, count)
 
     def _open(self, entity: Entity, batch: ViewBatch, rows: list[int]) -> list[int]:
         """Leave out what is behind the fence: it was applied before."""
@@ -177,42 +191,34 @@ class ViewShard:
         entity = change.entity
         width = self._layout.of_level(leaf.level).itemsize
         record = batch.encoded[leaf.level][row * width : (row + 1) * width]
+        key = record[: width - self._payload]
         value = entity.tiles[leaf]
         hot = value is not None and value[0] != RAW
-        data = entity.raw[leaf.index] if hot else (value or RAW_MARK)[1:]
-        if self._is_duplicate(data, record, leaf.level):
+        found = entity.raw[leaf.index].records.get(key) if hot else _find(value, key, width)
+        if found is not None:
+            self.counts["duplicates"] += 1
+            self.counts["conflicting"] += found != record
             return False
-        self._add_above(change, batch, row, leaf)
-        data += record
-        if hot:
-            if leaf.index not in entity.damaged:
-                change.appends.append((leaf.index, len(data) - width, record))
-            entity.raw[leaf.index] = data
-            self._pend(change, leaf, batch.records[row : row + 1])
-            change.counts[leaf] = len(data) // width
-        elif len(data) <= self._plan.raw_limit * width:
-            entity.tiles[leaf] = RAW_MARK + data
-            change.dirty.add(leaf)
-        else:
-            self._split(change, leaf, data)
-        return True
-
-    def _is_duplicate(self, data: bytes, record: bytes, level: int) -> bool:
-        """Whether a record of the same time and id64 is there; one with another payload is counted as conflicting."""
-        width = len(record)
-        key = record[: (16 if level or width == self._layout.wide.itemsize else 12)]
-        at = data.find(key)
-        while at >= 0 and at % width:
-            at = data.find(key, at + 1)
-        if at < 0:
-            return False
-        self.counts["duplicates"] += 1
-        self.counts["conflicting"] += data[at : at + width] != record
-        return True
-
-    def _add_above(self, change: Change, batch: ViewBatch, row: int, leaf: Tile) -> None:
         for level in range(self._plan.tiles.top, leaf.level, -1):
             self._pend(change, Tile(level, batch.indices[level][row]), batch.records[row : row + 1])
+        if hot:
+            self._append(change, leaf, key, record)
+            self._pend(change, leaf, batch.records[row : row + 1])
+        elif value is None or len(value) <= self._plan.raw_limit * width:
+            entity.tiles[leaf] = (value or RAW_MARK) + record
+            change.dirty.add(leaf)
+        else:
+            self._split(change, leaf, value[1:] + record)
+        return True
+
+    def _append(self, change: Change, leaf: Tile, key: bytes, record: bytes) -> None:
+        """Add to a hot finest tile's raw records, unless some were lost: readers must go on seeing that."""
+        raw = change.entity.raw[leaf.index]
+        if not raw.damaged:
+            change.appends.append((leaf.index, raw.count * len(record), record))
+        raw.records[key] = record
+        raw.count += 1
+        change.counts[leaf] = raw.count
 
     @staticmethod
     def _pend(change: Change, tile: Tile, records: Array) -> None:
@@ -233,9 +239,9 @@ class ViewShard:
             change.pending[inner] = (None, [records])
             self._know_children(entity, inner)
         for index, raw in grown.raw.items():
-            entity.raw[index] = raw
+            entity.raw[index] = self._hot(raw, len(raw) // self._layout.narrow.itemsize)
             change.appends.append((index, 0, raw))
-            change.counts[Tile(0, index)] = len(raw) // self._layout.narrow.itemsize
+            change.counts[Tile(0, index)] = entity.raw[index].count
         change.dirty.update(grown.leaves, grown.states)
 
     def _know_children(self, entity: Entity, tile: Tile) -> None:
@@ -296,6 +302,16 @@ class ViewShard:
             del entity.tiles[tile]
             if tile.level == 0:
                 entity.raw.pop(tile.index, None)
+
+
+def _find(value: bytes | None, key: bytes, width: int) -> bytes | None:
+    """Return the record of an `R` value that begins with a time and id64, if it is there."""
+    if value is None:
+        return None
+    at = value.find(key, 1)
+    while at >= 0 and (at - 1) % width:
+        at = value.find(key, at + 1)
+    return value[at : at + width] if at >= 0 else None
 
 
 class ShardWriter:

@@ -98,3 +98,8 @@ def landed(source: str) -> str:
 def rewinding(source: str) -> str:
     """Return the key of the set of partitions that the tiles flow must read again from the stream's beginning."""
     return f"rtml:rewinding:{source}"
+
+
+def late_entities(view: str, version: str) -> str:
+    """Return the key of the set of entities whose hash has a `late` field."""
+    return f"rtml:late:{view}@{version}"

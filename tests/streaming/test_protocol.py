@@ -211,8 +211,10 @@ class Trial:
         self.kills -= 1
         self.tally["kills"] += 1
         self.highest[partition] = max(self.highest[partition], self.position[partition] + len(batch))
-        if self.rng.random() < 0.5:
+        if self.rng.random() < 0.5 and not self.sleeping:
             self.sleeping = (self.writer, min(self.covered), batch)
+        else:
+            self.writer.link.close()
         self.writer = Writer(self.client, self.versions)
         deep = self.rng.random() < 0.5
         self.position = [self.rng.randrange(0, done + 1) if deep else done for done in self.snapshot]
@@ -229,6 +231,7 @@ class Trial:
             writer.apply(batch, watermark)
         except RestartRequiredError:
             self.tally["refused"] += 1
+        writer.link.close()
 
     def check(self) -> None:
         """Read every entity at an instant that may still be asked for, and compare with the oracle."""
@@ -275,6 +278,7 @@ def test_no_read_is_ever_wrong(client: redis.Redis) -> None:
     while tally["reads"] < 20_000:
         trial = Trial(client, seed, raw_limit=(1, 4, 64)[seed % 3])
         trial.run()
+        trial.writer.link.close()
         tally += trial.tally
         seed += 1
     print(f"{seed} trials: {dict(tally)}")
