@@ -88,7 +88,7 @@ class Fetched:
         value = self.tiles.get(top)
         return value is not None and value[0] != RAW
 
-    def damaged(self, plan: Plan, at: Instant) -> list[int]:
+    def damaged(self, plan: Plan) -> list[int]:
         """Return the raw edges that are shorter than their tiles' counts."""
         width = Records(plan).narrow.itemsize
         short = []

@@ -78,7 +78,7 @@ class ViewLookup:
         for row in self._pending:
             self._take(row, next(replies), [next(replies) for _ in self._raw(row)])
             row.attempts += 1
-            short = row.fetched.damaged(self.plan, self.at)
+            short = row.fetched.damaged(self.plan)
             head = not row.head and row.fetched.needs_head(self.plan, self.at)
             row.head |= head
             row.damaged = bool(short)

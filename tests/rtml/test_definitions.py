@@ -1,0 +1,223 @@
+"""Definitions: what they mean, and what they say when they cannot mean it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import rtml
+from rtml import Count, Entity, EventSource, FeatureService, Mean, Min, RedisStream, StreamFeatureView, Sum, Window
+from rtml.compile import compile_view
+from rtml.errors import DefinitionError, RtmlError, SettingsError, UnknownNameError
+from rtml.registry import Registry, load
+
+
+class Purchase(rtml.Event):
+    event_id: str
+    at: rtml.Timestamp
+    user: str
+    shop: int
+    amount: float = rtml.Field(ge=0, le=1e6, nullable=True)
+    items: int = rtml.Field(ge=0)
+    gift: bool
+
+
+def source(**changes: object) -> EventSource:
+    given: dict[str, object] = {
+        "name": "purchases",
+        "schema": Purchase,
+        "timestamp": "at",
+        "event_id": "event_id",
+        "stream": RedisStream("purchases"),
+    }
+    return EventSource(**{**given, **changes})  # type: ignore[arg-type]
+
+
+PURCHASES = source()
+USER = Entity("user", join_keys=["user"])
+
+
+def view(**changes: object) -> StreamFeatureView:
+    given: dict[str, object] = {"name": "user_purchases", "source": PURCHASES, "entity": USER}
+    given["features"] = [Count(windows=["1h", "24h"]), Mean("amount", windows=["1h", "7d"])]
+    return StreamFeatureView(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def test_features_are_called_column_aggregate_window() -> None:
+    made = view(
+        derive={"large": pl.col("amount") > 100},
+        features=[Count(windows=["1h"]), Sum("items", windows=["90m"]), Mean("large", windows=["3h"], name="large_share")],
+    )
+    assert list(made.resolved) == ["count_1h", "items_sum_90m", "large_share_3h"]
+
+
+def test_tails_are_exact_up_to_a_day_unless_told() -> None:
+    made = view(features=[Count(windows=["24h", "7d", Window("2h", tail="tile"), Window("8d", tail="exact")])])
+    assert [feature.window.exact for feature in made.resolved.values()] == [True, False, False, True]
+    assert all(feature.window.exact for feature in view(tail="exact").resolved.values())
+
+
+def test_a_selection_keeps_its_order() -> None:
+    service = FeatureService("fraud", features=[view()[["count_24h", "count_1h"]]])
+    assert [name for _, name in service.columns] == ["count_24h", "count_1h"]
+
+
+class Unique(rtml.Event):
+    at: rtml.Timestamp
+    x: int = rtml.Field(unique=True)
+
+
+class Reserved(rtml.Event):
+    at: rtml.Timestamp
+    id64: int
+
+
+WRONG: list[tuple[Callable[[], object], str]] = [
+    (lambda: view(name="a__b"), "view 'a__b' (test_definitions.py:"),
+    (lambda: view(name="1st"), "a name is letters, digits and single underscores"),
+    (lambda: view(owners=["bob"]), "owners must be e-mail addresses or 'team:<name>'; got 'bob'"),
+    (lambda: view(features=[]), "features must be at least one aggregate"),
+    (lambda: view(features=[Mean("amuont", windows=["1h"])]), "unknown column 'amuont'. Did you mean 'amount'?"),
+    (lambda: view(features=[Mean("shop", windows=["1h"]), Mean("user", windows=["1h"])]), "'user' is a join key"),
+    (lambda: view(features=[Min("gift", windows=["1h"])]), "gift_min must be a numeric column; got 'Boolean'"),
+    (lambda: view(features=[Sum("event_id", windows=["1h"])]), "must be a numeric or boolean column; got 'String'"),
+    (lambda: view(features=[Count(windows="1h")]), "count: windows must be a list such as ['1h', '24h']; got '1h'"),
+    (lambda: view(features=[Count(windows=["soon"])]), "a duration must look like '30s', '5m', '24h' or '7d'; got 'soon'"),
+    (lambda: view(features=[Count(windows=["0s"])]), "a duration must be longer than nothing"),
+    (lambda: view(features=[Count(windows=["1h", "1h"])]), "two features are called 'count_1h'"),
+    (lambda: view(features=[Count(windows=["1h", Window("61m", tail="tile")])]), "a multiple of the finest tile (5m); got '61m'"),
+    (lambda: view(features=[Count(windows=[Window("1h", tail="soft")])]), "windows with tail 'exact' or 'tile'; got 'soft'"),  # type: ignore[arg-type]
+    (lambda: view(ladder=["1m", "90s"]), "each tile size must be a multiple of the one before"),
+    (lambda: view(where=pl.col("amount")), "where must be boolean; got 'Float64'"),
+    (lambda: view(where=pl.col("amonut") > 1), "where: unknown column 'amonut'. Did you mean 'amount'?"),
+    (lambda: view(where=pl.col("amount").shift() > 1), "where must be row by row"),
+    (lambda: view(derive={"x": pl.col("amount") - pl.col("amount").mean()}), "derive['x'] must be row by row"),
+    (lambda: view(derive={"x": pl.col("amount").cum_sum()}), "derive['x'] must be row by row"),
+    (lambda: view(derive={"x": pl.col("user") + 1}), "derive['x']"),
+    (lambda: view(derive={"x": 3}), "must be a Polars expression"),
+    (lambda: view(derive={"amount": pl.col("items")}), "has the name of a column of the contract"),
+    (lambda: view(freshness="quick"), "freshness: a duration must look like"),
+    (lambda: view(entity="user"), "entity must be an Entity; got 'user'"),
+    (lambda: view(entity=Entity("amount")), "join key 'amount' must be a non-null string, integer or boolean; got 'nullable Float64'"),
+    (lambda: Entity("user", join_keys="user"), "join_keys must be a list of column names"),
+    (lambda: Entity("user", join_keys=["a", "a"]), "join_keys must be different column names"),
+    (lambda: source(timestamp="when"), "timestamp: the contract has no column 'when'"),
+    (lambda: source(timestamp="items"), "timestamp 'items' must be a non-null rtml.Timestamp"),
+    (lambda: source(event_id="amount"), "event_id 'amount' must be a non-null string or integer"),
+    (lambda: source(schema=dict), "schema must be a subclass of rtml.Event"),
+    (lambda: source(schema=Unique), "unique=True cannot be checked on one event"),
+    (lambda: source(schema=Reserved), "the platform itself adds"),
+    (lambda: source(lateness="a while"), "lateness: a duration must look like"),
+    (lambda: source(starts="yesterday"), "starts must be a day like '2013-01-31'; got 'yesterday'"),
+    (lambda: source(starts="2020-01-02", ends="2020-01-01"), "is before starts"),
+    (lambda: source(stream="purchases"), "stream must be a RedisStream"),
+    (lambda: RedisStream("x", partitions=0), "partitions must be between 1 and 1024; got 0"),
+    (lambda: FeatureService("s", features=[]), "features must be at least one view"),
+    (lambda: FeatureService("s", features=[view(), view()["count_1h"]]), "'user_purchases__count_1h' is listed twice"),
+    (lambda: FeatureService("s", features=[view()], version=0), "version must be 1 or more; got 0"),
+]
+
+
+@pytest.mark.parametrize(("define", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_an_error_says_what_was_expected_and_got(define: Callable[[], object], words: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        define()
+    assert words in str(caught.value)
+
+
+def test_selecting_what_is_not_there_names_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match="no feature 'cuont_1h' in view 'user_purchases'. Did you mean 'count_1h'?"):
+        view()["cuont_1h"]
+
+
+class TestFingerprint:
+    def test_is_of_meaning_not_of_form(self) -> None:
+        one = view(description="one", freshness="1s", tags={"a": "b"})
+        other = view(features=[Mean("amount", windows=["7d", "1h"]), Count(windows=["24h", "1h"])])
+        assert compile_view(one).fingerprint == compile_view(other).fingerprint
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"features": [Count(windows=["1h"])]},
+            {"where": pl.col("amount") > 1},
+            {"derive": {"x": pl.col("amount") * 2}},
+            {"tail": "exact"},
+            {"ladder": ["1m", "1h"]},
+            {"source": source(lateness="16m")},
+            {"entity": Entity("shop")},
+            {"name": "other"},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_changes_with_the_meaning(self, changes: dict[str, object]) -> None:
+        assert compile_view(view(**changes)).fingerprint != compile_view(view()).fingerprint
+
+    def test_tells_constants_apart(self) -> None:
+        prints = {compile_view(view(where=pl.col("user").is_in(users))).fingerprint for users in (["a"], ["b"], ["a", "b"])}
+        assert len(prints) == 3
+
+    def test_refuses_python_in_expressions(self) -> None:
+        called = view(where=pl.col("items").map_elements(lambda x: hash(x) % 2 == 0, return_dtype=pl.Boolean))
+        with pytest.raises(DefinitionError, match="may not call Python functions"):
+            compile_view(called)
+
+
+class TestRegistry:
+    def test_holds_what_services_and_views_refer_to(self) -> None:
+        registry = Registry.of([FeatureService("fraud", features=[view()]), 3, "x"])
+        assert list(registry.sources) == ["purchases"]
+        assert list(registry.entities) == ["user"]
+        assert registry.view("user_purchases").name == "user_purchases"
+
+    def test_refuses_two_meanings_of_one_name(self) -> None:
+        with pytest.raises(DefinitionError, match="two different view definitions are called 'user_purchases'"):
+            Registry.of([view(), view()])
+
+    def test_refuses_an_entity_whose_keys_differ_in_type(self) -> None:
+        class Visit(rtml.Event):
+            at: rtml.Timestamp
+            user: int
+
+        visits = EventSource(name="visits", schema=Visit, timestamp="at", stream=RedisStream("visits"))
+        other = StreamFeatureView(name="visits_view", source=visits, entity=USER, features=[Count(windows=["1h"])])
+        with pytest.raises(DefinitionError, match="entity 'user' has keys"):
+            Registry.of([view(), other])
+
+    def test_offers_the_nearest_name(self) -> None:
+        with pytest.raises(UnknownNameError, match="no source 'purchase'. Did you mean 'purchases'?"):
+            Registry.of([view()]).source("purchase")
+
+    def test_loads_a_file_and_a_module(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = (
+            "import rtml\n"
+            "class E(rtml.Event):\n    at: rtml.Timestamp\n    k: str\n"
+            "s = rtml.EventSource(name='s', schema=E, timestamp='at', stream=rtml.RedisStream('s'))\n"
+        )
+        file = tmp_path / "my_definitions.py"
+        file.write_text(text)
+        assert list(load(str(file)).sources) == ["s"]
+        monkeypatch.chdir(tmp_path)
+        assert list(load("my_definitions").sources) == ["s"]
+
+    @pytest.mark.parametrize("features", ["no.such.module", "nowhere.py"])
+    def test_says_what_it_cannot_load(self, features: str) -> None:
+        with pytest.raises(SettingsError, match=r"RTML_FEATURES\): expected an import path or a .py file"):
+            load(features)
+
+    def test_refuses_a_module_without_definitions(self, tmp_path: Path) -> None:
+        empty = tmp_path / "empty_definitions.py"
+        empty.write_text("x = 1\n")
+        with pytest.raises(SettingsError, match="defines no EventSource and no view"):
+            load(str(empty))
+
+
+def test_the_exported_names_are_these() -> None:
+    assert all(getattr(rtml, name) is not None for name in rtml.__all__)
+    assert issubclass(rtml.RtmlError, Exception)
+    assert rtml.RtmlError is RtmlError
+    with pytest.raises(AttributeError):
+        rtml.Meen  # noqa: B018
