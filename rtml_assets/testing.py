@@ -89,7 +89,11 @@ class LocalPlatform:
             mirror_epoch=EPOCH,
         )
         self.client: Redis = connect(self.redis_url, timeout=30)
-        environment = {**os.environ, **self.settings.environment(), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        environment = {
+            **os.environ,
+            **self.settings.environment(),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
         self._supervisor = Supervisor(
             [
                 Child(f"{source}:{flow}", (sys.executable, "-m", "streaming", source, "--flow", flow), environment)
@@ -221,7 +225,8 @@ class LocalPlatform:
     def _wait_until_live(self) -> None:
         views = list(self.registry.views)
         self._wait_for(
-            lambda: all(self.client.mget([keys.live(view) for view in views])) if views else True, "the stream's processes"
+            lambda: all(self.client.mget([keys.live(view) for view in views])) if views else True,
+            "the stream's processes",
         )
 
     def _wait_for(self, condition: Any, what: str) -> None:

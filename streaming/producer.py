@@ -59,6 +59,8 @@ class Producer:
             SendError: stamps that are not accepted, null, naive, or before what a partition has already.
         """
         stamps = self._stamps(frame, ingested_at)
+        if frame.is_empty():
+            return 0
         if stamps is None:
             self._warn_when_all_late(frame)
         else:
@@ -72,7 +74,7 @@ class Producer:
             self._append(
                 rows[start : start + CHUNK], None if stamps is None else stamps[start : start + CHUNK].to_list()
             )
-        self.tick(None if stamps is None or not len(stamps) else int(stamps[-1]))
+        self.tick(None if stamps is None else int(stamps[-1]))
         return len(rows)
 
     def send_bytes(self, payloads: Sequence[bytes], *, ingested_at: Instant | None = None, partition: int = 0) -> None:
@@ -126,8 +128,6 @@ class Producer:
     def _check_order(self, stamps: pl.Series) -> None:
         """Stamps may not go back in a partition: the watermark has passed there."""
         count = self._source.stream.partitions
-        if not len(stamps):
-            return
         first = int(stamps[0])
         for key in (keys.position(self._source.name), keys.mirrored(self._source.name)):
             for number, position in enumerate(read_positions(self._client, key, count)):

@@ -1,0 +1,173 @@
+"""The command: it teaches, it describes, and what goes wrong on purpose is one red line."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rtml.errors import RtmlError
+from rtml_assets.cli import app
+from rtml_assets.runtime.documented import meanings
+from rtml_assets.runtime.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ["demo", "up", "stream", "serve", "replay", "get", "describe", "settings"]
+
+FEATURES = textwrap.dedent("""
+    import polars as pl
+
+    import rtml
+    from rtml import Count, Entity, EventSource, FeatureService, Mean, RedisStream, StreamFeatureView
+
+
+    class Payment(rtml.Event):
+        event_id: str
+        event_time: rtml.Timestamp
+        card: int
+        amount: float
+
+
+    payments = EventSource(
+        name="payments", schema=Payment, timestamp="event_time", event_id="event_id",
+        stream=RedisStream("payments"), lateness="1h", starts="2024-01-01", description="What was paid",
+    )
+    spent = StreamFeatureView(
+        name="spent", source=payments, entity=Entity("card"), where=pl.col("amount") > 0,
+        derive={"large": pl.col("amount") > 1000},
+        features=[Count(windows=["5m", "7d"]), Mean("large", windows=["7d"], name="large_share")],
+    )
+    fraud = FeatureService("fraud", features=[spent[["count_5m"]]], version=3)
+""")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder with definitions, where no Redis answers."""
+    (tmp_path / "features.py").write_text(FEATURES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RTML_FEATURES", "features.py")
+    monkeypatch.setenv("RTML_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    monkeypatch.setenv("COLUMNS", "120")
+    return tmp_path
+
+
+def rtml(*arguments):
+    return CliRunner().invoke(app, arguments, catch_exceptions=True)
+
+
+def said(*arguments):
+    result = rtml(*arguments)
+    assert result.exit_code == 0, result.output
+    return " ".join(result.output.split())
+
+
+def refused(*arguments):
+    result = rtml(*arguments)
+    assert isinstance(result.exception, RtmlError), result.output
+    return str(result.exception)
+
+
+def fresh(*arguments, **options):
+    """The command as a user runs it, in a process of its own."""
+    argv = [sys.executable, "-m", "rtml_assets.cli", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_help_names_every_command():
+    output = said("--help")
+    assert all(f"│ {name} " in output for name in COMMANDS)
+    assert "RTML_FEATURES=features.py" in output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_its_use(command):
+    output = said(command, "--help")
+    assert "Usage" in output
+    assert command == "settings" or f"rtml {command}" in output
+
+
+def test_help_is_there_at_once():
+    started = time.perf_counter()
+    loaded = "import sys, rtml_assets.cli; print(*{name.split('.')[0] for name in sys.modules})"
+    modules = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout
+    assert time.perf_counter() - started < 5
+    assert not {"polars", "numpy", "redis", "dagster", "deltalake", "pandera"} & set(modules.split())
+
+
+def test_describe_shows_the_whole_project(project):
+    output = said("describe")
+    assert "source payments What was paid" in output
+    assert "view spent" in output
+    assert "3 features of card (card) over 5m, 7d" in output
+    assert "service fraud v3" in output
+    assert "1 feature of spent" in output
+
+
+def test_describe_says_what_a_view_means(project):
+    output = said("describe", "spent")
+    assert "tiles of 10s → 5m → 1h → 1d" in output
+    assert "count_5m count integer 5m, exact to the microsecond" in output
+    assert "large_share_7d mean(large) float 7d, left edge floored to 10s" in output
+    assert "7d + 1h + 7d after an entity's last event" in output
+    assert "(not live)" in output
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("payments", "1h: later events count online at the next compaction"),
+        ("fraud", "rtml get fraud card=…"),
+        ("card", "join keys card views spent"),
+    ],
+)
+def test_describe_knows_all_kinds(project, name, words):
+    assert words in said("describe", name)
+
+
+def test_an_unknown_name_offers_the_nearest(project):
+    assert "Did you mean 'spent'?" in refused("describe", "spend")
+    assert "Did you mean 'payments'?" in refused("stream", "payment")
+    assert "Did you mean 'payments'?" in refused("replay", "payment")
+
+
+def test_settings_say_where_each_comes_from(project):
+    (project / "rtml.toml").write_text("port = 9001\n")
+    output = said("settings")
+    assert "RTML_FEATURES features.py environment" in output
+    assert "RTML_PORT 9001 rtml.toml" in output
+    assert "RTML_DAGSTER_PORT 3000 default The Dagster UI's port." in output
+
+
+def test_every_setting_is_documented():
+    assert all(text.endswith(".") for text in meanings().values())
+
+
+def test_get_without_a_redis_says_so(project):
+    assert "Redis does not answer" in refused("get", "fraud", "card=1")
+
+
+def test_replay_without_stamps_says_which_setting(project):
+    (project / "events.csv").write_text("event_id,event_time,card,amount\na,2024-01-01T00:00:00Z,1,2.5\n")
+    assert "RTML_ACCEPT_STAMPS" in refused("replay", "payments", "--from", "events.csv")
+
+
+def test_replay_without_history_says_what_to_do(project):
+    assert "--from" in refused("replay", "payments")
+
+
+def test_an_error_is_one_line_without_a_traceback(project):
+    result = fresh("describe", "spend")
+    assert result.returncode == 1
+    assert result.stderr == "error: no source, entity, view or service 'spend'. Did you mean 'spent'?\n"
+    assert result.stdout == ""
+
+
+def test_no_definitions_is_an_error_that_says_so(project, monkeypatch):
+    monkeypatch.setenv("RTML_FEATURES", "feature.py")
+    assert "no file 'feature.py' (RTML_FEATURES)" in refused("up")

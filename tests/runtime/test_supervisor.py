@@ -1,0 +1,185 @@
+"""The supervisor: what dies is restarted, what is stopped is gone, and nothing outlives us."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from rtml.errors import UnavailableError, UnknownNameError
+from rtml_assets.runtime import children
+from rtml_assets.runtime.supervisor import HEALTHY_AFTER, LONGEST_DELAY, Child, Supervisor
+from tests.runtime.processes import gone, until
+
+SLEEP = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
+STUBBORN = (
+    sys.executable,
+    "-S",
+    "-c",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)",
+)
+
+
+class Clock:
+    """Seconds that move when a test says so."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class FakeProcess:
+    """A process that dies when told to."""
+
+    def __init__(self, pid):
+        self.pid, self.returncode = pid, None
+
+    def poll(self):
+        return self.returncode
+
+
+class Fakes:
+    """Starts fake processes, and remembers when."""
+
+    def __init__(self, clock):
+        self.clock, self.started, self.processes = clock, [], []
+
+    def __call__(self, argv, *, env, log, on_our_death):
+        self.started.append(self.clock())
+        # A pid that no process has: nothing real is ever signalled.
+        self.processes.append(FakeProcess(2**22 + len(self.processes) + 1))
+        return self.processes[-1]
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def fakes(clock):
+    return Fakes(clock)
+
+
+def advance(supervisor, clock, seconds, step=0.1):
+    for _ in range(round(seconds / step)):
+        clock.now += step
+        supervisor.tick()
+
+
+def test_restarts_wait_twice_as_long_each_time_up_to_a_bound(tmp_path, clock, fakes):
+    supervisor = Supervisor([Child("one", ("x",))], tmp_path, clock=clock, spawn=fakes)
+    supervisor.tick()
+    for _ in range(9):
+        fakes.processes[-1].returncode = 1
+        count = len(fakes.started)
+        while len(fakes.started) == count:
+            advance(supervisor, clock, 0.1)
+    waits = [after - before for before, after in zip(fakes.started, fakes.started[1:], strict=False)]
+    assert waits == pytest.approx([0.3, 0.5, 0.9, 1.7, 3.3, 6.5, 10.1, 10.1, 10.1], abs=0.11)
+    assert max(waits) < LONGEST_DELAY + 0.3
+    assert supervisor.status()["one"].restarts == 9
+    assert supervisor.status()["one"].exit_code == 1
+
+
+def test_a_long_life_is_forgiven(tmp_path, clock, fakes):
+    supervisor = Supervisor([Child("one", ("x",))], tmp_path, clock=clock, spawn=fakes)
+    supervisor.tick()
+    for _ in range(4):
+        fakes.processes[-1].returncode = 1
+        advance(supervisor, clock, 4)
+    advance(supervisor, clock, HEALTHY_AFTER)
+    fakes.processes[-1].returncode = 1
+    died = clock.now
+    advance(supervisor, clock, 1)
+    assert fakes.started[-1] - died == pytest.approx(0.3, abs=0.11)
+
+
+def test_a_child_that_ends_well_is_restarted_too(tmp_path, clock, fakes):
+    supervisor = Supervisor([Child("one", ("x",))], tmp_path, clock=clock, spawn=fakes)
+    supervisor.tick()
+    fakes.processes[-1].returncode = 0
+    advance(supervisor, clock, 0.5)
+    assert len(fakes.started) == 2
+
+
+def test_a_dead_child_is_restarted_and_its_output_kept(tmp_path):
+    argv = (sys.executable, "-S", "-c", "print('said'); raise SystemExit(7)")
+    with Supervisor([Child("stream:a:tiles", argv)], tmp_path) as supervisor:
+        until(lambda: supervisor.status()["stream:a:tiles"].restarts >= 2)
+        assert supervisor.status()["stream:a:tiles"].exit_code == 7
+        assert supervisor.log("stream:a:tiles", 1) == "said"
+    assert (tmp_path / "stream-a-tiles.log").read_text().count("said") >= 2
+
+
+def test_a_crash_is_a_kill_and_a_restart(tmp_path):
+    with Supervisor([Child("one", SLEEP), Child("two", SLEEP)], tmp_path) as supervisor:
+        before = {name: status.pid for name, status in supervisor.status().items()}
+        supervisor.crash("one")
+        assert gone(before["one"])
+        until(lambda: supervisor.status()["one"].pid not in (None, before["one"]))
+        assert supervisor.status()["one"].exit_code == -signal.SIGKILL
+        assert supervisor.status()["two"].pid == before["two"]
+
+
+def test_a_crash_of_nothing_is_an_error(tmp_path, clock, fakes):
+    supervisor = Supervisor([Child("one", ("x",))], tmp_path, clock=clock, spawn=fakes)
+    with pytest.raises(UnavailableError, match="'one' is not running"):
+        supervisor.crash("one")
+    with pytest.raises(UnknownNameError, match="Did you mean 'one'"):
+        supervisor.crash("onne")
+
+
+def test_stop_leaves_no_process(tmp_path):
+    supervisor = Supervisor([Child("soft", SLEEP), Child("hard", STUBBORN)], tmp_path)
+    supervisor.start()
+    until(lambda: "ready" in supervisor.log("hard"))
+    pids = [status.pid for status in supervisor.status().values()]
+    supervisor.stop(timeout=0.3)
+    assert all(gone(pid) for pid in pids)
+    assert {name: status.exit_code for name, status in supervisor.status().items()} == {
+        "soft": -signal.SIGTERM,
+        "hard": -signal.SIGKILL,
+    }
+
+
+def test_a_dead_childs_own_children_go_with_it(tmp_path):
+    code = f"import os, subprocess; print(subprocess.Popen({list(SLEEP)!r}).pid, flush=True); os.kill(os.getpid(), 9)"
+    child = children.spawn((sys.executable, "-c", code), env=os.environ, log=tmp_path / "log")
+    until(lambda: children.bury(child) is not None)
+    until(lambda: gone(int((tmp_path / "log").read_text())))
+
+
+def test_no_child_outlives_a_killed_parent(tmp_path):
+    code = textwrap.dedent(f"""
+        import sys, threading, time
+        from pathlib import Path
+        from rtml_assets.runtime.supervisor import Child, Supervisor
+        supervisor = Supervisor([Child("a", {SLEEP!r}), Child("b", {STUBBORN!r})], Path({str(tmp_path)!r}))
+        starting = threading.Thread(target=supervisor.start)
+        starting.start()
+        starting.join()   # a thread that ends is not the parent's end
+        time.sleep(0.3)
+        print(*[status.pid for status in supervisor.status().values()], flush=True)
+        time.sleep(600)
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        assert not any(gone(pid) for pid in pids)
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+    until(lambda: all(gone(pid) for pid in pids))
+
+
+def test_what_cannot_be_started_is_told_in_its_log(tmp_path):
+    with Supervisor([Child("one", ("/no/such/program",))], tmp_path) as supervisor:
+        until(lambda: supervisor.status()["one"].restarts >= 1)
+        assert "No such file" in supervisor.log("one")
