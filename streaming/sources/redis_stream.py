@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -244,14 +245,18 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             self._client.set(keys.trimmed(name), 1)
 
 
+_PASSING = re.compile(r"\b(OOM|LOADING|BUSY|READONLY|MASTERDOWN|TRYAGAIN|MISCONF)\b")
+_PASSING_TYPES = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+)
+
+
 def is_passing(error: Exception) -> bool:
-    """Whether Redis said no for a while only: full, loading, busy or failing over."""
-    return str(error).split(" ")[0].strip("-") in {
-        "OOM",
-        "LOADING",
-        "BUSY",
-        "READONLY",
-        "MASTERDOWN",
-        "TRYAGAIN",
-        "MISCONF",
-    }
+    """Whether Redis said no for a while only: full, loading, busy or failing over.
+
+    The client takes the code off the errors that it has types for; a script's error has it within its text.
+    """
+    return isinstance(error, _PASSING_TYPES) or bool(_PASSING.search(str(error)))

@@ -1,0 +1,398 @@
+"""Producer, source partition, positions, versions, link, pruning and mirror, over a real Redis and real Delta."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import polars as pl
+import pytest
+import redis
+from deltalake import DeltaTable
+
+import rtml
+from rtml.define.source import EventSource
+from rtml.errors import SendError, SettingsError, UnavailableError
+from rtml.instants import BEGINNING, DAY, HOUR, MINUTE, to_instant
+from rtml.lake import Lake, unsigned
+from rtml.online import keys
+from rtml.registry import Registry
+from rtml.tiles import Tile
+from streaming import broker
+from streaming.adoption import adopt
+from streaming.figures import Figures
+from streaming.gate import Gate
+from streaming.link import Link
+from streaming.mirror import Mirror
+from streaming.positions import Position, raise_position, read_positions, watermark
+from streaming.producer import Producer
+from streaming.progress import Progress
+from streaming.pruning import expired
+from streaming.scripts import generation_bytes
+from streaming.sources.redis_stream import Reading, RedisStreamSource, RestartRequiredError
+from streaming.versions import Version, create_version, find_version, live_version, save_version
+
+DAY_ONE = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+class Message(rtml.Event):
+    id: str
+    at: rtml.Timestamp
+    key: str
+    x: float = rtml.Field(le=100)
+
+
+@pytest.fixture(scope="module")
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with broker.connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def source() -> EventSource:
+    """A source of a name that no other test has."""
+    name = f"m{uuid4().hex[:12]}"
+    return EventSource(
+        name=name, schema=Message, timestamp="at", event_id="id", stream=rtml.RedisStream(name, 2), lateness="15m"
+    )
+
+
+def events(count: int, start: datetime = DAY_ONE) -> pl.DataFrame:
+    moments = [start + timedelta(minutes=minute) for minute in range(count)]
+    return pl.DataFrame(
+        {"id": [f"e{n}" for n in range(count)], "at": moments, "key": [f"k{n % 3}" for n in range(count)], "x": [1.0] * count},
+        schema_overrides={"at": pl.Datetime("us", "UTC")},
+    )
+
+
+def reading(source: EventSource, flow: str = "tiles", credit: int = 10_000) -> Reading:
+    key = keys.position(source.name) if flow == "tiles" else keys.mirrored(source.name)
+    return Reading(flow, key, 1_000, credit, accept_stamps=True)
+
+
+class TestProducer:
+    def test_sorts_by_stamp_and_ticks_every_partition(self, client: redis.Redis, source: EventSource) -> None:
+        frame = events(10).reverse()
+        assert Producer(client, source, key=["key"], accept_stamps=True).send(frame, ingested_at="at") == 10
+        sent = []
+        for partition in (0, 1):
+            entries = client.xrange(source.stream.key(partition))
+            stamps = [int(fields[b"ingested_at"]) for _, fields in entries]
+            assert stamps == sorted(stamps)
+            assert b"tick" in entries[-1][1]
+            assert stamps[-1] == to_instant(DAY_ONE + timedelta(minutes=9))
+            sent += [msgspec.json.decode(fields[b"data"])["id"] for _, fields in entries if b"data" in fields]
+        assert sorted(sent) == sorted(frame["id"].to_list())
+
+    def test_an_entity_stays_in_its_partition(self, client: redis.Redis, source: EventSource) -> None:
+        Producer(client, source, key=["key"], accept_stamps=True).send(events(30), ingested_at="at")
+        where: dict[str, set[int]] = {}
+        for partition in (0, 1):
+            for _, fields in client.xrange(source.stream.key(partition)):
+                if b"data" in fields:
+                    where.setdefault(msgspec.json.decode(fields[b"data"])["key"], set()).add(partition)
+        assert all(len(partitions) == 1 for partitions in where.values())
+
+    def test_stamps_may_not_go_back(self, client: redis.Redis, source: EventSource) -> None:
+        producer = Producer(client, source, accept_stamps=True)
+        producer.send(events(5), ingested_at=DAY_ONE + timedelta(hours=1))
+        with pytest.raises(SendError, match="would go back in time"):
+            producer.send(events(5), ingested_at=DAY_ONE)
+
+    @pytest.mark.parametrize(
+        ("given", "words"),
+        [
+            ({"ingested_at": "whn"}, "the frame has no column 'whn'"),
+            ({"ingested_at": "x"}, "must be non-null Datetime"),
+            ({"partition": 2, "ingested_at": DAY_ONE}, "has partitions 0 to 1; got 2"),
+        ],
+    )
+    def test_what_cannot_be_sent(self, client: redis.Redis, source: EventSource, given: dict[str, Any], words: str) -> None:
+        with pytest.raises(SendError, match=words):
+            Producer(client, source, accept_stamps=True).send(events(5), **given)
+        assert not client.exists(source.stream.key(0), source.stream.key(1))
+
+    def test_stamps_need_leave(self, client: redis.Redis, source: EventSource) -> None:
+        with pytest.raises(SendError, match="RTML_ACCEPT_STAMPS"):
+            Producer(client, source).send(events(1), ingested_at=DAY_ONE)
+
+    def test_a_naive_time_is_refused(self, client: redis.Redis, source: EventSource) -> None:
+        naive = events(1).with_columns(pl.col("at").dt.replace_time_zone(None))
+        with pytest.raises(SendError, match="column 'at' must carry a time zone"):
+            Producer(client, source, accept_stamps=True).send(naive, ingested_at=DAY_ONE)
+
+    def test_warns_when_all_are_late(self, client: redis.Redis, source: EventSource) -> None:
+        with pytest.warns(UserWarning, match="all 3 events of .* are late"):
+            Producer(client, source).send(events(3))
+
+
+class TestPartition:
+    def open(self, client: redis.Redis, source: EventSource, flow: str = "tiles", credit: int = 10_000, resume: str | None = None) -> Any:
+        progress = Progress(2)
+        figures = Figures(source.name, flow)
+        opened = RedisStreamSource(client, source, reading(source, flow, credit), progress, figures)
+        return opened.build_part("read", "0", resume), progress
+
+    def test_a_position_is_written_only_after_its_epoch(self, client: redis.Redis, source: EventSource) -> None:
+        Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
+        part, progress = self.open(client, source)
+        (entries,) = part.next_batch()
+        assert len(entries) == 5
+        part.next_batch()
+        assert read_positions(client, keys.position(source.name), 2)[0] == Position()
+        offset = part.snapshot()
+        assert read_positions(client, keys.position(source.name), 2)[0] == Position()
+        part.next_batch()
+        stored = read_positions(client, keys.position(source.name), 2)
+        assert stored[0] == Position(offset, to_instant(DAY_ONE + timedelta(minutes=4)))
+        assert watermark(stored) == BEGINNING
+        progress.cover(1, 5)
+        assert progress.watermark == 5
+
+    def test_resumes_at_the_lesser_of_snapshot_and_position(self, client: redis.Redis, source: EventSource) -> None:
+        Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
+        offsets = [offset.decode() for offset, _ in client.xrange(source.stream.key(0))]
+        raise_position(client, keys.position(source.name), 0, Position(offsets[3], 7))
+        part, _ = self.open(client, source, resume=offsets[1])
+        assert next(iter(part.next_batch())).offsets[0] == offsets[2]
+        part, progress = self.open(client, source, resume=offsets[4])
+        assert next(iter(part.next_batch())).offsets[0] == offsets[4]
+        progress.cover(1, 9)
+        assert progress.watermark == 7
+
+    def test_an_idle_partition_follows_the_brokers_clock(self, client: redis.Redis, source: EventSource) -> None:
+        client.xadd(source.stream.key(0), {"data": b"{}"})
+        part, _ = self.open(client, source)
+        part.next_batch()
+        seconds, micros = client.time()
+        part.next_batch()
+        part.snapshot()
+        part.next_batch()
+        covered = read_positions(client, keys.position(source.name), 1)[0].ingested_at
+        assert seconds * 1_000_000 + micros - 1_000 <= covered
+
+    def test_on_replay_time_only_entries_move_it(self, client: redis.Redis, source: EventSource) -> None:
+        Producer(client, source, accept_stamps=True).send(events(2), ingested_at="at", partition=0)
+        part, _ = self.open(client, source)
+        for _ in range(3):
+            part.next_batch()
+        part.snapshot()
+        part.next_batch()
+        covered = read_positions(client, keys.position(source.name), 1)[0].ingested_at
+        assert covered == to_instant(DAY_ONE + timedelta(minutes=1))
+
+    def test_credit_bounds_an_epoch(self, client: redis.Redis, source: EventSource) -> None:
+        Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
+        part, _ = self.open(client, source, credit=5)
+        assert part.next_batch()
+        Producer(client, source, accept_stamps=True).send(events(1, DAY_ONE + timedelta(days=1)), ingested_at="at", partition=0)
+        assert not part.next_batch()
+        part.snapshot()
+        assert part.next_batch()
+
+    def test_only_the_mirror_trims_and_behind_both_flows_for_an_hour(
+        self, client: redis.Redis, source: EventSource, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("streaming.sources.redis_stream.TRIM_EVERY", -1.0)
+        key = source.stream.key(0)
+        for hour in range(5):
+            for number in range(200):
+                client.xadd(key, {"data": b"{}"}, id=f"{hour * 3_600_000 + number + 1}-0")
+        raise_position(client, keys.position(source.name), 0, Position(f"{3 * 3_600_000 + 1}-0", 1))
+        part, _ = self.open(client, source, flow="mirror")
+        part.next_batch()
+        part.snapshot()
+        part.next_batch()
+        first = int(client.xrange(key, count=1)[0][0].split(b"-")[0])
+        assert 0 < first <= 2 * 3_600_000 + 1
+        assert client.exists(keys.trimmed(source.name))
+
+    def test_a_redis_that_is_away_is_waited_for(self, client: redis.Redis, source: EventSource) -> None:
+        Producer(client, source, accept_stamps=True).send(events(3), ingested_at="at", partition=0)
+        part, _ = self.open(client, source)
+        away = broker.connect("redis://127.0.0.1:1", timeout=0.1)
+        here, part._client = part._client, away
+        assert list(part.next_batch()) == []
+        assert part.next_awake() > datetime.now(UTC)
+        part._client = here
+        assert len(next(iter(part.next_batch()))) == 3
+
+    def test_a_redis_that_was_restarted_asks_for_a_new_process(self, client: redis.Redis, source: EventSource) -> None:
+        part, _ = self.open(client, source)
+        part._incarnation = "another"
+        part._backoff = 0.1
+        with pytest.raises(RestartRequiredError, match="Redis was restarted"):
+            part.next_batch()
+
+
+class TestPositions:
+    def test_are_never_lowered(self, client: redis.Redis, source: EventSource) -> None:
+        key = keys.position(source.name)
+        raise_position(client, key, 0, Position("10-5", 100))
+        for lower in (Position("9-9", 99), Position("10-4", 50)):
+            raise_position(client, key, 0, lower)
+            assert read_positions(client, key, 1) == [Position("10-5", 100)]
+        raise_position(client, key, 0, Position("10-4", 200))
+        assert read_positions(client, key, 1) == [Position("10-5", 200)]
+        raise_position(client, key, 0, Position("11-0", 150))
+        assert read_positions(client, key, 1) == [Position("11-0", 200)]
+
+
+class TestBroker:
+    def test_a_redis_that_evicts_is_refused(self, client: redis.Redis) -> None:
+        broker.check(client)
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            with pytest.raises(SettingsError, match="'allkeys-lru', which loses features; expected 'noeviction'"):
+                broker.check(client)
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+
+    def test_a_redis_that_is_away_is_named(self) -> None:
+        with pytest.raises(UnavailableError):
+            broker.check(broker.connect("redis://127.0.0.1:1", timeout=0.1))
+        with pytest.raises(SettingsError, match="RTML_REDIS_URL"):
+            broker.connect("nonsense")
+
+
+class TestAdoption:
+    def registry(self, source: EventSource, *windows: str) -> Registry:
+        view = rtml.StreamFeatureView(
+            name=f"v_{source.name}", source=source, entity=rtml.Entity("key"), features=[rtml.Count(windows=list(windows))]
+        )
+        return Registry.of([rtml.FeatureService(f"s_{source.name}", features=[view])])
+
+    def test_without_history_a_version_is_ready_at_once(self, client: redis.Redis, source: EventSource) -> None:
+        registry = self.registry(source, "1h")
+        adopted = adopt(client, registry, source)
+        (_, version) = adopted.views[0]
+        assert version.boundary == BEGINNING
+        live = live_version(client, version.view)
+        assert live is not None
+        assert (live.version, live.state) == (f"{version.plan.fingerprint}.1", "ready")
+        assert not client.exists(keys.rewinding(source.name))
+        assert adopt(client, registry, source).views[0][1].version == version.version
+
+    def test_a_changed_view_is_given_the_whole_stream_before_it_is_served(self, client: redis.Redis, source: EventSource) -> None:
+        adopt(client, self.registry(source, "1h"), source)
+        Producer(client, source, accept_stamps=True).send(events(4), ingested_at="at", partition=0)
+        offsets = [offset.decode() for offset, _ in client.xrange(source.stream.key(0))]
+        for partition, offset in ((0, offsets[-1]), (1, client.xrange(source.stream.key(1))[-1][0].decode())):
+            raise_position(client, keys.position(source.name), partition, Position(offset, 5))
+        changed = self.registry(source, "2h")
+        adopted = adopt(client, changed, source)
+        (plan,) = changed.plans.values()
+        assert live_version(client, plan.view).plan.fingerprint != plan.fingerprint  # type: ignore[union-attr]
+        opened = RedisStreamSource(
+            client, source, reading(source), Progress(2), Figures(source.name, "tiles"), adopted.caught_up
+        )
+        parts = [opened.build_part("read", str(partition), None) for partition in (0, 1)]
+        assert next(iter(parts[0].next_batch())).offsets[0] == offsets[0]
+        for part in parts:
+            part.next_batch()
+            part.snapshot()
+            part.next_batch()
+        assert live_version(client, plan.view).plan.fingerprint == plan.fingerprint  # type: ignore[union-attr]
+
+    def test_over_landed_history_it_waits_for_publish(self, client: redis.Redis, source: EventSource) -> None:
+        registry = self.registry(source, "1h")
+        (plan,) = registry.plans.values()
+        client.set(keys.landed(source.name), 1)
+        waited = []
+
+        def publish(_: float) -> None:
+            waited.append(1)
+            create_version(client, Version(plan, f"{plan.fingerprint}.1", "ready", boundary=DAY))
+
+        assert adopt(client, registry, source, sleep=publish).views[0][1].boundary == DAY
+        assert waited == [1]
+
+    def test_a_version_is_created_once(self, client: redis.Redis, source: EventSource) -> None:
+        (plan,) = self.registry(source, "1h").plans.values()
+        first = create_version(client, Version(plan, f"{plan.fingerprint}.1", "building", boundary=1))
+        assert create_version(client, Version(plan, f"{plan.fingerprint}.1", "ready", boundary=2)) == first
+        save_version(client, msgspec.structs.replace(first, state="ready"))
+        create_version(client, Version(plan, f"{plan.fingerprint}.2", "building"))
+        found = find_version(client, plan)
+        assert found is not None
+        assert found.version == f"{plan.fingerprint}.2"
+
+
+class TestLink:
+    def test_waits_while_redis_is_full_and_loses_nothing(self, client: redis.Redis) -> None:
+        name = f"full{uuid4().hex}"
+        slept: list[float] = []
+
+        def make_room(seconds: float) -> None:
+            slept.append(seconds)
+            if len(slept) == 3:
+                client.config_set("maxmemory", 0)
+
+        link, mark = Link(client, sleep=make_room), generation_bytes(7)
+        client.config_set("maxmemory", 1)
+        try:
+            commands = [("SET", name, "x"), link.claim(f"{name}:h", mark, b"\x01\x00" + mark + bytes(24), 100)]
+            assert link.run(commands)[0] == b"OK"
+        finally:
+            client.config_set("maxmemory", 0)
+            link.close()
+        assert slept == [0.05, 0.1, 0.2]
+        assert client.get(name) == b"x"
+        assert client.hexists(f"{name}:h", "h")
+
+    def test_an_older_generation_is_refused(self, client: redis.Redis) -> None:
+        name = f"owned{uuid4().hex}"
+        link = Link(client)
+        new, old = generation_bytes(7), generation_bytes(6)
+        link.run([link.claim(name, new, b"\x01\x00" + new + bytes(24), 100)])
+        with pytest.raises(RestartRequiredError, match="STALE a newer generation owns"):
+            link.run([link.claim(name, old, b"\x01\x00" + old + bytes(24), 100)])
+        with pytest.raises(RestartRequiredError, match="STALE this writer no longer owns"):
+            link.run([link.write([name], old, 100, 0, 0, 0)])
+        link.close()
+
+
+class TestPruning:
+    def test_keeps_all_that_a_window_or_a_late_arrival_can_reach(self, source: EventSource) -> None:
+        view = rtml.StreamFeatureView(
+            name="v", source=source, entity=rtml.Entity("key"), features=[rtml.Count(windows=["3h", "2d"])]
+        )
+        plan = Registry.of([view]).plans["v"]
+        fence = 100 * DAY
+        finest = [Tile(0, index) for index in range((fence - 4 * DAY) // (5 * MINUTE), fence // (5 * MINUTE))]
+        old, raw = expired(plan, finest, fence)
+        reach = fence - 15 * MINUTE - 2 * DAY
+        assert all(plan.tiles.end(tile) <= reach - 5 * MINUTE for tile in old)
+        assert plan.tiles.end(max(old)) + 5 * MINUTE > reach - 5 * MINUTE
+        assert max(raw) * 5 * MINUTE <= fence - 15 * MINUTE - 3 * HOUR
+        assert len(raw) > len(old)
+
+
+class TestMirror:
+    def test_accepted_and_refused_events_are_in_the_lake(self, client: redis.Redis, source: EventSource, tmp_path: Path) -> None:
+        producer = Producer(client, source, accept_stamps=True)
+        producer.send(events(3), ingested_at="at", partition=0)
+        producer.send_bytes([b"nonsense", b'{"x": 1}'], ingested_at=to_instant(DAY_ONE + timedelta(hours=1)))
+        part, _ = TestPartition().open(client, source, flow="mirror")
+        (entries,) = part.next_batch()
+        mirror = Mirror(client, Lake(str(tmp_path)), source, Figures(source.name, "mirror"))
+        gated = Gate(source)(entries)
+        mirror.take(gated)
+        mirror.flush()
+        raw = pl.read_delta(str(tmp_path / "raw" / source.name)).sort("at")
+        assert raw["id"].to_list() == ["e0", "e1", "e2"]
+        assert raw.select(unsigned())["id64"].to_list() == gated.good["id64"].to_list()
+        quarantine = pl.read_delta(str(tmp_path / "quarantine" / source.name)).sort("offset")
+        assert quarantine["payload"].to_list() == [b"nonsense", b'{"x": 1}']
+        assert quarantine["reason"].to_list() == ["not_json", "missing_field"]
+        assert quarantine["offset"].to_list() == [refused.offset for refused in gated.refused]
+        shown = [msgspec.json.decode(text) for text in client.lrange(keys.dead(source.name), 0, -1)]
+        assert {row["payload"] for row in shown} == {"nonsense", '{"x": 1}'}
+
+    def test_an_empty_flush_commits_nothing(self, client: redis.Redis, source: EventSource, tmp_path: Path) -> None:
+        Mirror(client, Lake(str(tmp_path)), source, Figures(source.name, "mirror")).flush()
+        assert not DeltaTable.is_deltatable(str(tmp_path / "raw" / source.name))
