@@ -31,6 +31,7 @@ class Figures:
         self._counts: Counter[str] = Counter()
         self._gauges: dict[str, float] = {}
         self._freshness: deque[tuple[Instant, float]] = deque(maxlen=SAMPLES)
+        self._under_way: list[Instant] = []
         self._events: deque[tuple[Instant, int]] = deque()
 
     def count(self, **counts: int) -> None:
@@ -41,11 +42,16 @@ class Figures:
         """Set figures that are not counted."""
         self._gauges.update(values)
 
-    def served(self, arrived: Iterable[Instant], now: Instant) -> None:
-        """Record events that became servable (or durable) now, by when the broker took them."""
-        waits = [(now, (now - instant) / 1_000) for instant in arrived]
-        self._freshness.extend(waits)
-        self._events.append((now, len(waits)))
+    def sent(self, arrived: Iterable[Instant]) -> None:
+        """Note events that are on their way, by when the broker took them."""
+        self._under_way.extend(arrived)
+
+    def servable(self, now: Instant) -> None:
+        """Say that all events that were on their way are servable (or durable) now."""
+        if self._under_way:
+            self._freshness.extend((now, (now - instant) / 1_000) for instant in self._under_way)
+            self._events.append((now, len(self._under_way)))
+            self._under_way.clear()
 
     def write(self, client: Redis) -> None:
         """Add to what Redis has."""

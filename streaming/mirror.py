@@ -57,7 +57,8 @@ class Mirror:
         rows = events.with_columns(signed(ID64), date).select(*self._schema)
         write_deltalake(self._lake.raw(self._source.name), rows, mode="append", partition_by=[EVENT_DATE])
         self._figures.count(accepted=rows.height)
-        self._figures.served(events[ARRIVED].to_list(), instants.now())
+        self._figures.sent(events[ARRIVED].to_list())
+        self._figures.servable(instants.now())
 
     def _write_refused(self, refused: list[Refused]) -> None:
         rows = pl.DataFrame(

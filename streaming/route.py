@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,7 +14,8 @@ from rtml.algebra.family import EVENT_TIME, Array
 from rtml.define.views import StreamFeatureView
 from rtml.instants import Instant
 from rtml.online import keys
-from rtml.online.codec import Records
+from rtml.online.codec import FIELD_DTYPE, Records
+from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, project, to_events
 from streaming.gate import ARRIVED, Gated
 from streaming.versions import Version
@@ -32,22 +33,44 @@ class ViewBatch:
     records: Array
     """Wide records with absolute times."""
 
+    @property
+    def plan(self) -> Plan:
+        """The view's plan."""
+        return self.version.plan
+
     @cached_property
-    def indices(self) -> list[list[int]]:
+    def indices(self) -> list[Array]:
         """By level: each event's tile index."""
         times = np.array(self.times, dtype=np.int64)
-        return [(times // size).tolist() for size in self.version.plan.ladder]
+        return [times // size for size in self.plan.ladder]
+
+    @cached_property
+    def fields_from_top(self) -> list[tuple[int, list[bytes]]]:
+        """Levels, coarsest first, with the name of the field that holds each event's tile there."""
+        return [(level, _field_names(level, index)) for level, index in reversed(list(enumerate(self.indices)))]
+
+    @cached_property
+    def finest_ends(self) -> list[Instant]:
+        """The end of each event's finest tile."""
+        return ((self.indices[0] + 1) * self.plan.tiles.finest).tolist()
 
     @cached_property
     def encoded(self) -> list[bytes]:
         """By level: all records as the bytes that a tile of the level keeps, one after the other."""
-        layout = Records(self.version.plan)
+        layout = Records(self.plan)
         encoded = []
-        for level, size in enumerate(self.version.plan.ladder):
+        for level, size in enumerate(self.plan.ladder):
             moved = self.records.astype(layout.of_level(level))
             moved["time"] = self.records["time"] % np.uint64(size)
             encoded.append(moved.tobytes())
         return encoded
+
+
+def _field_names(level: int, index: Array) -> list[bytes]:
+    names = np.zeros(len(index), dtype=FIELD_DTYPE)
+    names["level"], names["index"] = level, index
+    data, width = names.tobytes(), FIELD_DTYPE.itemsize
+    return [data[at : at + width] for at in range(0, len(data), width)]
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,8 @@ class ShardBatch:
 
     batch: ViewBatch
     rows: dict[str, list[int]]
+    last: bool = False
+    """Whether the micro-batch has nothing for later shards."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +107,10 @@ class Router:
             batch = self._batch(view, version, gated.good)
             for shard, rows in _by_shard(batch.tags).items():
                 shards[shard].append(ShardBatch(batch, rows))
-        return Routed(dict(shards), counts)
+        if shards:
+            parts = shards[max(shards)]
+            parts[-1] = replace(parts[-1], last=True)
+        return Routed(dict(sorted(shards.items())), counts)
 
     def _late(self, good: pl.DataFrame) -> int:
         source = self._views[0][0].source

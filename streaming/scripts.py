@@ -33,10 +33,10 @@ if not h or string.sub(h, 3, 10) ~= ARGV[1] then
   return redis.error_reply('STALE this writer no longer owns ' .. KEYS[1])
 end
 local ttl, appends, fields, drops = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local at = 6
+local at = 7
 for i = 1, appends do
   redis.call('SETRANGE', KEYS[1 + i], ARGV[at], ARGV[at + 1])
-  redis.call('EXPIRE', KEYS[1 + i], ttl)
+  if ttl ~= '0' or ARGV[at] == '0' then redis.call('EXPIRE', KEYS[1 + i], ARGV[6]) end
   at = at + 2
 end
 for i = at, at + 2 * fields - 1, 1000 do
@@ -49,11 +49,12 @@ end
 for i = 2 + appends, #KEYS, 1000 do
   redis.call('UNLINK', unpack(KEYS, i, math.min(i + 999, #KEYS)))
 end
-redis.call('EXPIRE', KEYS[1], ttl)
+if ttl ~= '0' then redis.call('EXPIRE', KEYS[1], ttl) end
 return 1
 """
-"""KEYS: the entity's hash, raw keys to append to, raw keys to delete. ARGV: generation, seconds to live, how many raw
-appends, fields and dropped fields; then (offset, bytes) of each append, (field, value) pairs, dropped fields."""
+"""KEYS: the entity's hash, raw keys to append to, raw keys to delete. ARGV: generation, seconds to live (0: as before),
+how many raw appends, fields and dropped fields, seconds to live of new raw keys; then (offset, bytes) of each append,
+(field, value) pairs, dropped fields."""
 
 
 def generation_bytes(generation: int) -> bytes:

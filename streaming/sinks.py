@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
@@ -43,31 +42,38 @@ class TileSink(FixedPartitionedSink[list[ShardBatch], None]):
         """Take a new generation for a shard (I2)."""
         del step_id, for_part, resume_state
         generation = int(self._client.incr(keys.GENERATION))
-        return TilePartition(ShardWriter(self._link, generation), self._progress, self._figures)
+        return TilePartition(ShardWriter(self._link, generation), self._link, self._progress, self._figures)
 
 
 class TilePartition(StatefulSinkPartition[list[ShardBatch], None]):
     """One shard."""
 
-    def __init__(self, writer: ShardWriter, progress: Progress, figures: Figures) -> None:
+    def __init__(self, writer: ShardWriter, link: Link, progress: Progress, figures: Figures) -> None:
         """Write by a writer, and tell how it went."""
         self._writer = writer
+        self._link = link
         self._progress = progress
         self._figures = figures
 
     def write_batch(self, values: list[list[ShardBatch]]) -> None:
-        """Write micro-batches; when this returns, they are servable."""
-        counts: Counter[str] = Counter()
+        """Send micro-batches; Redis works on one shard's while the next one's are prepared."""
         for parts in values:
-            counts.update(self._writer.apply(parts, self._progress.watermark))
-            batch = parts[0].batch
-            rows = [row for found in parts[0].rows.values() for row in found]
-            self._figures.served([batch.arrived[row] for row in rows], instants.now())
-        self._figures.count(**counts)
+            self._figures.count(**self._writer.apply(parts, self._progress.watermark))
+            self._figures.sent(self._arrived(parts[0]))
+            if parts[-1].last:
+                self._settle()
 
     def snapshot(self) -> None:
-        """Nothing is kept that Redis does not have."""
-        return
+        """Wait until all is written: then the epoch's offset may count."""
+        self._settle()
+
+    def _settle(self) -> None:
+        self._link.drain()
+        self._figures.servable(instants.now())
+
+    @staticmethod
+    def _arrived(part: ShardBatch) -> list[instants.Instant]:
+        return [part.batch.arrived[row] for found in part.rows.values() for row in found]
 
 
 class MirrorSink(FixedPartitionedSink[Gated, None]):

@@ -30,6 +30,8 @@ PREFIX = 5
 
 _HEADER = struct.Struct("<BBQqqq")
 _FIELD = struct.Struct("<BI")
+FIELD_DTYPE = np.dtype([("level", "u1"), ("index", "<u4")])
+"""A tile's field name, as arrays have it."""
 _COUNT = struct.Struct("<I")
 
 

@@ -85,14 +85,17 @@ class MortalLink(Link):
         super().__init__(client)
         self.left = 10**9
 
-    def _send(self, commands: list[tuple]) -> list:
-        replies = []
+    def forget(self) -> None:
+        """What was under way when it was paused was never sent."""
+        self._posted, self._replies = [], []
+
+    def _send(self, commands: list[tuple], *, wait: bool = False) -> None:
+        del wait
         for command in commands:
             if self.left <= 0:
                 raise KilledError
             self.left -= 1
-            replies += super()._send([command])
-        return replies
+            super()._send([command], wait=True)
 
 
 def generate(rng: random.Random, count: int) -> list[Event]:
@@ -149,6 +152,7 @@ class Writer:
         counts: Counter[str] = Counter()
         for shard, parts in self.router(gated(events)).shards.items():
             counts += self.shards[shard].apply(parts, watermark)
+        self.link.drain()
         return counts
 
 
@@ -227,6 +231,7 @@ class Trial:
         writer, watermark, batch = self.sleeping
         self.sleeping = None
         writer.link.left = 10**9
+        writer.link.forget()
         try:
             writer.apply(batch, watermark)
         except RestartRequiredError:

@@ -352,7 +352,7 @@ class TestLink:
         with pytest.raises(RestartRequiredError, match="STALE a newer generation owns"):
             link.run([link.claim(name, old, b"\x01\x00" + old + bytes(24), 100)])
         with pytest.raises(RestartRequiredError, match="STALE this writer no longer owns"):
-            link.run([link.write([name], old, 100, 0, 0, 0)])
+            link.run([link.write([name], old, 100, 0, 0, 0, 100)])
         link.close()
 
 
