@@ -90,7 +90,10 @@ def run() -> list[tuple[str, str]]:
     p50, p99 = np.percentile(waits, (50, 99))
     floor50, floor99 = np.percentile(floor, (50, 99))
     return [
-        (f"freshness, {len(waits)} probes at {load.sent / SECONDS:,.0f} events/s", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms"),
+        (
+            f"freshness, {len(waits)} probes at {load.sent / SECONDS:,.0f} events/s",
+            f"p50 {p50:.1f} ms, p99 {p99:.1f} ms",
+        ),
         ("naive: HSET and HGETALL, no stream", f"p50 {floor50:.1f} ms, p99 {floor99:.1f} ms"),
         ("ratio at p50 (aim: p99 under 25 ms)", f"{p50 / floor50:.1f}×"),
     ]

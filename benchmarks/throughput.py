@@ -1,4 +1,4 @@
-"""Events per second of one tiles worker, beside a naive consumer: JSON → one pipelined `HSET` of three fields an event."""
+"""Events per second of one tiles worker, beside a naive consumer: one pipelined `HSET` of three fields an event."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.harness import SOURCE, fill, last_entry, online_store, tiles_flow, wait_for_position
+from rtml.online import keys
+from streaming.positions import read_positions
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -30,9 +32,6 @@ def ours(client: Redis, cards: np.ndarray) -> float:
 
 
 def _events_before_position(client: Redis) -> int:
-    from rtml.online import keys
-    from streaming.positions import read_positions
-
     offset = read_positions(client, keys.position(SOURCE), 1)[0].offset
     before = 0
     start = "-"

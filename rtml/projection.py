@@ -18,7 +18,8 @@ KEY_TYPES = {"str": pl.String(), "int": pl.Int64(), "bool": pl.Boolean()}
 def project(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame, keep: Sequence[str] = ()) -> pl.LazyFrame:
     """Return a view's events: join keys, `event_time` and `ingested_at` (int64 µs), `id64`, and its value columns.
 
-    Columns to `keep` come along as they are. Value columns are float64 or int64; a derived value that is not finite counts as null.
+    Columns to `keep` come along as they are. Value columns are float64 or int64; a derived value that is not finite
+    counts as null.
     """
     frame = events.with_columns(**view.derive) if view.derive else events
     if view.where is not None:

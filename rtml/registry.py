@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rtml.compile import compile_view
 from rtml.define.entity import Entity
@@ -62,7 +62,8 @@ class Registry:
             other, types = seen.setdefault(view.entity.name, (view.name, view.key_types))
             if types != view.key_types:
                 raise DefinitionError(
-                    f"entity {view.entity.name!r} has keys {types} in view {other!r}, {view.key_types} in view {view.name!r}"
+                    f"entity {view.entity.name!r} has keys {types} in view {other!r}, "
+                    f"{view.key_types} in view {view.name!r}"
                 )
 
     @cached_property
@@ -134,7 +135,7 @@ def _by_name(kind: str, items: Iterable[T]) -> dict[str, T]:
     return named
 
 
-def _get(kind: str, known: dict[str, Any], name: str) -> Any:
+def _get(kind: str, known: dict[str, T], name: str) -> T:
     try:
         return known[name]
     except KeyError:

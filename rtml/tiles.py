@@ -18,7 +18,7 @@ class Tile(NamedTuple):
     """One aligned interval: the `index`-th of its level, counted from the epoch."""
 
     level: int
-    index: int
+    index: int  # type: ignore[assignment]  # a field, not tuple's method
 
 
 class Window(NamedTuple):

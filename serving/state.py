@@ -1,15 +1,16 @@
-"""What a server knows beside features: live versions, services and positions, refreshed from Redis in the background."""
+"""What a server knows beside features: live versions, services, positions; refreshed from Redis in the background."""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import redis
 
-from rtml.errors import NotReadyError, UnavailableError, UnknownNameError
+from rtml.errors import NotReadyError, RtmlError, UnavailableError, UnknownNameError
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml.plan import Plan
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
 REFRESH_SECONDS = 0.1
+
+_log = logging.getLogger("rtml.serving")
 
 
 class Snapshot(NamedTuple):
@@ -43,25 +46,36 @@ class Snapshot(NamedTuple):
         Raises:
             NotReadyError: a view serves nothing yet, or another meaning than the service expects.
         """
-        found = []
+        reason = next(self._hindrances(service), None)
+        if reason is not None:
+            raise NotReadyError(reason)
+        return [self.live[view] for view in service.fingerprints]
+
+    def unready(self) -> list[str]:
+        """Return why not every service can be served: one reason a view, none when all is well."""
+        if not self.services:
+            return ["no service is known: none was ever registered in this Redis"]
+        return [reason for service in self.services.values() for reason in self._hindrances(service)]
+
+    def _hindrances(self, service: Service) -> Iterator[str]:
         for view, expected in service.fingerprints.items():
             version = self.live.get(view)
-            if version is None or version.state != "ready":
-                got = "nothing yet" if version is None else f"{version.version}, which is {version.state}"
-                raise NotReadyError(f"service {service.name!r}: view {view!r} must serve {expected}; it serves {got}")
-            if version.plan.fingerprint != expected:
-                raise NotReadyError(
-                    f"service {service.name!r}: view {view!r} must serve {expected}; it serves {version.version}"
-                )
-            found.append(version)
-        return found
+            if version is None:
+                got = "nothing yet"
+            elif version.state != "ready":
+                got = f"{version.version}, which is {version.state}"
+            elif version.plan.fingerprint != expected:
+                got = version.version
+            else:
+                continue
+            yield f"service {service.name!r}: view {view!r} must serve {expected}; it serves {got}"
 
     def watermark(self, versions: Sequence[Version]) -> Instant:
         """Return the least instant up to which the sources of some versions are servable."""
         return min((self.reach(version) for version in versions), default=BEGINNING)
 
     def reach(self, version: Version) -> Instant:
-        """Return up to where a version is servable: its source's watermark, or published history where that is later."""
+        """Return up to where a version is servable: its source's watermark, or its boundary where that is later."""
         return max(self.watermarks.get(version.plan.source, BEGINNING), version.boundary)
 
 
@@ -72,8 +86,7 @@ class ServingState:
         """Take a client; nothing is read before `refresh` or `start`."""
         self._client = client
         self._metas: dict[tuple[str, str], tuple[dict[bytes, bytes], Version]] = {}
-        self._snapshot: Snapshot | None = None
-        self._failure: Exception | None = None
+        self._latest: Snapshot | UnavailableError = UnavailableError("Redis was not read yet")
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -84,21 +97,27 @@ class ServingState:
         Raises:
             UnavailableError: Redis could not be read the last time.
         """
-        if self._failure is not None or self._snapshot is None:
-            raise UnavailableError(f"Redis does not answer: {self._failure or 'never read'}")
-        return self._snapshot
+        latest = self._latest
+        if isinstance(latest, UnavailableError):
+            raise UnavailableError(str(latest))
+        return latest
 
     def refresh(self) -> Snapshot:
-        """Look now."""
+        """Look now.
+
+        Raises:
+            UnavailableError: Redis does not answer, or holds what this version cannot read.
+        """
         try:
-            self._snapshot = self._read()
-            self._failure = None
+            self._latest = self._read()
         except redis.RedisError as error:
-            self._failure = error
+            self._latest = UnavailableError(f"Redis does not answer: {error}")
+        except (KeyError, ValueError, RtmlError) as error:
+            self._latest = UnavailableError(f"what Redis holds of services and views cannot be read: {error!r}")
         return self.snapshot
 
     def start(self) -> None:
-        """Look again and again, until `stop`."""
+        """Look again and again, until `stop`; the log says when Redis goes away, and when it is back."""
         self._thread = threading.Thread(target=self._run, name="rtml-serving-state", daemon=True)
         self._thread.start()
 
@@ -109,21 +128,28 @@ class ServingState:
             self._thread.join()
 
     def _run(self) -> None:
+        was: str | None = None
         while not self._stopped.wait(REFRESH_SECONDS):
             try:
                 self.refresh()
-            except UnavailableError:
-                continue
+            except UnavailableError as error:
+                if was is None:
+                    _log.warning("%s", error)
+                was = str(error)
+            else:
+                if was is not None:
+                    _log.warning("Redis answers again")
+                was = None
 
     def _read(self) -> Snapshot:
-        stored = self._client.hgetall(keys.SERVICES)
+        stored: Any = self._client.hgetall(keys.SERVICES)
         services = {name.decode(): msgspec.json.decode(text, type=Service) for name, text in stored.items()}
         views = sorted({view for service in services.values() for view in service.fingerprints})
         live = self._read_live(views)
         return Snapshot(services, live, self._read_watermarks([version.plan for version in live.values()]))
 
     def _read_live(self, views: list[str]) -> dict[str, Version]:
-        names = self._client.mget([keys.live(view) for view in views]) if views else []
+        names: Any = self._client.mget([keys.live(view) for view in views]) if views else []
         present = [(view, name.decode()) for view, name in zip(views, names, strict=True) if name]
         pipeline = self._client.pipeline(transaction=False)
         for view, name in present:

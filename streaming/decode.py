@@ -20,8 +20,7 @@ from rtml.define.source import EventSource
 from rtml.errors import InstantError, near_miss
 from rtml.instants import to_instant
 
-_RANGES = {pl.Int8: 7, pl.Int16: 15, pl.Int32: 31, pl.Int64: 63}
-_UNSIGNED = {pl.UInt8: 8, pl.UInt16: 16, pl.UInt32: 32}
+_BITS: dict[type[pl.DataType], int] = {pl.Int8: 7, pl.Int16: 15, pl.Int32: 31, pl.Int64: 63}
 
 
 class Reason(StrEnum):
@@ -119,9 +118,7 @@ def _json_type(column: Column) -> Any:
 def integer_range(column: Column) -> tuple[int, int]:
     """Return the least and greatest integer of a column's type."""
     kind = type(column.dtype)
-    if kind in _UNSIGNED:
-        return 0, (1 << _UNSIGNED[kind]) - 1
-    return -(1 << _RANGES[kind]), (1 << _RANGES[kind]) - 1
+    return -(1 << _BITS[kind]), (1 << _BITS[kind]) - 1
 
 
 def _failure(column: Column, message: dict[str, Any]) -> Failure | None:

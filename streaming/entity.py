@@ -25,7 +25,7 @@ class Hot:
 
 
 class Entity:
-    """What is known of an entity: its header, its tiles by field name (`None` where Redis has none), hot raw records."""
+    """What is known of an entity: its header, tiles by field name (`None` where Redis has none), hot raw records."""
 
     __slots__ = ("header", "raw", "refreshed", "tiles")
 

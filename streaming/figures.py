@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,8 @@ class Figures:
         pipeline = client.pipeline(transaction=False)
         for name, count in self._counts.items():
             pipeline.hincrby(self._key, name, count)
-        pipeline.hset(self._key, mapping={**self._gauges, **self._recent(now), "updated_at": now})
+        shown: dict[Any, Any] = {**self._gauges, **self._recent(now), "updated_at": now}
+        pipeline.hset(self._key, mapping=shown)
         pipeline.execute()
         self._counts.clear()
 

@@ -17,7 +17,7 @@ from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.mirror import Mirror
 from streaming.progress import Progress
-from streaming.route import Routed, Router
+from streaming.route import Routed, Router, ShardBatch
 from streaming.sinks import MirrorSink, TileSink
 from streaming.sources.redis_stream import Reading, RedisStreamSource
 
@@ -35,7 +35,7 @@ def tiles_flow(client: Redis, registry: Registry, source: EventSource, settings:
     reading = _reading("tiles", keys.position(source.name), settings)
     router = Router(adopted.views)
 
-    def shards(routed: Routed) -> list[tuple[str, object]]:
+    def shards(routed: Routed) -> list[tuple[str, list[ShardBatch]]]:
         figures.count(**routed.counts)
         return [(f"{shard:04}", parts) for shard, parts in routed.shards.items()]
 

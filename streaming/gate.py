@@ -19,6 +19,27 @@ from streaming.entries import Entries
 
 ARRIVED = "arrived"
 
+
+def _closed(given: dict[str, Any]) -> Any:
+    low, high = given.get("include_min", True), given.get("include_max", True)
+    return "both" if low and high else "left" if low else "right" if high else "none"
+
+
+def _pattern(pattern: Any) -> str:
+    return str(getattr(pattern, "pattern", pattern))
+
+
+def _length(value: pl.Expr, given: dict[str, Any]) -> pl.Expr:
+    length = value.str.len_chars()
+    low, high, exact = given.get("min_value"), given.get("max_value"), given.get("exact_value")
+    rule = pl.lit(value=True)
+    if low is not None:
+        rule &= length >= low
+    if high is not None:
+        rule &= length <= high
+    return rule & (length == exact) if exact is not None else rule
+
+
 _CHECKS: dict[str, Callable[[pl.Expr, dict[str, Any]], pl.Expr]] = {
     "equal_to": lambda value, given: value == given["value"],
     "not_equal_to": lambda value, given: value != given["value"],
@@ -33,7 +54,7 @@ _CHECKS: dict[str, Callable[[pl.Expr, dict[str, Any]], pl.Expr]] = {
     "str_contains": lambda value, given: value.str.contains(_pattern(given["pattern"])),
     "str_startswith": lambda value, given: value.str.starts_with(given["string"]),
     "str_endswith": lambda value, given: value.str.ends_with(given["string"]),
-    "str_length": lambda value, given: _length(value, given),
+    "str_length": _length,
 }
 
 
@@ -148,23 +169,3 @@ def _described(name: str, reason: Reason, words: str) -> Describe:
 def _or_null(rule: pl.Expr) -> pl.Expr:
     """A check says nothing of a null; whether null is allowed was settled when the message was decoded."""
     return rule.fill_null(value=True)
-
-
-def _closed(given: dict[str, Any]) -> Any:
-    low, high = given.get("include_min", True), given.get("include_max", True)
-    return "both" if low and high else "left" if low else "right" if high else "none"
-
-
-def _pattern(pattern: Any) -> str:
-    return str(getattr(pattern, "pattern", pattern))
-
-
-def _length(value: pl.Expr, given: dict[str, Any]) -> pl.Expr:
-    length = value.str.len_chars()
-    low, high, exact = given.get("min_value"), given.get("max_value"), given.get("exact_value")
-    rule = pl.lit(value=True)
-    if low is not None:
-        rule &= length >= low
-    if high is not None:
-        rule &= length <= high
-    return rule & (length == exact) if exact is not None else rule

@@ -28,7 +28,7 @@ class Link:
     def __init__(self, client: Redis, sleep: Callable[[float], None] = time.sleep) -> None:
         """Load the scripts, and remember which Redis this is."""
         self._client = client
-        self._connection = client.connection_pool.get_connection()
+        self._connection: Any = client.connection_pool.get_connection()
         self._sleep = sleep
         self._claim = client.script_load(CLAIM)
         self._write = client.script_load(WRITE)
@@ -123,10 +123,10 @@ class Link:
         if incarnation(self._client) != self._incarnation:
             raise RestartRequiredError("Redis was restarted or failed over; the flow resumes from its position there")
 
-    @staticmethod
-    def _raise_unless_passing(replies: list[Any]) -> None:
+    def _raise_unless_passing(self, replies: list[Any]) -> None:
         for reply in replies:
             if isinstance(reply, Exception) and not is_passing(reply):
+                self._posted = []
                 if str(reply).startswith((STALE, "NOSCRIPT")):
                     raise RestartRequiredError(str(reply)) from reply
                 raise reply

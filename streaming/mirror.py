@@ -71,7 +71,7 @@ class Mirror:
                 "detail": [_words(event) for event in refused],
             }
         ).with_columns(pl.col(INGESTED_AT).dt.date().alias(INGEST_DATE))
-        rows = rows.cast(QUARANTINE).select(*QUARANTINE)
+        rows = rows.select(pl.col(name).cast(dtype) for name, dtype in QUARANTINE.items())
         write_deltalake(self._lake.quarantine(self._source.name), rows, mode="append", partition_by=[INGEST_DATE])
         self._show(refused)
         self._figures.count(refused=rows.height)

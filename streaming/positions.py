@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtml.instants import BEGINNING, Instant
 
@@ -48,7 +48,7 @@ def read_positions(client: Redis, key: str, partitions: int) -> list[Position]:
     return parse_positions(client.hgetall(key), partitions)
 
 
-def parse_positions(stored: dict[bytes, bytes], partitions: int) -> list[Position]:
+def parse_positions(stored: Mapping[Any, Any], partitions: int) -> list[Position]:
     """Return the positions that a hash holds."""
     found = []
     for partition in range(partitions):

@@ -89,7 +89,7 @@ class Producer:
 
     def tick(self, stamp: Instant | None = None) -> None:
         """Tell every partition that nothing before a stamp (by default: now) is still to come."""
-        fields: dict[str, Any] = {"tick": 1} if stamp is None else {"tick": 1, INGESTED_AT: stamp}
+        fields: dict[Any, Any] = {"tick": 1} if stamp is None else {"tick": 1, INGESTED_AT: stamp}
         pipeline = self._client.pipeline(transaction=False)
         for partition in range(self._source.stream.partitions):
             pipeline.xadd(self._source.stream.key(partition), fields)
@@ -98,7 +98,7 @@ class Producer:
     def _append(self, rows: Sequence[tuple[int, bytes]], stamps: list[Instant] | None) -> None:
         pipeline = self._client.pipeline(transaction=False)
         for row, (partition, payload) in enumerate(rows):
-            fields: dict[str, Any] = {"data": payload}
+            fields: dict[Any, Any] = {"data": payload}
             if stamps is not None:
                 fields[INGESTED_AT] = stamps[row]
             pipeline.xadd(self._source.stream.key(partition), fields)
@@ -146,7 +146,7 @@ class Producer:
         )
 
     def _newest_stamp(self, partition: int) -> Instant:
-        newest = self._client.xrevrange(self._source.stream.key(partition), count=1)
+        newest: Any = self._client.xrevrange(self._source.stream.key(partition), count=1)
         if not newest:
             return BEGINNING
         offset, fields = newest[0]

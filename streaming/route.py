@@ -52,7 +52,8 @@ class ViewBatch:
     @cached_property
     def finest_ends(self) -> list[Instant]:
         """The end of each event's finest tile."""
-        return ((self.indices[0] + 1) * self.plan.tiles.finest).tolist()
+        ends: list[Instant] = ((self.indices[0] + 1) * self.plan.tiles.finest).tolist()
+        return ends
 
     @cached_property
     def encoded(self) -> list[bytes]:

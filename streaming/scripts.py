@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 STALE = "STALE"
-"""How a script's refusal begins: a newer generation owns the entity, or the entity is no longer as this writer left it."""
+"""How a script's refusal begins: another generation owns the entity, or it is gone."""
 
 CLAIM = """
 local h = redis.call('HGET', KEYS[1], 'h')

@@ -12,7 +12,18 @@ from rtml.algebra.family import Array
 from rtml.instants import SECOND, Instant
 from rtml.online import keys
 from rtml.online.adaptive import absolute, fold, grow
-from rtml.online.codec import FIELD_DTYPE, HEADER, PREFIX, RAW, RAW_MARK, Header, Records, raw_count, state_value, unfield
+from rtml.online.codec import (
+    FIELD_DTYPE,
+    HEADER,
+    PREFIX,
+    RAW,
+    RAW_MARK,
+    Header,
+    Records,
+    raw_count,
+    state_value,
+    unfield,
+)
 from rtml.online.codec import field as field_name
 from rtml.tiles import Tile
 from streaming.entity import REFRESH_SECONDS, Entity, Hot
@@ -229,7 +240,8 @@ class ViewShard:
             pairs: list[bytes] = [HEADER, entity.header.encode()]
             for name in change.dirty:
                 pairs += (name, entity.tiles[name] or RAW_MARK)
-            names, appends = [key], []
+            names = [key]
+            appends: list[int | bytes] = []
             for index, offset, data in change.appends:
                 names.append(keys.raw(key, index))
                 appends += (offset, data)

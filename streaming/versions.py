@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -46,7 +46,7 @@ class Version(msgspec.Struct, frozen=True):
         """The view's name."""
         return self.plan.view
 
-    def encode(self) -> dict[str, bytes | str | int]:
+    def encode(self) -> dict[Any, bytes | str | int]:
         """Return the hash that holds it."""
         return {
             "plan": self.plan.encode(),
@@ -58,7 +58,7 @@ class Version(msgspec.Struct, frozen=True):
         }
 
     @staticmethod
-    def decode(version: str, stored: dict[bytes, bytes]) -> Version:
+    def decode(version: str, stored: Mapping[Any, Any]) -> Version:
         """Return the version that a hash holds."""
         plan = Plan.decode(stored[b"plan"])
         instants = {
@@ -97,7 +97,7 @@ def read_version(client: Redis, view: str, version: str) -> Version | None:
 
 def live_version(client: Redis, view: str) -> Version | None:
     """Return the version of a view that is served, if any."""
-    name = client.get(keys.live(view))
+    name: Any = client.get(keys.live(view))
     return read_version(client, view, name.decode()) if name else None
 
 
@@ -138,5 +138,5 @@ def write_services(client: Redis, services: Iterable[Service]) -> None:
 
 def read_services(client: Redis) -> dict[str, Service]:
     """Return the services that servers know."""
-    stored = client.hgetall(keys.SERVICES)
+    stored: dict[Any, Any] = client.hgetall(keys.SERVICES)
     return {name.decode(): msgspec.json.decode(text, type=Service) for name, text in stored.items()}

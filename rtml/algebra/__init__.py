@@ -1,1 +1,1 @@
-"""The aggregate algebra: every aggregate is a monoid over states, lowered, combined and finalized the same on every road."""
+"""The aggregate algebra: every aggregate is a monoid over states, the same on every road."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,7 +67,7 @@ class StateSchema:
         return {name: packed[name] for name in self.names}
 
 
-def concatenate(parts: list[States]) -> dict[str, Array]:
+def concatenate(parts: Sequence[States]) -> dict[str, Array]:
     """Return states one below the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

@@ -19,7 +19,8 @@ RESERVED = ("ingested_at", "id64", "event_date", "partition", "offset")
 """Columns that the platform adds to every event."""
 
 TIMESTAMP = pl.Datetime("us", "UTC")
-_INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
+_INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
+"""Signed ones: Delta has no others, and a difference of unsigned ones wraps around."""
 _FLOATS = (pl.Float32, pl.Float64)
 CHECKS = frozenset(
     {

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rtml.errors import DefinitionError
+from rtml.errors import DefinitionError, InstantError
 from rtml.instants import Duration, parse_duration
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -50,7 +50,7 @@ def check_duration(where: str, parameter: str, text: str, *, zero: bool = False)
         return 0
     try:
         return parse_duration(text)
-    except Exception as error:
+    except InstantError as error:
         raise DefinitionError(f"{where}: {parameter}: {error}") from None
 
 

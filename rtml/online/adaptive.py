@@ -1,4 +1,4 @@
-"""Adaptive tiles: up to K events an interval holds their records, past K a state, and its records move down (design §6)."""
+"""Adaptive tiles: up to K events an interval holds records, past K a state, and its records move down (design §6)."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def absolute(layout: Records, tile: Tile, data: bytes) -> Array:
 
 
 def fold(plan: Plan, pending: Sequence[tuple[bytes | None, Array]]) -> list[bytes]:
-    """Return packed states: each an old one (or none) with records (wide, absolute times) added; none without either."""
+    """Return packed states: each an old one (or none) with records (wide, absolute times) added."""
     if not pending:
         return []
     sizes = np.array([len(records) for _, records in pending])

@@ -120,7 +120,7 @@ class Records:
     def decode(self, records: Array, starts: Array | int) -> Events:
         """Return the events of records whose times are counted from `starts`."""
         names = list(self.plan.lanes)
-        if names:
-            missing = np.unpackbits(records["nulls"], axis=1, count=len(names), bitorder="little").astype(bool)
+        nulls = records["nulls"] if names else np.zeros((len(records), 0), dtype="u1")
+        missing = np.unpackbits(nulls, axis=1, count=len(names), bitorder="little").astype(bool)
         lanes = {name: Lane(records[f"value{lane}"], ~missing[:, lane]) for lane, name in enumerate(names)}
         return Events(records["time"].astype(np.int64) + starts, records["id64"], lanes)

@@ -22,3 +22,10 @@ def is_free(host: str, port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def is_listening(host: str, port: int) -> bool:
+    """Say whether something takes connections on a port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0

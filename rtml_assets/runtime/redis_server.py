@@ -11,10 +11,12 @@ import redis
 
 from rtml.errors import SettingsError, UnavailableError
 from rtml_assets.runtime.ports import free_port
-from rtml_assets.runtime.supervisor import Child, Supervisor
+from rtml_assets.runtime.supervisor import Child, Status, Supervisor
 
 NAME = "redis"
 POLL_SECONDS = 0.02
+PORTS_TO_TRY = 3
+"""Somebody else may take a free port before Redis does."""
 
 
 class EmbeddedRedis:
@@ -30,6 +32,7 @@ class EmbeddedRedis:
         """Take the folder; nothing is started yet."""
         self._home = home.absolute()
         self.port = port or free_port()
+        self._attempts = 1 if port else PORTS_TO_TRY
         self._patience = patience
         self._supervisor: Supervisor | None = None
 
@@ -47,9 +50,14 @@ class EmbeddedRedis:
         return f"redis://127.0.0.1:{self.port}/0"
 
     @property
+    def status(self) -> Status:
+        """How its process is."""
+        return self._supervisor.status()[NAME] if self._supervisor else Status(None, 0, None)
+
+    @property
     def pid(self) -> int | None:
         """Its process, while it runs."""
-        return self._supervisor.status()[NAME].pid if self._supervisor else None
+        return self.status.pid
 
     def start(self) -> EmbeddedRedis:
         """Start it, and return when it answers; from then on it is restarted if it dies.
@@ -58,6 +66,25 @@ class EmbeddedRedis:
             SettingsError: there is no redis-server for this platform.
             UnavailableError: it did not start; with what it said.
         """
+        for attempt in range(self._attempts):
+            try:
+                self._start()
+            except UnavailableError:
+                if attempt + 1 == self._attempts:
+                    raise
+                self.port = free_port()
+            else:
+                self._attempts = 1
+                break
+        return self
+
+    def stop(self, timeout: float = 10) -> None:
+        """End it: SIGTERM, upon which it writes all to disk, then SIGKILL after `timeout` seconds."""
+        if self._supervisor is not None:
+            self._supervisor.stop(timeout)
+            self._supervisor = None
+
+    def _start(self) -> None:
         data = self._home / "redis"
         data.mkdir(parents=True, exist_ok=True)
         child = Child(NAME, (str(find_binary()), *self._options(data)))
@@ -68,13 +95,6 @@ class EmbeddedRedis:
         except BaseException:
             self.stop()
             raise
-        return self
-
-    def stop(self, timeout: float = 10) -> None:
-        """End it: SIGTERM, upon which it writes all to disk, then SIGKILL after `timeout` seconds."""
-        if self._supervisor is not None:
-            self._supervisor.stop(timeout)
-            self._supervisor = None
 
     def _options(self, data: Path) -> tuple[str, ...]:
         options = {

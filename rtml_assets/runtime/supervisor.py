@@ -30,6 +30,8 @@ class Child:
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     on_our_death: signal.Signals = signal.SIGKILL
     """What it gets if we die without stopping it; SIGTERM for one that must end children of its own."""
+    after: Callable[[], bool] = lambda: True
+    """It is not started before this says yes."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class Supervisor:
         spawn: Spawn = children.spawn,
     ) -> None:
         """Take the children; none is started yet."""
-        self._kept = {child.name: _Kept(child, log_file(logs, child.name), spawn) for child in children}
+        self._logs, self._spawn = logs, spawn
+        self._kept: dict[str, _Kept] = {}
+        self._keep(children)
         self._clock = clock
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -92,6 +96,12 @@ class Supervisor:
         self.tick()
         self._thread = threading.Thread(target=self._watch, name="rtml-supervisor", daemon=True)
         self._thread.start()
+
+    def add(self, children: Iterable[Child]) -> None:
+        """Run these, too, from now on."""
+        with self._lock:
+            self._keep(children)
+        self.tick()
 
     def tick(self) -> None:
         """Look once: start what should run and is due."""
@@ -137,6 +147,10 @@ class Supervisor:
         text = file.read_text(errors="replace") if file.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
 
+    def _keep(self, children: Iterable[Child]) -> None:
+        for child in children:
+            self._kept[child.name] = _Kept(child, log_file(self._logs, child.name), self._spawn)
+
     def _watch(self) -> None:
         while not self._stopped.wait(POLL_SECONDS):
             self.tick()
@@ -173,7 +187,7 @@ class _Kept:
             return
         if self._process is not None:
             self._died(self._process.returncode, now)
-        if now >= self._due:
+        if now >= self._due and self.child.after():
             self._start(now)
 
     def terminate(self) -> None:
@@ -189,8 +203,9 @@ class _Kept:
     def crash(self) -> None:
         if self._process is None or not self.alive:
             raise UnavailableError(f"process {self.child.name!r} is not running; see {self.log}")
-        # Left in place: the next tick finds it dead, and waits as it does for any death.
+        # Left in place: the next tick finds it dead. A death on request is no sign of a child that cannot live.
         children.kill(self._process)
+        self._started = float("-inf")
 
     def _start(self, now: float) -> None:
         child = self.child

@@ -78,8 +78,8 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
         partition = int(for_part)
         stored = read_positions(self._client, self._reading.position_key, partition + 1)[partition]
         start = stored if resume_state is None else min(stored, Position(resume_state), key=lambda found: found.order)
-        rewinding = keys.rewinding(self._source.name)
-        if self._reading.flow == "tiles" and self._client.sismember(rewinding, for_part):
+        rewinds = self._reading.flow == "tiles" and self._client.sismember(keys.rewinding(self._source.name), for_part)
+        if rewinds:
             start = Position()
         if start.offset == stored.offset:
             self._progress.cover(partition, stored.ingested_at)
@@ -87,7 +87,7 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
         opened = RedisStreamPartition(
             self._client, self._source, partition, self._reading, start, self._progress, self._figures
         )
-        if start.order < stored.order:
+        if rewinds:
             opened.when_at(stored, self._finish_rewind)
         return opened
 
@@ -151,7 +151,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             return []
 
     def next_awake(self) -> datetime | None:
-        """Poll again at once after entries, in a millisecond for a while, in 20 ms when idle, later when Redis is away."""
+        """Poll at once after entries, each millisecond for a while, each 20 when idle, later when Redis is away."""
         return self._awake
 
     def snapshot(self) -> str:
@@ -200,8 +200,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         return self._accept(found)
 
     def _idle(self, clock: Instant, *, replayed: bool) -> None:
-        """An empty read covers all up to the broker's clock, unless stamps tell the time; a later entry of the same
-        millisecond may still come."""
+        """An empty read covers all up to the broker's clock, unless stamps tell the time; that millisecond goes on."""
         self._empty_reads += 1
         if self._empty_reads > BUSY_POLLS:
             self._awake = datetime.now(UTC) + IDLE_POLL

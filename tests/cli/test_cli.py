@@ -1,5 +1,6 @@
 """The command: it teaches, it describes, and what goes wrong on purpose is one red line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,12 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 from typer.testing import CliRunner
 
 from rtml.errors import RtmlError
 from rtml_assets.cli import app
 from rtml_assets.runtime.documented import meanings
 from rtml_assets.runtime.ports import free_port
+from rtml_assets.runtime.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ["demo", "up", "stream", "serve", "replay", "get", "describe", "settings"]
@@ -150,6 +153,30 @@ def test_every_setting_is_documented():
 
 def test_get_without_a_redis_says_so(project):
     assert "Redis does not answer" in refused("get", "fraud", "card=1")
+
+
+def test_replay_sends_a_file_in_the_order_of_its_stamps(project, monkeypatch):
+    rows = ["b,2024-01-01T00:02:00Z,2,2.5", "a,2024-01-01T00:01:00Z,1,2.5", "c,2024-01-02T00:00:00Z,1,1.0"]
+    (project / "events.csv").write_text("\n".join(["event_id,event_time,card,amount", *rows]))
+    monkeypatch.setenv("RTML_ACCEPT_STAMPS", "true")
+    with EmbeddedRedis(project / "redis") as server, redis.Redis.from_url(server.url) as client:
+        monkeypatch.setenv("RTML_REDIS_URL", server.url)
+        output = said("replay", "payments", "--from", "events.csv", "--end", "2024-01-02")
+        entries = [fields for _, fields in client.xrange("payments") if b"data" in fields]
+    assert "2 events of payments sent" in output
+    assert [json.loads(fields[b"data"])["event_id"] for fields in entries] == ["a", "b"]
+    assert int(entries[0][b"ingested_at"]) == 1704067260_000_000
+
+
+def test_replay_of_nothing_is_refused(project):
+    (project / "events.csv").write_text("event_id,event_time,card,amount\na,2024-01-01T00:00:00Z,1,2.5\n")
+    assert "no events" in refused("replay", "payments", "--from", "events.csv", "--start", "2025-01-01")
+
+
+def test_replay_without_a_redis_says_so(project, monkeypatch):
+    monkeypatch.setenv("RTML_ACCEPT_STAMPS", "true")
+    (project / "events.csv").write_text("event_id,event_time,card,amount\na,2024-01-01T00:00:00Z,1,2.5\n")
+    assert "Redis does not answer" in refused("replay", "payments", "--from", "events.csv")
 
 
 def test_replay_without_stamps_says_which_setting(project):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from rtml.define.contract import TIMESTAMP
-from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_instant
+from rtml.errors import InstantError, RequestError, UnknownNameError
+from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_datetime, to_instant
+from rtml.online import keys
 from rtml_assets.testing import LocalPlatform
 from tests import oracle
 from tests.oracle import Event
@@ -33,7 +37,6 @@ class World:
     """What has been sent so far; stamps go on from example to example, since they may not go back."""
 
     now = to_instant("2024-02-01T00:00:00Z")
-    sent: list[Event] = []
     examples = 0
 
 
@@ -50,7 +53,14 @@ def generate(rng: random.Random) -> list[Event]:
             events.append(Event(again.key, again.time, again.id64, World.now, again.values))
             continue
         delay = rng.choice(
-            [rng.randrange(0, LATENESS), 0, LATENESS, LATENESS + 1, -MINUTE, rng.randrange(0, 2 * DAY) if number % 5 == 0 else 3]
+            [
+                rng.randrange(0, LATENESS),
+                0,
+                LATENESS,
+                LATENESS + 1,
+                -MINUTE,
+                rng.randrange(0, 2 * DAY) if number % 5 == 0 else 3,
+            ]
         )
         time = World.now - delay
         if rng.random() < 0.3:
@@ -135,7 +145,6 @@ def test_every_feature_is_the_oracles(platform: LocalPlatform, seed: int) -> Non
     platform.compact()
     for at in askable:
         compare(platform, events, at, late_too=True)
-    World.sent += events
 
 
 def test_the_stream_may_die_again_and_again(platform: LocalPlatform) -> None:
@@ -150,3 +159,59 @@ def test_the_stream_may_die_again_and_again(platform: LocalPlatform) -> None:
         platform.crash()
     platform.settle()
     assert compare(platform, events, World.now, late_too=False) > 100
+
+
+def test_a_bad_message_is_quarantined_and_the_rest_of_its_batch_is_servable(platform: LocalPlatform) -> None:
+    World.now += HOUR
+    stamp = to_datetime(World.now)
+
+    def message(**changes: object) -> bytes:
+        good = {"trade_id": "g", "at": World.now - SECOND, "account": "quarantine", "desk": 1, "price": 2.5, "lots": 3}
+        return json.dumps({**good, **changes}).encode()
+
+    bad = {
+        b"not json": "not_json",
+        message(account=None): "null_value",
+        b'{"trade_id": "1"}': "missing_field",
+        message(lots="three"): "wrong_type",
+        message(lots=1001): "out_of_range",
+        message(price=float("nan")): "not_finite",
+        message(at=World.now + MINUTE + 1): "future",
+    }
+    before = platform.client.hgetall(keys.figures("trades", "mirror")).get(b"refused", b"0")
+    payloads = [message(trade_id="g0"), *bad, message(trade_id="g1")]
+    platform.send_bytes("trades", payloads, ingested_at=stamp)
+    platform.settle()
+    got = platform.online("risk", [{"account": "quarantine", "desk": 1}])
+    assert got["account_trades__count_30m"].to_list() == [2]
+    assert got["desk_trades__value_sum_3h"].to_list() == [15.0]
+    quarantine = pl.read_delta(f"{platform.lake}/quarantine/trades").filter(pl.col("ingested_at") == stamp)
+    assert dict(quarantine.select("payload", "reason").rows()) == bad
+    shown = platform.client.lrange(keys.dead("trades"), 0, len(bad) - 1)
+    assert len(shown) == len(bad)
+    deadline = time.monotonic() + 10
+    while int(platform.client.hgetall(keys.figures("trades", "mirror")).get(b"refused", b"0")) < int(before) + len(bad):
+        assert time.monotonic() < deadline, "the refused events were not counted"
+
+
+def test_statuses_and_errors_are_a_users(platform: LocalPlatform) -> None:
+    World.now += HOUR
+    row = Event("known", World.now, 1, World.now, {"price": 1.0, "lots": 1, "desk": 0, "id": f"s{World.now}"})
+    platform.send("trades", frame([row]), ingested_at="stamp")
+    platform.settle()
+    entities = pl.DataFrame({"account": ["known", "unknown"], "desk": [0, 0]})
+    status = platform.status("risk", entities)
+    assert status.columns == platform.online("risk", entities).columns
+    assert status["account_trades__count_24h"].to_list() == ["fresh", "missing"]
+    online = platform.online("risk", entities)
+    assert online["account"].to_list() == ["known", "unknown"]
+    # The stream's present is the event's own instant, and an event stamped exactly then is not counted.
+    assert online["account_trades__count_24h"].to_list() == [0, 0]
+    later = to_datetime(World.now + 1)
+    assert platform.online("risk", entities, at=later)["account_trades__count_24h"].to_list() == [1, 0]
+    with pytest.raises(InstantError, match="can be asked from"):
+        platform.online("risk", entities, at=to_datetime(World.now - HOUR))
+    with pytest.raises(UnknownNameError, match=r"no service 'rsik'\. Did you mean 'risk'\?"):
+        platform.online("rsik", entities)
+    with pytest.raises(RequestError, match=r"key 'desk' of entity 'desk_account' .* is missing"):
+        platform.online("risk", [{"account": "known"}])

@@ -284,7 +284,7 @@ def test_a_span_without_flights_is_an_empty_frame(departures: pl.DataFrame, arri
 
 def test_a_naive_bound_is_refused() -> None:
     with pytest.raises(InstantError, match="time zone"):
-        data.departures(datetime(2013, 3, 1))  # noqa: DTZ001
+        data.departures(datetime(2013, 3, 1))
 
 
 def test_without_the_package_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

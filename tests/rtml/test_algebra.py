@@ -147,5 +147,5 @@ def test_variance_does_not_cancel() -> None:
 
 
 def test_an_unknown_aggregate_is_an_error_never_a_guess() -> None:
-    with pytest.raises(UnknownNameError, match="no aggregate 'meen'. Did you mean 'mean'?"):
+    with pytest.raises(UnknownNameError, match=r"no aggregate 'meen'\. Did you mean 'mean'\?"):
         catalog.aggregate("meen")

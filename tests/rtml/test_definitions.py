@@ -49,7 +49,11 @@ def view(**changes: object) -> StreamFeatureView:
 def test_features_are_called_column_aggregate_window() -> None:
     made = view(
         derive={"large": pl.col("amount") > 100},
-        features=[Count(windows=["1h"]), Sum("items", windows=["90m"]), Mean("large", windows=["3h"], name="large_share")],
+        features=[
+            Count(windows=["1h"]),
+            Sum("items", windows=["90m"]),
+            Mean("large", windows=["3h"], name="large_share"),
+        ],
     )
     assert list(made.resolved) == ["count_1h", "items_sum_90m", "large_share_3h"]
 
@@ -85,11 +89,20 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: view(features=[Min("gift", windows=["1h"])]), "gift_min must be a numeric column; got 'Boolean'"),
     (lambda: view(features=[Sum("event_id", windows=["1h"])]), "must be a numeric or boolean column; got 'String'"),
     (lambda: view(features=[Count(windows="1h")]), "count: windows must be a list such as ['1h', '24h']; got '1h'"),
-    (lambda: view(features=[Count(windows=["soon"])]), "a duration must look like '30s', '5m', '24h' or '7d'; got 'soon'"),
+    (
+        lambda: view(features=[Count(windows=["soon"])]),
+        "a duration must look like '30s', '5m', '24h' or '7d'; got 'soon'",
+    ),
     (lambda: view(features=[Count(windows=["0s"])]), "a duration must be longer than nothing"),
     (lambda: view(features=[Count(windows=["1h", "1h"])]), "two features are called 'count_1h'"),
-    (lambda: view(features=[Count(windows=["1h", Window("61m", tail="tile")])]), "a multiple of the finest tile (5m); got '61m'"),
-    (lambda: view(features=[Count(windows=[Window("1h", tail="soft")])]), "windows with tail 'exact' or 'tile'; got 'soft'"),  # type: ignore[arg-type]
+    (
+        lambda: view(features=[Count(windows=["1h", Window("61m", tail="tile")])]),
+        "a multiple of the finest tile (5m); got '61m'",
+    ),
+    (
+        lambda: view(features=[Count(windows=[Window("1h", tail="soft")])]),
+        "windows with tail 'exact' or 'tile'; got 'soft'",
+    ),  # type: ignore[arg-type]
     (lambda: view(ladder=["1m", "90s"]), "each tile size must be a multiple of the one before"),
     (lambda: view(where=pl.col("amount")), "where must be boolean; got 'Float64'"),
     (lambda: view(where=pl.col("amonut") > 1), "where: unknown column 'amonut'. Did you mean 'amount'?"),
@@ -101,7 +114,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: view(derive={"amount": pl.col("items")}), "has the name of a column of the contract"),
     (lambda: view(freshness="quick"), "freshness: a duration must look like"),
     (lambda: view(entity="user"), "entity must be an Entity; got 'user'"),
-    (lambda: view(entity=Entity("amount")), "join key 'amount' must be a non-null string, integer or boolean; got 'nullable Float64'"),
+    (
+        lambda: view(entity=Entity("amount")),
+        "join key 'amount' must be a non-null string, integer or boolean; got 'nullable Float64'",
+    ),
     (lambda: Entity("user", join_keys="user"), "join_keys must be a list of column names"),
     (lambda: Entity("user", join_keys=["a", "a"]), "join_keys must be different column names"),
     (lambda: source(timestamp="when"), "timestamp: the contract has no column 'when'"),
@@ -129,7 +145,9 @@ def test_an_error_says_what_was_expected_and_got(define: Callable[[], object], w
 
 
 def test_selecting_what_is_not_there_names_the_nearest() -> None:
-    with pytest.raises(UnknownNameError, match="no feature 'cuont_1h' in view 'user_purchases'. Did you mean 'count_1h'?"):
+    with pytest.raises(
+        UnknownNameError, match=r"no feature 'cuont_1h' in view 'user_purchases'\. Did you mean 'count_1h'\?"
+    ):
         view()["cuont_1h"]
 
 
@@ -157,7 +175,9 @@ class TestFingerprint:
         assert compile_view(view(**changes)).fingerprint != compile_view(view()).fingerprint
 
     def test_tells_constants_apart(self) -> None:
-        prints = {compile_view(view(where=pl.col("user").is_in(users))).fingerprint for users in (["a"], ["b"], ["a", "b"])}
+        prints = {
+            compile_view(view(where=pl.col("user").is_in(users))).fingerprint for users in (["a"], ["b"], ["a", "b"])
+        }
         assert len(prints) == 3
 
     def test_refuses_python_in_expressions(self) -> None:
@@ -188,7 +208,7 @@ class TestRegistry:
             Registry.of([view(), other])
 
     def test_offers_the_nearest_name(self) -> None:
-        with pytest.raises(UnknownNameError, match="no source 'purchase'. Did you mean 'purchases'?"):
+        with pytest.raises(UnknownNameError, match=r"no source 'purchase'\. Did you mean 'purchases'\?"):
             Registry.of([view()]).source("purchase")
 
     def test_loads_a_file_and_a_module(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,9 @@ def test_any_window_of_any_ladder_is_what_brute_force_says(seed: int, raw_limit:
         windows.append((length, exact))
     described = plan(sizes, windows, raw_limit)
     events = [
-        Event("k", rng.randrange(0, 1200 * SECOND, 250_000), rng.getrandbits(64), 0, {"x": rng.choice([None, 1.5, -2.0])})
+        Event(
+            "k", rng.randrange(0, 1200 * SECOND, 250_000), rng.getrandbits(64), 0, {"x": rng.choice([None, 1.5, -2.0])}
+        )
         for _ in range(rng.choice([1, 10, 200]))
     ]
     entity = stored(described, events, header=True)

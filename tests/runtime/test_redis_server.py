@@ -1,5 +1,6 @@
 """The embedded Redis: durable, never evicting, gone when it should be."""
 
+import importlib.util
 import os
 import signal
 import time
@@ -8,7 +9,6 @@ import pytest
 import redis
 
 from rtml.errors import SettingsError, UnavailableError
-from rtml_assets.runtime import redis_server
 from rtml_assets.runtime.ports import free_port
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from tests.runtime.processes import gone, until
@@ -40,6 +40,7 @@ def test_it_comes_back_after_a_kill_with_its_data(tmp_path):
     with EmbeddedRedis(tmp_path) as server, client_of(server) as client:
         client.set("kept", "yes")
         old = server.pid
+        assert old is not None
         os.kill(old, signal.SIGKILL)
         until(lambda: server.pid not in (None, old))
         until(lambda: answers(client))
@@ -71,7 +72,7 @@ def test_a_port_lost_to_another_is_not_the_end(tmp_path):
 
 
 def test_without_the_wheel_the_error_names_the_setting(monkeypatch, tmp_path):
-    monkeypatch.setattr(redis_server.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(SettingsError, match="RTML_REDIS_URL"):
         EmbeddedRedis(tmp_path).start()
 

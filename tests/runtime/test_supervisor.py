@@ -107,6 +107,18 @@ def test_a_child_that_ends_well_is_restarted_too(tmp_path, clock, fakes):
     assert len(fakes.started) == 2
 
 
+def test_a_child_can_be_added_and_wait_for_another(tmp_path, clock, fakes):
+    ready: list[bool] = []
+    supervisor = Supervisor([Child("one", ("x",))], tmp_path, clock=clock, spawn=fakes)
+    supervisor.tick()
+    supervisor.add([Child("two", ("x",), after=lambda: bool(ready))])
+    assert supervisor.status()["two"].pid is None
+    ready.append(True)
+    advance(supervisor, clock, 0.1)
+    assert supervisor.status()["two"].pid is not None
+    assert supervisor.status()["two"].restarts == 0
+
+
 def test_a_dead_child_is_restarted_and_its_output_kept(tmp_path):
     argv = (sys.executable, "-S", "-c", "print('said'); raise SystemExit(7)")
     with Supervisor([Child("stream:a:tiles", argv)], tmp_path) as supervisor:
@@ -168,14 +180,16 @@ def test_no_child_outlives_a_killed_parent(tmp_path):
         time.sleep(600)
     """)
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    said = parent.stdout
+    assert said is not None
     try:
-        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        pids = [int(pid) for pid in said.readline().split()]
         assert len(pids) == 2
         assert not any(gone(pid) for pid in pids)
     finally:
         parent.kill()
         parent.wait()
-        parent.stdout.close()
+        said.close()
     until(lambda: all(gone(pid) for pid in pids))
 
 

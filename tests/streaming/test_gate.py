@@ -33,7 +33,15 @@ class Message(rtml.Event):
 SOURCE = rtml.EventSource(
     name="messages", schema=Message, timestamp="at", event_id="id", stream=rtml.RedisStream("messages"), skew="1m"
 )
-GOOD: dict[str, Any] = {"id": "1", "at": "2024-01-01T00:00:00Z", "key": "k", "x": 1.5, "n": 3, "kind": "a", "flag": True}
+GOOD: dict[str, Any] = {
+    "id": "1",
+    "at": "2024-01-01T00:00:00Z",
+    "key": "k",
+    "x": 1.5,
+    "n": 3,
+    "kind": "a",
+    "flag": True,
+}
 
 
 def gate(*payloads: bytes) -> Gated:
@@ -78,8 +86,12 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("payload", "reason", "words"), BAD, ids=[f"{reason}-{n}" for n, (_, reason, _) in enumerate(BAD)])
-def test_a_bad_message_is_refused_with_reason_and_bytes_and_no_other_is(payload: bytes, reason: Reason, words: str) -> None:
+@pytest.mark.parametrize(
+    ("payload", "reason", "words"), BAD, ids=[f"{reason}-{n}" for n, (_, reason, _) in enumerate(BAD)]
+)
+def test_a_bad_message_is_refused_with_reason_and_bytes_and_no_other_is(
+    payload: bytes, reason: Reason, words: str
+) -> None:
     gated = gate(message(id="before"), payload, message(id="after"))
     assert gated.good["id"].to_list() == ["before", "after"]
     (refused,) = gated.refused
@@ -115,7 +127,11 @@ def test_what_fits_is_accepted(payload: bytes) -> None:
     assert gated.good.schema["at"] == pl.Datetime("us", "UTC")
 
 
-@given(st.lists(st.fixed_dictionaries({"x": st.none() | st.floats(-20, 120), "n": st.none() | st.integers(-3, 12)}), max_size=20))
+@given(
+    st.lists(
+        st.fixed_dictionaries({"x": st.none() | st.floats(-20, 120), "n": st.none() | st.integers(-3, 12)}), max_size=20
+    )
+)
 def test_the_compiled_checks_are_panderas(rows: list[dict[str, Any]]) -> None:
     gated = gate(*[message(id=str(number), **row) for number, row in enumerate(rows)])
     frame = pl.DataFrame(

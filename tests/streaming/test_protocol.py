@@ -245,7 +245,9 @@ class Trial:
         newest = max(e.ingested for e in applied)
         reach = max(min(self.covered), 0)
         earliest = max(reach - LATENESS, newest - 1200 * SECOND if reach == 0 else 0)
-        at = self.rng.choice([newest, newest + 1, self.rng.randint(min(earliest, newest), newest), truth[-1].time if truth else newest])
+        at = self.rng.choice(
+            [newest, newest + 1, self.rng.randint(min(earliest, newest), newest), truth[-1].time if truth else newest]
+        )
         at = max(at, earliest)
         for version in self.versions:
             self.compare(version, truth, at)

@@ -64,7 +64,12 @@ def source() -> EventSource:
 def events(count: int, start: datetime = DAY_ONE) -> pl.DataFrame:
     moments = [start + timedelta(minutes=minute) for minute in range(count)]
     return pl.DataFrame(
-        {"id": [f"e{n}" for n in range(count)], "at": moments, "key": [f"k{n % 3}" for n in range(count)], "x": [1.0] * count},
+        {
+            "id": [f"e{n}" for n in range(count)],
+            "at": moments,
+            "key": [f"k{n % 3}" for n in range(count)],
+            "x": [1.0] * count,
+        },
         schema_overrides={"at": pl.Datetime("us", "UTC")},
     )
 
@@ -111,7 +116,9 @@ class TestProducer:
             ({"partition": 2, "ingested_at": DAY_ONE}, "has partitions 0 to 1; got 2"),
         ],
     )
-    def test_what_cannot_be_sent(self, client: redis.Redis, source: EventSource, given: dict[str, Any], words: str) -> None:
+    def test_what_cannot_be_sent(
+        self, client: redis.Redis, source: EventSource, given: dict[str, Any], words: str
+    ) -> None:
         with pytest.raises(SendError, match=words):
             Producer(client, source, accept_stamps=True).send(events(5), **given)
         assert not client.exists(source.stream.key(0), source.stream.key(1))
@@ -131,7 +138,14 @@ class TestProducer:
 
 
 class TestPartition:
-    def open(self, client: redis.Redis, source: EventSource, flow: str = "tiles", credit: int = 10_000, resume: str | None = None) -> Any:
+    def open(
+        self,
+        client: redis.Redis,
+        source: EventSource,
+        flow: str = "tiles",
+        credit: int = 10_000,
+        resume: str | None = None,
+    ) -> Any:
         progress = Progress(2)
         figures = Figures(source.name, flow)
         opened = RedisStreamSource(client, source, reading(source, flow, credit), progress, figures)
@@ -189,7 +203,9 @@ class TestPartition:
         Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
         part, _ = self.open(client, source, credit=5)
         assert part.next_batch()
-        Producer(client, source, accept_stamps=True).send(events(1, DAY_ONE + timedelta(days=1)), ingested_at="at", partition=0)
+        Producer(client, source, accept_stamps=True).send(
+            events(1, DAY_ONE + timedelta(days=1)), ingested_at="at", partition=0
+        )
         assert not part.next_batch()
         part.snapshot()
         assert part.next_batch()
@@ -262,7 +278,10 @@ class TestBroker:
 class TestAdoption:
     def registry(self, source: EventSource, *windows: str) -> Registry:
         view = rtml.StreamFeatureView(
-            name=f"v_{source.name}", source=source, entity=rtml.Entity("key"), features=[rtml.Count(windows=list(windows))]
+            name=f"v_{source.name}",
+            source=source,
+            entity=rtml.Entity("key"),
+            features=[rtml.Count(windows=list(windows))],
         )
         return Registry.of([rtml.FeatureService(f"s_{source.name}", features=[view])])
 
@@ -277,7 +296,9 @@ class TestAdoption:
         assert not client.exists(keys.rewinding(source.name))
         assert adopt(client, registry, source).views[0][1].version == version.version
 
-    def test_a_changed_view_is_given_the_whole_stream_before_it_is_served(self, client: redis.Redis, source: EventSource) -> None:
+    def test_a_changed_view_is_given_the_whole_stream_before_it_is_served(
+        self, client: redis.Redis, source: EventSource
+    ) -> None:
         adopt(client, self.registry(source, "1h"), source)
         Producer(client, source, accept_stamps=True).send(events(4), ingested_at="at", partition=0)
         offsets = [offset.decode() for offset, _ in client.xrange(source.stream.key(0))]
@@ -373,7 +394,9 @@ class TestPruning:
 
 
 class TestMirror:
-    def test_accepted_and_refused_events_are_in_the_lake(self, client: redis.Redis, source: EventSource, tmp_path: Path) -> None:
+    def test_accepted_and_refused_events_are_in_the_lake(
+        self, client: redis.Redis, source: EventSource, tmp_path: Path
+    ) -> None:
         producer = Producer(client, source, accept_stamps=True)
         producer.send(events(3), ingested_at="at", partition=0)
         producer.send_bytes([b"nonsense", b'{"x": 1}'], ingested_at=to_instant(DAY_ONE + timedelta(hours=1)))

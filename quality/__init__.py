@@ -1,0 +1,1 @@
+"""Whether data and features are what they should be: frames in, verdicts out."""

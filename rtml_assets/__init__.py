@@ -1,0 +1,1 @@
+"""The offline half of the platform: tables, Dagster, the feature store, the `rtml` command. Imports nothing."""

@@ -1,0 +1,1 @@
+"""What Dagster shows and runs, generated from the registry; the work itself is done in `tables/`."""

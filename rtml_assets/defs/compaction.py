@@ -1,0 +1,86 @@
+"""Compaction: which days to build, as ranges of partitions; a job a source, and its hourly schedule."""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of a schedule's context.
+
+from collections.abc import Iterator, Sequence
+from datetime import date, timedelta
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
+
+from rtml.define.source import EventSource
+from rtml_assets.defs.deployment import Deployment
+from rtml_assets.defs.described import daily, key_of
+from rtml_assets.tables.touched import outside_days, touched_days
+
+DAY = timedelta(days=1)
+
+
+def compaction_job(deployment: Deployment, source: EventSource) -> UnresolvedAssetJobDefinition:
+    """Return the job that builds a source's days, and publishes its views."""
+    return dg.define_asset_job(
+        f"compact_{source.name}",
+        selection=dg.AssetSelection.assets(*building(deployment, source), *publishing(deployment, source)),
+        executor_def=dg.in_process_executor,
+        description=f"raw → events → tiles → Redis, for the days of {source.name} that were touched.",
+    )
+
+
+def building(deployment: Deployment, source: EventSource) -> list[dg.AssetKey]:
+    """Return a source's assets that are built by day."""
+    views = deployment.registry.views_of(source.name)
+    return [key_of("events", source.name), *(key_of("tiles", view.name) for view in views)]
+
+
+def publishing(deployment: Deployment, source: EventSource) -> list[dg.AssetKey]:
+    """Return what is published of a source's views."""
+    return [key_of("published", view.name) for view in deployment.registry.views_of(source.name)]
+
+
+def hourly(deployment: Deployment, source: EventSource, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """Return the schedule that runs a source's job for the days touched since they were last built."""
+
+    @dg.schedule(
+        name=f"compact_{source.name}_hourly",
+        job=job,
+        cron_schedule="0 * * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Late data re-materialises just the days that it touched.",
+    )
+    def schedule(context: dg.ScheduleEvaluationContext) -> list[dg.RunRequest] | dg.SkipReason:
+        known = set(daily(source).get_partition_keys())
+        touched = touched_days(deployment.lake, source, deployment.plans_of(source.name))
+        days = [day for day in touched if str(day) in known]
+        requests = list(requests_for(deployment, source, days))
+        context.log.info("%d days of %s were touched", len(days), source.name)
+        if outside := outside_days(deployment.lake, source):
+            context.log.warning("starts and ends leave out %d days, such as %s", len(outside), outside[0])
+        return requests or dg.SkipReason("nothing was touched, and no view is published")
+
+    return schedule
+
+
+def requests_for(deployment: Deployment, source: EventSource, days: Sequence[date]) -> Iterator[dg.RunRequest]:
+    """Return the runs that build days, one for each stretch of them; the last one publishes."""
+    published = publishing(deployment, source)
+    stretches = list(in_stretches(days))
+    for first, last in stretches:
+        selected = building(deployment, source) + (published if last == stretches[-1][1] else [])
+        yield dg.RunRequest(asset_selection=selected, tags=range_tags(first, last))
+    if not stretches and published:
+        yield dg.RunRequest(asset_selection=published)
+
+
+def range_tags(first: date, last: date) -> dict[str, str]:
+    """Return the tags by which one run builds a range of partitions."""
+    return {ASSET_PARTITION_RANGE_START_TAG: str(first), ASSET_PARTITION_RANGE_END_TAG: str(last)}
+
+
+def in_stretches(days: Sequence[date]) -> Iterator[tuple[date, date]]:
+    """Return the first and last day of each stretch of days that follow on each other."""
+    ordered = sorted(days)
+    firsts = [day for day in ordered if day - DAY not in set(ordered)]
+    lasts = [day for day in ordered if day + DAY not in set(ordered)]
+    return iter(list(zip(firsts, lasts, strict=True)))

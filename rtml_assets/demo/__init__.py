@@ -1,0 +1,1 @@
+"""The demo: three months of real flights through the whole platform."""

@@ -1,0 +1,44 @@
+"""The demo's events: what is history when it starts, and what is still to come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+import polars as pl
+
+from examples.flights import data
+from rtml.define.source import EventSource
+from rtml.projection import INGESTED_AT
+
+BOUNDARY = datetime(2013, 3, 1, tzinfo=UTC)
+"""History ends here, and the stream begins."""
+END = datetime(2013, 4, 1, tzinfo=UTC)
+ONE_DAY = timedelta(days=1)
+_READ: dict[str, Callable[..., pl.DataFrame]] = {"departures": data.departures, "arrivals": data.arrivals}
+
+
+class Flights(NamedTuple):
+    """A source's events, by when they were ingested."""
+
+    history: pl.DataFrame
+    until: datetime
+    """History holds all that was ingested before this instant."""
+    overlap: pl.DataFrame
+    """The end of history, which the stream is given again: it may hold events from after the boundary."""
+    coming: pl.DataFrame
+
+
+def read_flights(source: EventSource, end: datetime) -> Flights:
+    """Return a source's events that were ingested before an instant."""
+    stamp = pl.col(INGESTED_AT)
+    events = _READ[source.name](end=end).filter(stamp < end)
+    until = BOUNDARY + timedelta(microseconds=source.lateness_us)
+    begin = BOUNDARY - timedelta(microseconds=source.skew_us)
+    return Flights(
+        history=events.filter(stamp < until),
+        until=until,
+        overlap=events.filter(stamp >= begin, stamp < until),
+        coming=events.filter(stamp >= until),
+    )

@@ -1,0 +1,86 @@
+"""Features computed from `events/` by filter and aggregate: the demo's truth.
+
+It shares the definitions with the platform and nothing else: no tiles, no states, no algebra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+
+from rtml.define.service import FeatureService
+from rtml.define.views import Feature, StreamFeatureView
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Column = Callable[[pl.Expr], pl.Expr]
+_AGGREGATES: dict[str, Column] = {
+    "sum": lambda column: pl.when(column.count() > 0).then(column.sum()),
+    "mean": lambda column: column.mean(),
+    "min": lambda column: column.min(),
+    "max": lambda column: column.max(),
+    "variance": lambda column: column.var(ddof=1),
+    "stddev": lambda column: column.std(ddof=1),
+    "first": lambda column: column.drop_nulls().first(),
+    "last": lambda column: column.drop_nulls().last(),
+}
+
+
+def recompute(
+    service: FeatureService, events: Mapping[str, pl.LazyFrame], entities: pl.DataFrame, at: datetime
+) -> pl.DataFrame:
+    """Return a service's features at an instant: one row an entity in their order, columns `view__feature`.
+
+    Args:
+        service: what to compute.
+        events: the table `events/<source>` of every source.
+        entities: a column for each join key.
+        at: the instant that windows end at.
+    """
+    columns = []
+    for view in service.views:
+        names = [name for owner, name in service.columns if owner is view]
+        found = _view_features(view, names, events[view.source.name], at)
+        joined = entities.select(list(view.key_types)).join(
+            found, on=list(view.key_types), how="left", maintain_order="left"
+        )
+        # No events in the window: a count is 0, everything else is null.
+        counts = [name for name in names if view.resolved[name].aggregate == "count"]
+        columns.append(
+            joined.with_columns(pl.col(counts).fill_null(0))
+            .select(names)
+            .rename({name: f"{view.name}__{name}" for name in names})
+        )
+    return pl.concat(columns, how="horizontal")
+
+
+def _view_features(view: StreamFeatureView, names: list[str], events: pl.LazyFrame, at: datetime) -> pl.DataFrame:
+    rows = events.with_columns(**view.derive)
+    if view.where is not None:
+        rows = rows.filter(view.where)
+    time = pl.col(view.source.timestamp)
+    earliest = min(left_edge(view, view.resolved[name], at) for name in names)
+    rows = rows.filter(time >= earliest, time < at)
+    ordered = rows.sort(view.source.timestamp, pl.col("id64").reinterpret(signed=False)).collect()
+    keys = list(view.key_types)
+    found = ordered.select(keys).unique()
+    for name in names:
+        inside = ordered.filter(time >= left_edge(view, view.resolved[name], at))
+        values = inside.group_by(keys, maintain_order=True).agg(_value(view.resolved[name]).alias(name))
+        found = found.join(values, on=keys, how="left")
+    return found
+
+
+def left_edge(view: StreamFeatureView, feature: Feature, at: datetime) -> datetime:
+    """Return a window's first instant: to the microsecond, or of its finest tile where the window is not exact."""
+    start = at - timedelta(microseconds=feature.window.length)
+    return start if feature.window.exact else start - (start - EPOCH) % timedelta(microseconds=view.tiles.finest)
+
+
+def _value(feature: Feature) -> pl.Expr:
+    if feature.aggregate == "count":
+        return pl.len()
+    column = pl.col(feature.column)
+    # Booleans count as 0 and 1.
+    return _AGGREGATES[feature.aggregate](column.cast(pl.Float64 if feature.kind == "f64" else pl.Int64))

@@ -1,0 +1,1 @@
+"""The offline tables: Polars and Delta, no Dagster."""

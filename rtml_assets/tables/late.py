@@ -1,0 +1,114 @@
+"""Late events → Redis: each entity's `late` field, and the table `late/` that remembers when they became servable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from rtml.algebra.family import EVENT_TIME, ID64
+from rtml.define.contract import TIMESTAMP
+from rtml.define.views import StreamFeatureView
+from rtml.instants import BEGINNING, Instant, to_datetime
+from rtml.lake import LATE, Lake
+from rtml.online import codec, keys
+from rtml.projection import INGESTED_AT
+from rtml_assets.tables.delta import insert_new, open_table, rows_by_day
+from rtml_assets.tables.events import is_late, load_events
+from rtml_assets.tables.runs import Run, runs
+from streaming.positions import read_positions, watermark
+from streaming.versions import Version
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+BOUND = 256
+"""So many late events of one entity may be read with every request; with more, the version is to be rebuilt."""
+KEYS_AT_ONCE = 1_000
+
+
+class LateFigures(NamedTuple):
+    """What is published: events in reach of a window, those that are new, their entities, and the most of one."""
+
+    events: int
+    new: int
+    entities: int
+    most: int
+
+
+def publish_late(lake: Lake, client: Redis, view: StreamFeatureView, version: Version, until: Instant) -> LateFigures:
+    """Write the late events that were ingested up to an instant, and that are not in published tiles or out of reach.
+
+    Fields are absolute and the table is read before it is added to: it may die anywhere and be repeated.
+    """
+    found = list(runs(view, version.plan, _servable_late(lake, client, view, version, until)))
+    _write_fields(client, version, {run.tag + keys.versioned(version.view, version.version): run for run in found})
+    new = _remember(lake, view, version, found, until)
+    sizes = [len(run.records) for run in found]
+    return LateFigures(sum(sizes), new, len(found), max(sizes, default=0))
+
+
+def reach_of(client: Redis, version: Version, until: Instant) -> Instant:
+    """Return the first instant that a window can still reach.
+
+    A request may look back from where the stream has come, less the lateness; that may be far behind the mirror.
+    """
+    plan = version.plan
+    streamed = watermark(read_positions(client, keys.position(plan.source), plan.partitions))
+    servable = max(streamed, version.boundary)
+    present = until if servable == BEGINNING else min(until, servable)
+    return max(0, present - plan.lateness - plan.longest - plan.tiles.coarsest)
+
+
+def _servable_late(
+    lake: Lake, client: Redis, view: StreamFeatureView, version: Version, until: Instant
+) -> pl.LazyFrame:
+    source = view.source
+    reach = to_datetime(reach_of(client, version, until))
+    days = [day for day in rows_by_day(open_table(lake.events(source.name))) if day >= reach.date()]
+    time, ingested = pl.col(source.timestamp), pl.col(INGESTED_AT)
+    late = load_events(lake, source, days).filter(is_late(source), time >= reach, ingested <= to_datetime(until))
+    if version.boundary == BEGINNING:
+        return late
+    folded = (time < to_datetime(version.boundary)) & (ingested < to_datetime(version.folded_to))
+    return late.filter(~folded)
+
+
+def _write_fields(client: Redis, version: Version, found: Mapping[str, Run]) -> None:
+    """Write the fields of these keys, and remove those of all others."""
+    listed = keys.late_entities(version.view, version.version)
+    life = version.plan.expire_after // 1_000
+    known: set[Any] = client.smembers(listed)
+    gone = {name.decode() for name in known} - set(found)
+    names = list(found)
+    for start in range(0, len(names), KEYS_AT_ONCE):
+        some = names[start : start + KEYS_AT_ONCE]
+        pipeline = client.pipeline(transaction=False)
+        pipeline.sadd(listed, *some)
+        for name in some:
+            pipeline.hset(name, codec.LATE, codec.RAW_MARK + found[name].records.tobytes())
+            pipeline.pexpire(name, life)
+        pipeline.execute()
+    pipeline = client.pipeline(transaction=False)
+    for name in gone:
+        pipeline.hdel(name, codec.LATE)
+        pipeline.srem(listed, name)
+    pipeline.pexpire(listed, life)
+    pipeline.execute()
+
+
+def _remember(lake: Lake, view: StreamFeatureView, version: Version, found: list[Run], until: Instant) -> int:
+    """Append to `late/` what is not there yet, and return how many rows that were."""
+    if not found:
+        return 0
+    records = np.concatenate([run.records for run in found])
+    time = pl.Series(EVENT_TIME, records["time"].astype(np.int64)).cast(TIMESTAMP)
+    rows = pl.DataFrame([time, pl.Series(ID64, records["id64"].view(np.int64))]).with_columns(
+        view=pl.lit(version.view),
+        version=pl.lit(version.version),
+        published_at=pl.lit(to_datetime(until), dtype=TIMESTAMP),
+        event_date=pl.col(EVENT_TIME).dt.date(),
+    )
+    return insert_new(lake.late(view.source.name), rows.select(*LATE), ["view", "version", EVENT_TIME, ID64])

@@ -1,0 +1,41 @@
+"""A view's events as the records that Redis holds, in runs of one entity (and one tile)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from rtml.algebra.family import EVENT_TIME, ID64, Array
+from rtml.define.views import StreamFeatureView
+from rtml.online import keys
+from rtml.online.codec import Records
+from rtml.plan import Plan
+from rtml.projection import project, to_events
+
+
+class Run(NamedTuple):
+    """Records of one entity, wide, with absolute times, sorted by time and id64; `tile` is the index of their tile."""
+
+    tag: str
+    tile: int
+    records: Array
+
+
+def runs(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame, size: int | None = None) -> Iterator[Run]:
+    """Split a view's events (`id64` unsigned) by entity, and where a size is given by tiles of that size."""
+    frame = project(view, plan, events).sort(*plan.key_names, EVENT_TIME, ID64).collect()
+    if frame.is_empty():
+        return
+    records = Records(plan).encode(to_events(plan, frame), 0, Records(plan).wide)
+    tiles = np.zeros(frame.height, dtype=np.int64) if size is None else frame[EVENT_TIME].to_numpy() // size
+    entities = frame.select(pl.struct(plan.key_names).rle_id()).to_series().to_numpy()
+    first = np.ones(frame.height, dtype=bool)
+    first[1:] = (entities[1:] != entities[:-1]) | (tiles[1:] != tiles[:-1])
+    starts = np.flatnonzero(first)
+    owners = frame.select(plan.key_names)[starts].rows()
+    parts = np.split(records, starts[1:])
+    for values, tile, part in zip(owners, tiles[starts].tolist(), parts, strict=True):
+        yield Run(keys.entity_tag(plan.entity, values), tile, part)

@@ -1,0 +1,205 @@
+"""The feature server: routes, and what answers them. Bare RSGI, so that a request costs little beside its features."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
+from typing import NamedTuple, Protocol
+from urllib.parse import unquote
+from uuid import uuid4
+
+from rtml.errors import RtmlError, UnavailableError, near_miss
+from rtml.settings import Settings
+from serving.batches import Batches
+from serving.listing import listing
+from serving.metrics import Metrics
+from serving.openapi import openapi
+from serving.page import page
+from serving.redis_io import RedisReader, connect_reader
+from serving.state import ServingState
+from serving.wire import (
+    MOST_BYTES,
+    Health,
+    Readiness,
+    Reply,
+    TooLargeError,
+    decode_request,
+    encode,
+    encode_vectors,
+    failure,
+    failure_of,
+    unexpected,
+)
+
+FEATURES = "/v1/features/"
+MOST_DISCARDED = 16 * MOST_BYTES
+"""How much of too long a body is read and thrown away, so that its sender gets to read why it was refused."""
+
+Body = Callable[[], Awaitable[bytes]]
+"""Reads a request's body, when a handler wants it."""
+
+_log = logging.getLogger("rtml.serving")
+
+
+class Headers(Protocol):
+    """The headers of an RSGI request."""
+
+    def get(self, key: str, default: str | None = None) -> str | None:
+        """Return a header."""
+
+
+class Scope(Protocol):
+    """An RSGI request."""
+
+    method: str
+    path: str
+    headers: Headers
+
+
+class Exchange(Protocol):
+    """The RSGI way to read a request's body and to answer it."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Read the body piece by piece."""
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer."""
+
+
+class Route(NamedTuple):
+    """What answers a path, by which method; `label` is its name in the metrics."""
+
+    method: str
+    label: str
+    handler: Callable[[Body], Awaitable[Reply]]
+
+
+class App:
+    """One feature server, without the sockets."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings; nothing is connected before `start`."""
+        timeout = settings.redis_timeout_seconds
+        self._client = connect_reader(settings.redis_url, timeout)
+        self._reader = RedisReader(settings.redis_url, timeout)
+        self.state = ServingState(self._client)
+        self.metrics = Metrics(lambda: self.state.snapshot)
+        self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us)
+        self._openapi = Reply(200, encode(openapi()))
+        self._page = page()
+        self._routes = {
+            "/": Route("GET", "/docs", self._docs),
+            "/docs": Route("GET", "/docs", self._docs),
+            "/healthz": Route("GET", "/healthz", self._healthz),
+            "/metrics": Route("GET", "/metrics", self._metrics),
+            "/openapi.json": Route("GET", "/openapi.json", self._describe),
+            "/readyz": Route("GET", "/readyz", self._readyz),
+            "/v1/services": Route("GET", "/v1/services", self._services),
+        }
+
+    def start(self) -> None:
+        """Look at Redis, and go on looking; where it does not answer yet, requests hear so until it does."""
+        try:
+            self.state.refresh()
+        except UnavailableError as error:
+            _log.warning("%s", error)
+        self.state.start()
+
+    async def close(self) -> None:
+        """Stop looking, and close all connections."""
+        self.state.stop()
+        self._client.close()
+        await self._reader.close()
+
+    async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
+        """Answer one request; the RSGI entry."""
+        reply = await self.answer(scope.method, scope.path, lambda: _read_body(scope, exchange))
+        exchange.response_bytes(reply.status, [("content-type", reply.content_type), *reply.headers], reply.body)
+
+    async def answer(self, method: str, path: str, body: Body) -> Reply:
+        """Answer one request: `HEAD` as `GET`, whose body the server then keeps to itself."""
+        started = perf_counter()
+        self.metrics.in_progress.inc()
+        route = self._route(path)
+        try:
+            if route is None:
+                near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}"])
+                reply = failure(404, "not_found", f"no path {path!r}.{near}")
+            elif method != route.method and not (method == "HEAD" and route.method == "GET"):
+                allowed = "GET, HEAD" if route.method == "GET" else route.method
+                message = f"{path} answers {allowed}; got {method}"
+                reply = failure(405, "method_not_allowed", message, [("allow", allowed)])
+            else:
+                reply = await route.handler(body)
+        # Whatever it was, the client must hear of it.
+        except Exception as error:  # noqa: BLE001
+            reply = _failed(error, method, path)
+        finally:
+            self.metrics.in_progress.dec()
+        self.metrics.answered(route.label if route else "other", reply.status, perf_counter() - started)
+        return reply
+
+    def _route(self, path: str) -> Route | None:
+        if path.startswith(FEATURES) and (service := path[len(FEATURES) :]) and "/" not in service:
+            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(unquote(service), body))
+        return self._routes.get(path)
+
+    async def _features(self, service: str, body: Body) -> Reply:
+        request = decode_request(await body())
+        vectors = await self._batches.get(service, request.entities, request.instant(), request.leading_edge)
+        started = perf_counter()
+        reply = Reply(200, encode_vectors(vectors))
+        self.metrics.encode.observe(perf_counter() - started)
+        self.metrics.served(service, vectors)
+        return reply
+
+    async def _services(self, _: Body) -> Reply:
+        return Reply(200, encode(listing(self.state.snapshot)))
+
+    async def _healthz(self, _: Body) -> Reply:
+        return Reply(200, encode(Health()))
+
+    async def _readyz(self, _: Body) -> Reply:
+        try:
+            reasons = self.state.snapshot.unready()
+            await self._reader.read([("PING",)])
+        except UnavailableError as error:
+            reasons = [str(error)]
+        return Reply(503 if reasons else 200, encode(Readiness(not reasons, reasons)))
+
+    async def _metrics(self, _: Body) -> Reply:
+        return self.metrics.reply()
+
+    async def _describe(self, _: Body) -> Reply:
+        return self._openapi
+
+    async def _docs(self, _: Body) -> Reply:
+        return self._page
+
+
+async def _read_body(scope: Scope, exchange: Exchange) -> bytes:
+    """Return the body, or an error where it is too long."""
+    pieces: list[bytes] = []
+    length = 0
+    async for piece in exchange:
+        length += len(piece)
+        if length <= MOST_BYTES:
+            pieces.append(piece)
+        elif length > MOST_DISCARDED:
+            break
+        else:
+            pieces.clear()
+    if length > MOST_BYTES:
+        said = scope.headers.get("content-length") or f"more than {MOST_BYTES}"
+        raise TooLargeError(f"a body may have {MOST_BYTES} bytes; got {said}")
+    return b"".join(pieces)
+
+
+def _failed(error: Exception, method: str, path: str) -> Reply:
+    reply = failure_of(error) if isinstance(error, RtmlError) else None
+    if reply is None:
+        request_id = uuid4().hex
+        _log.error("%s %s failed, request id %s", method, path, request_id, exc_info=error)
+        reply = unexpected(request_id)
+    return reply

@@ -1,0 +1,169 @@
+"""Requests that wait together are read together.
+
+While the loop is busy with one request, others arrive. Those for the same service at the same instant (by default: now)
+then share one round trip to Redis and one merge, whose cost is mostly per call and not per row. A request alone waits
+for nobody. Very long requests are read in pieces instead, so that the others are not held up behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from rtml.errors import OverflowedError, UnavailableError
+from rtml.instants import Instant
+from serving.features import FeatureVectors, LeadingEdge, Lookup, Question, Row
+from serving.metrics import Metrics
+from serving.reader import Turns
+from serving.redis_io import RedisReader
+from serving.state import ServingState
+
+MOST_ROWS = 32
+"""The most rows that are read and merged at once: some milliseconds, during which the loop does nothing else."""
+
+Entities = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    entities: Entities
+    answer: asyncio.Future[FeatureVectors]
+
+    def fail(self, error: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+
+    def give(self, vectors: FeatureVectors) -> None:
+        if not self.answer.done():
+            self.answer.set_result(vectors)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One request with its rows, which fit its question."""
+
+    waiting: _Waiting
+    rows: list[Row]
+
+
+class Batches:
+    """Answers requests, together where they can be."""
+
+    def __init__(self, state: ServingState, reader: RedisReader, metrics: Metrics, epoch: int) -> None:
+        """Take the parts that do the work."""
+        self._state = state
+        self._reader = reader
+        self._metrics = metrics
+        self._epoch = epoch
+        self._turns = Turns()
+        self._open: dict[tuple[str, Instant | None, LeadingEdge], list[_Waiting]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def get(
+        self, service: str, entities: Entities, at: Instant | None, leading_edge: LeadingEdge
+    ) -> FeatureVectors:
+        """Return a service's features of entities.
+
+        Raises:
+            UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError, OverflowedError.
+        """
+        loop = asyncio.get_running_loop()
+        key = (service, at, leading_edge)
+        waiting = _Waiting(entities, loop.create_future())
+        together = self._open.get(key)
+        if together is None:
+            self._open[key] = [waiting]
+            # After all that the loop has ready by now, which is when more requests may join.
+            loop.call_soon(self._close, key)
+        else:
+            together.append(waiting)
+        return await waiting.answer
+
+    def _close(self, key: tuple[str, Instant | None, LeadingEdge]) -> None:
+        """Fix the instant of all that wait for it, after the last of them has come, and start reading."""
+        together = self._open.pop(key)
+        service, at, leading_edge = key
+        try:
+            question = Question.of(self._state.snapshot, service, at, leading_edge, self._epoch)
+        # Whatever it was, those who wait must hear of it.
+        except Exception as error:  # noqa: BLE001
+            for waiting in together:
+                waiting.fail(error)
+            return
+        for waiting in together:
+            if len(waiting.entities) > MOST_ROWS:
+                self._start(self._answer_long(question, waiting))
+        for batch in _packed(question, [one for one in together if len(one.entities) <= MOST_ROWS]):
+            self._start(self._answer(question, batch))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _answer(self, question: Question, batch: list[_Asked]) -> None:
+        try:
+            vectors = await self._read(question, [row for asked in batch for row in asked.rows])
+        except OverflowedError as error:
+            if len(batch) == 1:
+                batch[0].waiting.fail(error)
+                return
+            # One of them has such a sum; the others shall not suffer for it.
+            for asked in batch:
+                await self._answer(question, [asked])
+        except Exception as error:  # noqa: BLE001
+            for asked in batch:
+                asked.waiting.fail(error)
+        else:
+            start = 0
+            for asked in batch:
+                stop = start + len(asked.rows)
+                asked.waiting.give(vectors.part(start, stop) if len(batch) > 1 else vectors)
+                start = stop
+
+    async def _answer_long(self, question: Question, waiting: _Waiting) -> None:
+        try:
+            parts = []
+            for start in range(0, len(waiting.entities), MOST_ROWS):
+                rows = question.rows(waiting.entities[start : start + MOST_ROWS], first=start)
+                parts.append(await self._read(question, rows))
+            waiting.give(FeatureVectors.joined(parts))
+        except Exception as error:  # noqa: BLE001
+            waiting.fail(error)
+
+    async def _read(self, question: Question, rows: list[Row]) -> FeatureVectors:
+        lookup = Lookup(question, self._turns, rows)
+        started = merging = perf_counter()
+        while lookup.unfinished:
+            try:
+                replies = await self._reader.read(lookup.commands())
+            except UnavailableError:
+                self._metrics.redis_failures.inc()
+                raise
+            merging = perf_counter()
+            lookup.absorb(replies)
+        vectors = lookup.vectors()
+        self._metrics.redis.observe(merging - started)
+        self._metrics.merge.observe(perf_counter() - merging)
+        return vectors
+
+
+def _packed(question: Question, together: list[_Waiting]) -> list[list[_Asked]]:
+    """Return the requests in order, in batches of at most `MOST_ROWS` rows; those that do not fit hear why."""
+    batches: list[list[_Asked]] = []
+    room = 0
+    for waiting in together:
+        try:
+            asked = _Asked(waiting, question.rows(waiting.entities))
+        except Exception as error:  # noqa: BLE001
+            waiting.fail(error)
+            continue
+        if not batches or len(asked.rows) > room:
+            batches.append([])
+            room = MOST_ROWS
+        batches[-1].append(asked)
+        room -= len(asked.rows)
+    return batches

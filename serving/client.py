@@ -1,0 +1,91 @@
+"""Reading features in this process, straight from Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import redis
+
+from rtml import instants
+from rtml.errors import UnavailableError
+from serving.features import FeatureVectors, LeadingEdge, prepare
+from serving.reader import Turns
+from serving.redis_io import connect_reader
+from serving.state import ServingState, Snapshot
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+TIMEOUT_SECONDS = 5.0
+"""How long a client that is given a URL waits for Redis."""
+
+
+class FeatureClient:
+    """Reads features in this process, straight from Redis.
+
+    Args:
+        client: a Redis client or URL.
+        epoch: how often the stream's position moves, in microseconds; staleness is counted beyond it.
+        background: refresh versions and positions every 100 ms by a thread; without it, before every request.
+    """
+
+    def __init__(self, client: Redis | str, *, epoch: int = instants.SECOND, background: bool = True) -> None:
+        """Connect."""
+        self._owned = isinstance(client, str)
+        self._client = connect_reader(client, TIMEOUT_SECONDS) if isinstance(client, str) else client
+        self._epoch = epoch
+        self._background = background
+        self._turns = Turns()
+        self.state = ServingState(self._client)
+        if background:
+            self.state.refresh()
+            self.state.start()
+
+    def __enter__(self) -> FeatureClient:
+        """Return the client itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop refreshing, and close the connections that this client opened itself."""
+        self.state.stop()
+        if self._owned:
+            self._client.close()
+
+    def snapshot(self) -> Snapshot:
+        """Return what is served now."""
+        return self.state.snapshot if self._background else self.state.refresh()
+
+    def get(
+        self,
+        service: str,
+        entities: Sequence[Mapping[str, Any]],
+        *,
+        at: object = None,
+        leading_edge: LeadingEdge = "wall_clock",
+    ) -> FeatureVectors:
+        """Return a service's features of entities, each a mapping of join keys.
+
+        Args:
+            service: a feature service's name.
+            entities: one mapping of join keys a row.
+            at: the instant that windows end at; by default the `leading_edge`.
+            leading_edge: `wall_clock` (now), or `watermark`: up to where the service's sources are servable.
+
+        Raises:
+            UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError, OverflowedError.
+        """
+        lookup = prepare(self.snapshot(), self._turns, service, entities, at, leading_edge, self._epoch)
+        try:
+            while lookup.unfinished:
+                pipeline = self._client.pipeline(transaction=False)
+                for command in lookup.commands():
+                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+                lookup.absorb(pipeline.execute())
+        except redis.RedisError as error:
+            raise UnavailableError(f"Redis does not answer: {error}") from None
+        return lookup.vectors()

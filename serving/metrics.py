@@ -1,0 +1,115 @@
+"""What a server tells Prometheus of itself."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from rtml import instants
+from rtml.errors import UnavailableError
+from rtml.instants import BEGINNING, Instant
+from serving.features import FeatureVectors
+from serving.state import Snapshot
+from serving.wire import Reply
+
+STAGES = ("redis", "merge", "encode")
+_BUCKETS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+)  # fmt: skip
+
+
+class Metrics:
+    """The figures of one server, in a registry of their own."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], now: Callable[[], Instant] = instants.now) -> None:
+        """Start from zero; `snapshot` tells the watermarks when Prometheus asks."""
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+        registry.register(_Watermarks(snapshot, now))
+        self._requests = Counter("rtml_requests", "Requests answered", ["route", "status"], registry=registry)
+        self.in_progress = Gauge("rtml_requests_in_progress", "Requests begun and not yet answered", registry=registry)
+        self._latency = Histogram(
+            "rtml_request_seconds", "From request to answer", ["route"], buckets=_BUCKETS, registry=registry
+        )
+        stages = Histogram(
+            "rtml_stage_seconds",
+            "Parts of a feature request; requests that wait together share a round trip and a merge",
+            ["stage"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        self.redis, self.merge, self.encode = (stages.labels(stage) for stage in STAGES)
+        self._rows = Counter("rtml_rows", "Entities served", ["service"], registry=registry)
+        self._statuses = Counter("rtml_row_statuses", "Rows by status", ["view", "status"], registry=registry)
+        self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
+        self._children: dict[tuple[str, int], _Route] = {}
+
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        child = self._children.get((route, status))
+        if child is None:
+            counter = self._requests.labels(route, str(status))
+            child = self._children[route, status] = _Route(counter, self._latency.labels(route))
+        child.counter.inc()
+        child.histogram.observe(seconds)
+
+    def served(self, service: str, vectors: FeatureVectors) -> None:
+        """Count the rows of an answer and their statuses."""
+        self._rows.labels(service).inc(len(vectors.rows))
+        for view, statuses in vectors.status.items():
+            for status, number in Tally(statuses).items():
+                self._statuses.labels(view, status).inc(number)
+
+    def reply(self) -> Reply:
+        """Return all figures in Prometheus' text format."""
+        return Reply(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
+
+
+class _Route(NamedTuple):
+    counter: Counter
+    histogram: Histogram
+
+
+class _Watermarks(Collector):
+    """How old each source's watermark is at the moment of asking; nothing for a source without one."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot], now: Callable[[], Instant]) -> None:
+        self._snapshot = snapshot
+        self._now = now
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return [self._family()]
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        family = self._family()
+        try:
+            watermarks = self._snapshot().watermarks
+        except UnavailableError:
+            watermarks = {}
+        now = self._now()
+        for source, watermark in watermarks.items():
+            if watermark != BEGINNING:
+                family.add_metric([source], (now - watermark) / 1e6)
+        yield family
+
+    @staticmethod
+    def _family() -> GaugeMetricFamily:
+        return GaugeMetricFamily(
+            "rtml_watermark_age_seconds", "How far a source's watermark lies behind the clock", labels=["source"]
+        )

@@ -1,0 +1,118 @@
+"""The OpenAPI 3.1 description of the server, its schemas taken from the structs that really travel."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+
+from serving.listing import Listing
+from serving.wire import Failure, FeatureRequest, FeatureResponse, Health, Readiness
+
+_SCHEMA = "#/components/schemas/"
+_JSON = "application/json"
+
+
+def openapi() -> dict[str, Any]:
+    """Return the description as a document."""
+    structs = (FeatureRequest, FeatureResponse, Listing, Health, Readiness, Failure)
+    _, schemas = msgspec.json.schema_components(structs, ref_template=_SCHEMA + "{name}")
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "rtml feature server",
+            "version": _version(),
+            "summary": "Features of entities, computed on the live stream, read in one round trip.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "tags": [
+            {"name": "features", "description": "What models ask for."},
+            {"name": "operation", "description": "What whoever runs the server asks for."},
+        ],
+        "paths": {
+            "/v1/features/{service}": {"post": _read_features()},
+            "/v1/services": {
+                "get": _get("features", "listServices", "The services, their columns, views and versions", Listing, 503)
+            },
+            "/healthz": {"get": _get("operation", "health", "Whether the process lives", Health)},
+            "/readyz": {"get": _readiness()},
+            "/metrics": {"get": _text("operation", "metrics", "Figures for Prometheus", "text/plain")},
+            "/openapi.json": {"get": _text("operation", "openapi", "This document", _JSON)},
+            "/docs": {"get": _text("operation", "docs", "A page that shows this, and lets you try it", "text/html")},
+        },
+        "components": {"schemas": schemas},
+    }
+
+
+def _version() -> str:
+    try:
+        return version("rtml")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _read_features() -> dict[str, Any]:
+    return {
+        "tags": ["features"],
+        "operationId": "readFeatures",
+        "summary": "The features of some entities, at an instant",
+        "description": "One row an entity, in the order asked. Reading changes nothing. An entity that was never seen "
+        "is no error: its values are those of empty windows, its status is `missing`.",
+        "parameters": [
+            {
+                "name": "service",
+                "in": "path",
+                "required": True,
+                "description": "A feature service's name.",
+                "schema": {"type": "string"},
+                "example": "eta",
+            }
+        ],
+        "requestBody": {"required": True, "content": _content(FeatureRequest)},
+        "responses": {"200": _answer("The features.", FeatureResponse)} | _failures(400, 404, 413, 422, 500, 503),
+    }
+
+
+def _readiness() -> dict[str, Any]:
+    described = _get("operation", "ready", "Whether requests would be answered", Readiness)
+    described["description"] = "Redis answers, and every service's views are ready. Staleness does not count."
+    described["responses"]["503"] = _answer("Not now, and why.", Readiness)
+    return described
+
+
+def _get(tag: str, name: str, summary: str, struct: type[msgspec.Struct], *failures: int) -> dict[str, Any]:
+    return {
+        "tags": [tag],
+        "operationId": name,
+        "summary": summary,
+        "responses": {"200": _answer(summary + ".", struct)} | _failures(*failures),
+    }
+
+
+def _text(tag: str, name: str, summary: str, content_type: str) -> dict[str, Any]:
+    schema = {"type": "object"} if content_type == _JSON else {"type": "string"}
+    answer = {"description": summary + ".", "content": {content_type: {"schema": schema}}}
+    return {"tags": [tag], "operationId": name, "summary": summary, "responses": {"200": answer}}
+
+
+_WHY = {
+    400: "The request is malformed: not JSON, an unknown or missing field, a wrong type, a naive or too early instant.",
+    404: "No such service; the message offers the nearest name.",
+    413: "Too long a body, or too many entities.",
+    422: "An integer sum needs more than 64 bits.",
+    500: "An unexpected error, with the request id under which it was logged.",
+    503: "A view is not ready, or Redis does not answer; ask again after `Retry-After` seconds.",
+}
+
+
+def _failures(*statuses: int) -> dict[str, Any]:
+    return {str(status): _answer(_WHY[status], Failure) for status in statuses}
+
+
+def _answer(description: str, struct: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"description": description, "content": _content(struct)}
+
+
+def _content(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    return {_JSON: {"schema": {"$ref": _SCHEMA + struct.__name__}}}

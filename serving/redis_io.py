@@ -1,0 +1,74 @@
+"""Reading Redis with a deadline: never longer than a server's patience, and back by itself when Redis is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError, RedisError
+from redis.retry import Retry
+
+from rtml.errors import UnavailableError
+from serving.reader import Command
+from streaming.broker import connect
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+CONNECTIONS = 32
+"""The most connections of one server: round trips beyond them wait for one, within their deadline."""
+_LOST = (ConnectionError,)
+"""After this a read is sent once more: Redis may have been restarted since the last one. After a timeout it is not."""
+
+
+def connect_reader(url: str, timeout: float) -> Redis:
+    """Return a blocking client for reads; `timeout` in seconds bounds every wait."""
+    client = connect(url, timeout=timeout)
+    client.set_retry(Retry(NoBackoff(), 1, _LOST))
+    return client
+
+
+class RedisReader:
+    """Sends the commands of a round trip without blocking the loop; `timeout` in seconds bounds the whole of it."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        """Take a URL; nothing is connected before the first `read`."""
+        self._timeout = timeout
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            timeout=timeout,
+            # The deadline of `read` bounds all of it, at less cost than one for each reply.
+            socket_timeout=None,
+            socket_connect_timeout=timeout,
+            protocol=2,
+            retry=AsyncRetry(NoBackoff(), 1, _LOST),
+        )
+        self._client = AsyncRedis.from_pool(pool)
+
+    async def read(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the replies to commands.
+
+        Raises:
+            UnavailableError: Redis did not answer in time, or not at all.
+        """
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        try:
+            async with asyncio.timeout(self._timeout):
+                replies: list[Any] = await pipeline.execute()
+        except TimeoutError:
+            raise UnavailableError(f"Redis did not answer within {self._timeout * 1_000:g} ms") from None
+        except (RedisError, OSError) as error:
+            raise UnavailableError(f"Redis does not answer: {error}") from None
+        return replies
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()

@@ -1,0 +1,86 @@
+"""Running the feature server: one process, one event loop, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import socket
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server
+from prometheus_client import disable_created_metrics
+
+from rtml.errors import SettingsError
+from rtml.settings import Settings
+from serving.app import App
+
+CONNECTIONS = 1024
+"""How many connections may wait to be accepted, and how many are served at once."""
+
+
+def serve(settings: Settings) -> None:
+    """Serve features until SIGTERM or SIGINT, then finish what was begun.
+
+    The server shares this process with its event loop: no worker can outlive it and keep the port.
+
+    Raises:
+        SettingsError: the Redis URL is none, or nothing can listen at the host and port.
+    """
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    app = App(settings)
+    server = Server(
+        app,
+        address=_address(settings.host, settings.port),
+        port=settings.port,
+        interface=Interfaces.RSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=CONNECTIONS,
+        backpressure=CONNECTIONS,
+        log_enabled=False,
+    )
+    url = f"http://{_shown(settings.host)}:{settings.port}"
+    server.on_startup(lambda: print(f"features at {url}, documented at {url}/docs", flush=True))  # noqa: T201
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    app.start()
+    # What is loaded by now stays for good: the collector need not look at it again with every request.
+    gc.collect()
+    gc.freeze()
+    try:
+        await server.serve()
+    finally:
+        await app.close()
+
+
+def _address(host: str, port: int) -> str:
+    """Return the address of a host, after a try to listen there: Granian would share a port that is in use."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise SettingsError(f"cannot listen at {host}:{port} (RTML_HOST, RTML_PORT): {error.strerror}") from None
+    return str(address[0])
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's, where it is installed, as it takes a quarter off a request; else Python's own."""
+    if find_spec("uvloop") is None:
+        return None
+    import uvloop  # noqa: PLC0415
+
+    return uvloop.new_event_loop

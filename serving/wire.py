@@ -1,0 +1,217 @@
+"""What travels over HTTP: the request and its answers as JSON, and every failure as a status, a code and a message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from rtml import instants
+from rtml.errors import (
+    InstantError,
+    NotReadyError,
+    OverflowedError,
+    RequestError,
+    RtmlError,
+    UnavailableError,
+    UnknownNameError,
+    near_miss,
+)
+from rtml.instants import Instant
+from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge, Status
+
+MOST_BYTES = 4 * 1024 * 1024
+"""The longest body of a request."""
+MOST_ENTITIES = 10_000
+"""The most entities of a request."""
+RETRY_SECONDS = 1
+"""After how long a client may ask again when something was not ready."""
+
+_UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
+_NOT_ONE_OF = re.compile(r"Invalid enum value '(.*)' - at `\$\.leading_edge`", re.DOTALL)
+
+
+class TooLargeError(RtmlError):
+    """A request beyond `MOST_BYTES` or `MOST_ENTITIES`."""
+
+
+class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Which entities, and at which instant."""
+
+    entities: Annotated[
+        list[dict[str, Any]],
+        Meta(
+            description="One object of join keys a row; other fields of it are ignored.",
+            examples=[[{"origin": "JFK"}]],
+            extra_json_schema={
+                "maxItems": MOST_ENTITIES,
+                "items": {"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}},
+            },
+        ),
+    ]
+    at: Annotated[
+        int | str | None,
+        Meta(
+            description="The instant that all windows end at: RFC 3339 with an offset, or integer microseconds "
+            "since 1970. Without it, the leading edge.",
+            examples=["2013-03-01T12:00:00Z"],
+        ),
+    ] = None
+    leading_edge: Annotated[
+        LeadingEdge,
+        Meta(
+            description="`wall_clock`: now. `watermark`: up to where all of the service's sources are servable, "
+            "which is what a replay needs."
+        ),
+    ] = "wall_clock"
+
+    def instant(self) -> Instant | None:
+        """Return the instant that is asked for, if any.
+
+        Raises:
+            InstantError: `at` has no offset, or is no time.
+        """
+        if self.at is None:
+            return None
+        try:
+            return instants.to_instant(self.at)
+        except InstantError as error:
+            raise InstantError(f"at: {error}") from None
+
+
+class FeatureResponse(msgspec.Struct):
+    """The features, one row an entity in the order asked."""
+
+    features: Annotated[list[str], Meta(description="The columns, as `view__feature`.")]
+    rows: Annotated[list[list[float | int | None]], Meta(description="One list of values an entity; null where none.")]
+    status: Annotated[
+        dict[str, list[Status]],
+        Meta(
+            description="Per view one status a row. `fresh`; `stale`: beyond the view's freshness or ttl; `partial`: a "
+            "window reaches behind published history; `missing`: never seen; `damaged`: raw records are lost."
+        ),
+    ]
+    at: Annotated[str, Meta(description="The instant that windows end at, RFC 3339.")]
+    watermark: Annotated[
+        str | None, Meta(description="Up to where all sources are servable, RFC 3339; null when nothing is yet.")
+    ]
+    age_ms: Annotated[float | None, Meta(description="How far the watermark lies before `at`.")]
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """What went wrong."""
+
+    code: Annotated[str, Meta(description="One word for programs.", examples=["unknown_service"])]
+    message: Annotated[str, Meta(description="One sentence for people.")]
+    request_id: Annotated[str | None, Meta(description="Where the log has the details.")] = None
+
+
+class Failure(msgspec.Struct):
+    """The answer of every request that failed."""
+
+    error: Problem
+
+
+class Health(msgspec.Struct):
+    """The answer of a process that lives."""
+
+    status: str = "ok"
+
+
+class Readiness(msgspec.Struct):
+    """Whether requests would be answered, and all that stands in the way."""
+
+    ready: bool
+    reasons: list[str]
+
+
+class Reply(NamedTuple):
+    """An answer before it is sent."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Sequence[tuple[str, str]] = ()
+
+
+_decoder = msgspec.json.Decoder(FeatureRequest)
+_encoder = msgspec.json.Encoder()
+
+encode = _encoder.encode
+"""A struct → JSON; NaN and infinities become null."""
+
+
+def decode_request(body: bytes) -> FeatureRequest:
+    """Return the request of a body.
+
+    Raises:
+        RequestError: it is not JSON, or does not fit; the message says where.
+        TooLargeError: more than `MOST_ENTITIES` entities.
+    """
+    try:
+        request = _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(_misfit(str(error))) from None
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"the body must be JSON: {error}") from None
+    if len(request.entities) > MOST_ENTITIES:
+        raise TooLargeError(f"a request may name {MOST_ENTITIES} entities; got {len(request.entities)}")
+    return request
+
+
+def _misfit(message: str) -> str:
+    if found := _UNKNOWN_FIELD.search(message):
+        return f"unknown field {found[1]!r} in the request.{near_miss(found[1], FeatureRequest.__struct_fields__)}"
+    if found := _NOT_ONE_OF.search(message):
+        near = near_miss(found[1], LEADING_EDGES)
+        return f"leading_edge must be 'wall_clock' or 'watermark'; got {found[1]!r}.{near}"
+    return f"the request does not fit: {message}"
+
+
+def encode_vectors(vectors: FeatureVectors) -> bytes:
+    """Return the body of an answer."""
+    return encode(
+        FeatureResponse(
+            features=vectors.features,
+            rows=vectors.rows,
+            status=vectors.status,
+            at=instants.to_text(vectors.at),
+            watermark=None if vectors.watermark is None else instants.to_text(vectors.watermark),
+            age_ms=vectors.age_ms,
+        )
+    )
+
+
+_RETRY = (("retry-after", str(RETRY_SECONDS)),)
+_FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
+    RequestError: (400, "invalid_request", ()),
+    InstantError: (400, "invalid_instant", ()),
+    UnknownNameError: (404, "unknown_service", ()),
+    TooLargeError: (413, "too_large", ()),
+    OverflowedError: (422, "overflowed", ()),
+    NotReadyError: (503, "not_ready", _RETRY),
+    UnavailableError: (503, "unavailable", _RETRY),
+}
+
+
+def failure(status: int, code: str, message: str, headers: Sequence[tuple[str, str]] = ()) -> Reply:
+    """Return the answer that says what went wrong."""
+    return Reply(status, encode(Failure(Problem(code, message))), headers=headers)
+
+
+def failure_of(error: RtmlError) -> Reply | None:
+    """Return the answer to an error that a request may have; `None` for one that it may not."""
+    known = _FAILURES.get(type(error))
+    if known is None:
+        return None
+    status, code, headers = known
+    return failure(status, code, str(error), headers)
+
+
+def unexpected(request_id: str) -> Reply:
+    """Return the answer to an error that nobody foresaw."""
+    message = f"an unexpected error; the server's log has it under request id {request_id}"
+    return Reply(500, encode(Failure(Problem("internal", message, request_id))))

@@ -1,0 +1,173 @@
+"""A running project: who is told what, and that nothing is left of it."""
+
+import http.server
+import json
+import sys
+import threading
+
+import pytest
+
+from rtml.errors import SettingsError, UnavailableError
+from rtml.settings import Settings, load_settings
+from rtml_assets.runtime import dagster_home, project
+from rtml_assets.runtime.ports import free_port, is_free, is_listening
+from rtml_assets.runtime.probes import dagster_is_up, redis_answers, server_is_up
+from rtml_assets.runtime.project import Project, forget_last_run
+from rtml_assets.runtime.up import until_told
+from tests.runtime.processes import gone
+
+SLEEP = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
+SERVE = (
+    sys.executable,
+    "-c",
+    "import http.server as h, os\n"
+    "class A(h.BaseHTTPRequestHandler):\n"
+    "    def do_GET(self):\n"
+    "        self.send_response(200 if self.path == '/healthz' else 404)\n"
+    "        self.end_headers()\n"
+    "h.HTTPServer(('127.0.0.1', int(os.environ['RTML_PORT'])), A).serve_forever()",
+)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(home=str(tmp_path), port=free_port(), dagster_port=free_port(), accept_stamps=True)
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """In place of the real flows and server: what starts at once."""
+    monkeypatch.setattr(project, "python", lambda module, *_: SERVE if module == "serving" else SLEEP)
+
+
+def test_a_project_runs_and_leaves_nothing(settings, stand_ins, tmp_path):
+    heard: list[str] = []
+    with Project(settings, ["a", "b"], embedded=True, dagster=False) as running:
+        running.start_redis()
+        running.start()
+        running.wait_ready(timeout=20, on_ready=heard.append)
+        names = {"redis", "serve", "stream:a:tiles", "stream:a:mirror", "stream:b:tiles", "stream:b:mirror"}
+        assert set(running.status()) == names
+        assert heard == running.servers == ["serve"]
+        pids = [status.pid for status in running.status().values()]
+        assert not any(gone(pid) for pid in pids)
+    assert all(gone(pid) for pid in pids)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_other_commands_find_its_redis(settings, tmp_path):
+    with Project(settings, [], embedded=True, server=False, dagster=False) as running:
+        running.start_redis()
+        found = load_settings({"RTML_HOME": str(tmp_path)}, tmp_path)
+        assert found.redis_url == running.settings.redis_url
+        assert found.accept_stamps
+        assert found.lake_root == running.settings.lake_root
+        assert redis_answers(found.redis_url)
+        with pytest.raises(SettingsError, match=r"runs in .* already"):
+            Project(settings, [], embedded=True, server=False, dagster=False).start_redis()
+        with pytest.raises(SettingsError, match=r"runs in .* already"):
+            forget_last_run(tmp_path)
+    assert not redis_answers(found.redis_url)
+
+
+def test_a_redis_of_ones_own_is_used_as_it_is(settings, tmp_path):
+    with Project(settings, [], embedded=False, server=False, dagster=False) as running:
+        running.start_redis()
+        assert running.settings == settings
+        assert "redis" not in running.status()
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_what_a_killed_project_left_is_forgotten(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"redis_url": f"redis://127.0.0.1:{free_port()}/0"}))
+    forget_last_run(tmp_path)
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_taken_port_is_refused_by_name(settings):
+    with http.server.HTTPServer(("127.0.0.1", settings.dagster_port), http.server.BaseHTTPRequestHandler):
+        assert not is_free("127.0.0.1", settings.dagster_port)
+        with pytest.raises(SettingsError, match=f"port {settings.dagster_port} .*RTML_DAGSTER_PORT"):
+            Project(settings, [], embedded=True).start_redis()
+
+
+def test_what_is_not_ready_in_time_is_named_with_its_words(settings, monkeypatch):
+    talker = (sys.executable, "-c", "print('cannot serve', flush=True); import time; time.sleep(600)")
+    monkeypatch.setattr(project, "python", lambda *_: talker)
+    with Project(settings, [], embedded=False, dagster=False) as running:
+        running.start_redis()
+        running.start()
+        with pytest.raises(UnavailableError, match=r"(?s)'serve' was not ready in 1.5 s .*cannot serve"):
+            running.wait_ready(timeout=1.5)
+
+
+def test_dagster_gets_a_home_without_questions(tmp_path):
+    folder = dagster_home.prepare(tmp_path)
+    assert folder.is_absolute()
+    assert "telemetry: {enabled: false}" in (folder / "dagster.yaml").read_text()
+    assert not dagster_home.is_created(folder)
+    children = dagster_home.dagster_children(folder, {}, "127.0.0.1", 3000, free_port())
+    assert [child.name for child in children] == ["dagster-code", "dagster-ui", "dagster-daemon"]
+    assert [child.after() for child in children] == [True, False, False]
+    assert "location_name: rtml" in (folder / "workspace.yaml").read_text()
+
+
+def test_dagsters_own_settings_are_kept(tmp_path):
+    (tmp_path / "dagster").mkdir()
+    (tmp_path / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: true}\n")
+    assert (dagster_home.prepare(tmp_path) / "dagster.yaml").read_text() == "telemetry: {enabled: true}\n"
+
+
+def entry(status, kind):
+    return {"loadStatus": status, "locationOrLoadError": {"__typename": kind}}
+
+
+@pytest.mark.parametrize(
+    ("entries", "up"),
+    [
+        ([entry("LOADED", "RepositoryLocation")], True),
+        ([entry("LOADED", "PythonError")], False),
+        ([{"loadStatus": "LOADING", "locationOrLoadError": None}], False),
+        ([], False),
+    ],
+)
+def test_dagster_is_up_when_it_has_the_definitions(entries, up):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"data": {"workspaceOrError": {"locationEntries": entries}}}).encode())
+
+        def log_message(self, *_):
+            return
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        assert dagster_is_up("127.0.0.1", server.server_port) is up
+        thread.join()
+
+
+def test_nothing_is_up_where_nothing_listens():
+    port = free_port()
+    assert not is_listening("127.0.0.1", port)
+    assert not server_is_up("127.0.0.1", port)
+    assert not dagster_is_up("127.0.0.1", port)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_told_to_stop_the_block_is_left_and_cleaning_up_is_not_disturbed(name):
+    import os
+    import signal
+
+    cleaned = []
+    before = signal.getsignal(signal.SIGTERM)
+    with until_told():
+        try:
+            os.kill(os.getpid(), getattr(signal, name))
+            signal.pause()
+        finally:
+            os.kill(os.getpid(), getattr(signal, name))
+            cleaned.append(True)
+    assert cleaned == [True]
+    assert signal.getsignal(signal.SIGTERM) is before
