@@ -17,8 +17,8 @@ from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.mirror import Mirror
 from streaming.progress import Progress
-from streaming.route import Routed, Router, ShardBatch
-from streaming.sinks import MirrorSink, TileSink
+from streaming.route import Routed, Router
+from streaming.sinks import MirrorSink, Share, TileSink
 from streaming.sources.redis_stream import Reading, RedisStreamSource
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def tiles_flow(client: Redis, registry: Registry, source: EventSource, settings:
     reading = _reading("tiles", keys.position(source.name), settings)
     router = Router(adopted.views)
 
-    def shards(routed: Routed) -> list[tuple[str, list[ShardBatch]]]:
+    def shards(routed: Routed) -> list[tuple[str, Share]]:
         figures.count(**routed.counts)
-        return [(f"{shard:04}", parts) for shard, parts in routed.shards.items()]
+        return [(f"{shard:04}", Share(routed.micro_batch, shard)) for shard in routed.micro_batch.shards]
 
     flow = Dataflow(f"{source.name}_tiles")
     entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures, adopted.caught_up))

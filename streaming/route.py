@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Set
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -23,7 +24,7 @@ from streaming.versions import Version
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """A micro-batch of one view's on-time events as columns, shared by the shards that each take some rows of it."""
+    """One view's on-time events of a micro-batch, as columns."""
 
     version: Version
     tags: list[str]
@@ -74,21 +75,39 @@ def _field_names(level: int, index: Array) -> list[bytes]:
     return [data[at : at + width] for at in range(0, len(data), width)]
 
 
-@dataclass(frozen=True)
-class ShardBatch:
-    """One view's part of a micro-batch for one shard: rows by entity, in order of arrival."""
+Rows = dict[str, list[int]]
+"""Rows of a `ViewBatch` by entity, in order of arrival."""
 
-    batch: ViewBatch
-    rows: dict[str, list[int]]
-    last: bool = False
-    """Whether the micro-batch has nothing for later shards."""
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one read of a partition brought, by shard and view.
+
+    All shards of a process are given the same object, so that the first one asked can write for all: one round trip to
+    Redis for the micro-batch, and not one for each shard.
+    """
+
+    views: list[ViewBatch]
+    shards: dict[int, list[Rows]]
+    """For each shard, and each of the views, the rows that are its own."""
+    taken: set[int] = field(default_factory=set)
+
+    def take(self, shards: Set[int]) -> list[Rows]:
+        """Return, view by view, the rows of these shards, once: what was taken is not given again."""
+        chosen = [shard for shard in self.shards if shard in shards and shard not in self.taken]
+        self.taken.update(chosen)
+        merged: list[Rows] = [{} for _ in self.views]
+        for shard in chosen:
+            for rows, more in zip(merged, self.shards[shard], strict=True):
+                rows |= more
+        return merged
 
 
 @dataclass(frozen=True)
 class Routed:
-    """What the gate and the route counted, and what goes to each shard."""
+    """A micro-batch on its way to the shards, and what was counted at the gate."""
 
-    shards: dict[int, list[ShardBatch]]
+    micro_batch: MicroBatch
     counts: Counter[str]
 
 
@@ -101,17 +120,13 @@ class Router:
 
     def __call__(self, gated: Gated) -> Routed:
         """Return each shard's part, and what was counted."""
-        counts = Counter(accepted=gated.good.height, refused=len(gated.refused))
-        counts["late"] = self._late(gated.good)
-        shards: dict[int, list[ShardBatch]] = defaultdict(list)
-        for view, version in self._views:
-            batch = self._batch(view, version, gated.good)
+        counts = Counter(accepted=gated.good.height, refused=len(gated.refused), late=self._late(gated.good))
+        batches = [self._batch(view, version, gated.good) for view, version in self._views]
+        shards: dict[int, list[Rows]] = {}
+        for number, batch in enumerate(batches):
             for shard, rows in _by_shard(batch.tags).items():
-                shards[shard].append(ShardBatch(batch, rows))
-        if shards:
-            parts = shards[max(shards)]
-            parts[-1] = replace(parts[-1], last=True)
-        return Routed(dict(sorted(shards.items())), counts)
+                shards.setdefault(shard, [{} for _ in batches])[number] = rows
+        return Routed(MicroBatch(batches, shards), counts)
 
     def _late(self, good: pl.DataFrame) -> int:
         source = self._views[0][0].source
@@ -143,11 +158,11 @@ def shard_of(tag: str) -> int:
     return xxhash.xxh32_intdigest(tag.encode()) % keys.SHARDS
 
 
-def _by_shard(tags: list[str]) -> dict[int, dict[str, list[int]]]:
-    rows: dict[str, list[int]] = {}
+def _by_shard(tags: list[str]) -> dict[int, Rows]:
+    rows: Rows = {}
     for row, tag in enumerate(tags):
         rows.setdefault(tag, []).append(row)
-    shards: dict[int, dict[str, list[int]]] = defaultdict(dict)
+    shards: dict[int, Rows] = defaultdict(dict)
     for tag, found in rows.items():
         shards[shard_of(tag)][tag] = found
     return shards

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
@@ -13,14 +14,24 @@ from streaming.gate import Gated
 from streaming.link import Link
 from streaming.mirror import Mirror
 from streaming.progress import Progress
-from streaming.route import ShardBatch
-from streaming.tile_writer import ShardWriter
+from streaming.route import MicroBatch
+from streaming.tile_writer import TileWriter
 
 if TYPE_CHECKING:
     from redis import Redis
 
+OVERLAPPED = 1_000
+"""From so many events on, Redis writes a micro-batch while the next one is gated."""
 
-class TileSink(FixedPartitionedSink[list[ShardBatch], None]):
+
+class Share(NamedTuple):
+    """A micro-batch, for one shard."""
+
+    micro_batch: MicroBatch
+    shard: int
+
+
+class TileSink(FixedPartitionedSink[Share, None]):
     """Writes tiles, by shards of a fixed number, so that the count of workers is free (I9)."""
 
     def __init__(self, client: Redis, progress: Progress, figures: Figures) -> None:
@@ -29,6 +40,7 @@ class TileSink(FixedPartitionedSink[list[ShardBatch], None]):
         self._link = Link(client)
         self._progress = progress
         self._figures = figures
+        self._shards: set[int] = set()
 
     def list_parts(self) -> list[str]:
         """All shards, in the order of their numbers."""
@@ -39,41 +51,48 @@ class TileSink(FixedPartitionedSink[list[ShardBatch], None]):
         return int(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> TilePartition:
-        """Take a new generation for a shard (I2)."""
-        del step_id, for_part, resume_state
-        generation = int(self._client.incr(keys.GENERATION))
-        return TilePartition(ShardWriter(self._link, generation), self._link, self._progress, self._figures)
+        """Open a shard that this process owns from now on."""
+        del step_id, resume_state
+        self._shards.add(int(for_part))
+        return TilePartition(self)
 
+    @cached_property
+    def _writer(self) -> TileWriter:
+        """The process's writer, of a generation taken when its first event comes (I2)."""
+        return TileWriter(self._link, int(self._client.incr(keys.GENERATION)))
 
-class TilePartition(StatefulSinkPartition[list[ShardBatch], None]):
-    """One shard."""
+    def write(self, share: Share) -> None:
+        """Send a micro-batch, all of this process's shards of it at once, unless that was done for another shard."""
+        micro_batch = share.micro_batch
+        if share.shard in micro_batch.taken:
+            return
+        self._figures.count(**self._writer.apply(micro_batch, self._shards, self._progress.watermark))
+        batch = max(micro_batch.views, key=lambda batch: len(batch.arrived))
+        self._figures.sent(batch.arrived)
+        if len(batch.arrived) < OVERLAPPED:
+            self.settle()
 
-    def __init__(self, writer: ShardWriter, link: Link, progress: Progress, figures: Figures) -> None:
-        """Write by a writer, and tell how it went."""
-        self._writer = writer
-        self._link = link
-        self._progress = progress
-        self._figures = figures
-
-    def write_batch(self, values: list[list[ShardBatch]]) -> None:
-        """Send micro-batches; Redis works on one shard's while the next one's are prepared."""
-        for parts in values:
-            self._figures.count(**self._writer.apply(parts, self._progress.watermark))
-            self._figures.sent(self._arrived(parts[0]))
-            if parts[-1].last:
-                self._settle()
-
-    def snapshot(self) -> None:
-        """Wait until all is written: then the epoch's offset may count."""
-        self._settle()
-
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Wait until all that was sent is written, and so servable."""
         self._link.drain()
         self._figures.servable(instants.now())
 
-    @staticmethod
-    def _arrived(part: ShardBatch) -> list[instants.Instant]:
-        return [part.batch.arrived[row] for found in part.rows.values() for row in found]
+
+class TilePartition(StatefulSinkPartition[Share, None]):
+    """One shard."""
+
+    def __init__(self, sink: TileSink) -> None:
+        """Write by the process's sink."""
+        self._sink = sink
+
+    def write_batch(self, values: list[Share]) -> None:
+        """Send micro-batches."""
+        for share in values:
+            self._sink.write(share)
+
+    def snapshot(self) -> None:
+        """Wait until all is written: then the epoch's offset may count."""
+        self._sink.settle()
 
 
 class MirrorSink(FixedPartitionedSink[Gated, None]):

@@ -1,9 +1,10 @@
-"""The tile writer: one shard's entities, in which every on-time event counts once (design §6)."""
+"""The tile writer: a process's entities, in which every on-time event counts once (design §6)."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -29,12 +30,14 @@ from rtml.tiles import Tile
 from streaming.entity import REFRESH_SECONDS, Entity, Hot
 from streaming.link import Command, Link
 from streaming.pruning import expired
-from streaming.route import ShardBatch, ViewBatch
+from streaming.route import MicroBatch, Rows, ViewBatch
 from streaming.scripts import generation_bytes
 from streaming.versions import Version
 
-CACHED_ENTITIES = 2_000
-"""How many entities of a view one shard remembers."""
+CACHED_ENTITIES = 120_000
+"""How many entities of a view a process remembers."""
+POSTED_AT_ONCE = 256
+"""Redis works on so many writes while the next ones are prepared."""
 
 
 @dataclass(slots=True)
@@ -54,11 +57,11 @@ class Change:
     """How many raw records a renewed finest state stands for."""
 
 
-class ViewShard:
-    """The writer of one version's entities in one shard."""
+class ViewWriter:
+    """The writer of one version's entities."""
 
     def __init__(self, link: Link, version: Version, generation: int) -> None:
-        """Write under a generation of its own."""
+        """Write under a generation that no earlier writer of these entities has."""
         self._link = link
         self._plan = version.plan
         self._layout = Records(version.plan)
@@ -72,27 +75,27 @@ class ViewShard:
         self._cache: OrderedDict[str, Entity] = OrderedDict()
         self.counts: Counter[str] = Counter()
 
-    def apply(self, part: ShardBatch, watermark: Instant) -> None:
-        """Write a micro-batch; the fence of every entity that is written rises to the watermark."""
-        self._load(part)
-        opened = self._open(part)
-        self._load_raw(part.batch, opened)
-        changes = [self._change(tag, part.batch, rows) for tag, rows in opened.items()]
+    def apply(self, batch: ViewBatch, rows: Rows, watermark: Instant) -> None:
+        """Send a micro-batch; the fence of every entity that is written rises to the watermark."""
+        self._load(batch, rows)
+        opened = self._open(batch, rows)
+        self._load_raw(batch, opened)
+        changes = [self._change(tag, batch, found) for tag, found in opened.items()]
         changes = [change for change in changes if change.dirty]
         self._renew_states(changes)
         self._write(changes, watermark)
         while len(self._cache) > CACHED_ENTITIES:
             self._cache.popitem(last=False)
 
-    def _load(self, part: ShardBatch) -> None:
+    def _load(self, batch: ViewBatch, rows_of: Rows) -> None:
         """Claim the entities that are not in the cache, and fetch the tiles that events need."""
         asked: list[tuple[str, list[bytes]]] = []
         commands: list[Command] = []
         fresh = Header(self._generation).encode()
-        for tag, rows in part.rows.items():
+        for tag, rows in rows_of.items():
             entity = self._cache.get(tag)
             known = entity or Entity(Header())
-            names = list(dict.fromkeys([name for row in rows for name in known.unknown(part.batch, row)]))
+            names = list(dict.fromkeys([name for row in rows for name in known.unknown(batch, row)]))
             if entity is None:
                 commands.append(self._link.claim(tag + self._suffix, self._mark, fresh, self._expire, *names))
             elif names:
@@ -106,18 +109,18 @@ class ViewShard:
                 self._cache[tag] = Entity(Header.decode(reply[0]))
             self._cache[tag].tiles.update(zip(names, reply[1:] if claimed else reply, strict=True))
 
-    def _open(self, part: ShardBatch) -> dict[str, list[int]]:
+    def _open(self, batch: ViewBatch, rows_of: Rows) -> Rows:
         """Leave out, and count, what is behind the fence."""
         opened = {}
-        for tag, rows in part.rows.items():
+        for tag, rows in rows_of.items():
             self._cache.move_to_end(tag)
-            found = self._cache[tag].open_rows(self._plan, part.batch, rows)
+            found = self._cache[tag].open_rows(self._plan, batch, rows)
             self.counts["fenced"] += len(rows) - len(found)
             if found:
                 opened[tag] = found
         return opened
 
-    def _load_raw(self, batch: ViewBatch, opened: dict[str, list[int]]) -> None:
+    def _load_raw(self, batch: ViewBatch, opened: Rows) -> None:
         """Fetch the raw records of hot finest tiles that events join."""
         asked: dict[tuple[str, int], int] = {}
         finest = batch.fields_from_top[-1][1]
@@ -252,6 +255,9 @@ class ViewShard:
                 ttl, entity.refreshed = self._expire, now
             counts = (self._mark, ttl, len(change.appends), len(pairs) // 2, len(dropped), self._expire)
             commands.append(self._link.write(names, *counts, *appends, *pairs, *dropped))
+            if len(commands) == POSTED_AT_ONCE:
+                self._link.post(commands)
+                commands = []
         self._link.post(commands)
 
     def _expired(self, changes: list[Change], watermark: Instant) -> dict[str, tuple[list[bytes], list[int]]]:
@@ -291,25 +297,29 @@ def _find(value: bytes | None, key: bytes, width: int) -> bytes | None:
     return value[at : at + width] if at >= 0 else None
 
 
-class ShardWriter:
-    """One shard of a source: a writer for each of its views."""
+class TileWriter:
+    """All that one process of the tiles flow writes: a writer for each view of a source."""
 
     def __init__(self, link: Link, generation: int) -> None:
-        """Write under a generation that no earlier writer of the shard has."""
+        """Write under a generation that no earlier process has."""
         self._link = link
         self._generation = generation
-        self._views: dict[str, ViewShard] = {}
+        self._views: dict[str, ViewWriter] = {}
 
-    def apply(self, parts: list[ShardBatch], watermark: Instant) -> Counter[str]:
-        """Send a micro-batch, and return what was counted; `Link.drain` tells when it is all written."""
+    def apply(self, micro_batch: MicroBatch, shards: Set[int], watermark: Instant) -> Counter[str]:
+        """Send what a micro-batch has for these shards, and return what was counted.
+
+        `Link.drain` tells when it is all written.
+        """
         counts: Counter[str] = Counter()
-        for part in parts:
-            version = part.batch.version
-            name = f"{version.view}@{version.version}"
+        for batch, rows in zip(micro_batch.views, micro_batch.take(shards), strict=True):
+            if not rows:
+                continue
+            name = f"{batch.version.view}@{batch.version.version}"
             if name not in self._views:
-                self._views[name] = ViewShard(self._link, version, self._generation)
+                self._views[name] = ViewWriter(self._link, batch.version, self._generation)
             view = self._views[name]
-            view.apply(part, watermark)
+            view.apply(batch, rows, watermark)
             counts.update(view.counts)
             view.counts.clear()
         return counts

@@ -10,6 +10,7 @@ import polars as pl
 
 from examples.flights import data
 from rtml.define.source import EventSource
+from rtml.errors import SettingsError
 from rtml.projection import INGESTED_AT
 
 BOUNDARY = datetime(2013, 3, 1, tzinfo=UTC)
@@ -31,9 +32,16 @@ class Flights(NamedTuple):
 
 
 def read_flights(source: EventSource, end: datetime) -> Flights:
-    """Return a source's events that were ingested before an instant."""
+    """Return a source's events that were ingested before an instant.
+
+    Raises:
+        SettingsError: the package with the flights is not installed.
+    """
     stamp = pl.col(INGESTED_AT)
-    events = _READ[source.name](end=end).filter(stamp < end)
+    try:
+        events = _READ[source.name](end=end).filter(stamp < end)
+    except ModuleNotFoundError as error:
+        raise SettingsError(str(error)) from None
     until = BOUNDARY + timedelta(microseconds=source.lateness_us)
     begin = BOUNDARY - timedelta(microseconds=source.skew_us)
     return Flights(

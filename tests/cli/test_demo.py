@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 import rtml
+from examples.flights.features import departures
 from rtml import (
     Count,
     Entity,
@@ -28,6 +29,7 @@ from rtml.errors import InstantError, SettingsError
 from rtml.settings import Settings
 from rtml_assets.demo import check as check_module
 from rtml_assets.demo.check import SAMPLE, Checked, Mismatch, agree, sample_entities
+from rtml_assets.demo.flights import BOUNDARY, ONE_DAY, read_flights
 from rtml_assets.demo.once import Outcome
 from rtml_assets.demo.phases import Phases
 from rtml_assets.demo.recompute import recompute
@@ -164,6 +166,29 @@ def test_each_start_wipes_the_demos_home_only(tmp_path):
     wipe(Settings(home=str(tmp_path / "demo")))
     assert list((tmp_path / "demo").iterdir()) == []
     assert (tmp_path / "lake").exists()
+
+
+def earliest(frame) -> datetime:
+    return min(frame["ingested_at"].to_list())
+
+
+def latest(frame) -> datetime:
+    return max(frame["ingested_at"].to_list())
+
+
+def test_history_and_what_is_coming_meet_at_the_boundary():
+    flights = read_flights(departures, BOUNDARY + ONE_DAY)
+    assert flights.until == BOUNDARY + timedelta(minutes=15)
+    assert latest(flights.history) < flights.until <= earliest(flights.coming)
+    assert latest(flights.coming) < BOUNDARY + ONE_DAY
+    assert earliest(flights.overlap) >= BOUNDARY - timedelta(minutes=1)
+    assert flights.overlap.height == flights.overlap.join(flights.history, on="event_id", how="semi").height > 0
+
+
+def test_without_the_flights_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"rtml\[demo\]"):
+        read_flights(departures, BOUNDARY)
 
 
 class FakeRedis:

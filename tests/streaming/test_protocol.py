@@ -27,7 +27,7 @@ from streaming.gate import ARRIVED, Gated
 from streaming.link import Link
 from streaming.route import Router, shard_of
 from streaming.sources.redis_stream import RestartRequiredError
-from streaming.tile_writer import ShardWriter
+from streaming.tile_writer import TileWriter
 from streaming.versions import Version
 from tests import oracle
 from tests.oracle import Event
@@ -146,12 +146,10 @@ class Writer:
     def __init__(self, client: redis.Redis, versions: list[Version]) -> None:
         self.link = MortalLink(client)
         self.router = Router([(REGISTRY.views[version.view], version) for version in versions])
-        self.shards = {shard: ShardWriter(self.link, int(client.incr(keys.GENERATION))) for shard in SHARDS}
+        self.writer = TileWriter(self.link, int(client.incr(keys.GENERATION)))
 
     def apply(self, events: list[Event], watermark: int) -> Counter[str]:
-        counts: Counter[str] = Counter()
-        for shard, parts in self.router(gated(events)).shards.items():
-            counts += self.shards[shard].apply(parts, watermark)
+        counts = self.writer.apply(self.router(gated(events)).micro_batch, SHARDS, watermark)
         self.link.drain()
         return counts
 
