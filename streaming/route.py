@@ -99,7 +99,7 @@ class MicroBatch:
         merged: list[Rows] = [{} for _ in self.views]
         for shard in chosen:
             for rows, more in zip(merged, self.shards[shard], strict=True):
-                rows |= more
+                rows.update(more)
         return merged
 
 
