@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,20 +32,24 @@ def ours(client: Redis, cards: np.ndarray) -> float:
 
 
 def _events_before_position(client: Redis) -> int:
+    """Return how many entries the flow has covered."""
     offset = read_positions(client, keys.position(SOURCE), 1)[0].offset
-    before = 0
-    start = "-"
-    while entries := client.xrange(SOURCE, start, offset, count=50_000):
+    before, start = 0, "-"
+    while True:
+        entries: Any = client.xrange(SOURCE, start, offset, count=50_000)
+        if not entries:
+            return before
         before += len(entries)
         start = f"({entries[-1][0].decode()}"
-    return before
 
 
 def naive(client: Redis, cards: np.ndarray) -> float:
     """Read the same stream, and write the last value of three fields for each event."""
     offset, done, started = b"0-0", 0, time.perf_counter()
+    found: Any
     while done < len(cards):
-        ((_, entries),) = client.xread({SOURCE: offset}, count=BATCH)
+        found = client.xread({SOURCE: offset}, count=BATCH)
+        entries = found[0][1]
         pipeline = client.pipeline(transaction=False)
         for _, fields in entries:
             event = json.loads(fields[b"data"])

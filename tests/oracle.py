@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 Value = float | int | None
 
@@ -17,7 +18,7 @@ class Event:
     time: int
     id64: int
     ingested: int
-    values: Mapping[str, Value]
+    values: Mapping[str, Any]
 
 
 def counted(events: Iterable[Event], lateness: int, *, late_too: bool = False) -> list[Event]:
@@ -40,20 +41,22 @@ def value(aggregate: str, events: list[Event], column: str) -> Value:
     """An aggregate of some events, in order."""
     if aggregate == "count":
         return len(events)
-    values = [event.values[column] for event in events if event.values[column] is not None]
+    values: list[Any] = [event.values[column] for event in events if event.values[column] is not None]
     if not values or (aggregate in ("variance", "stddev") and len(values) < 2):
         return None
     mean = math.fsum(values) / len(values)
-    return {
-        "sum": lambda: sum(values) if isinstance(values[0], int) else math.fsum(values),
-        "mean": lambda: mean,
-        "min": lambda: min(values),
-        "max": lambda: max(values),
-        "first": lambda: values[0],
-        "last": lambda: values[-1],
-        "variance": lambda: math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1),
-        "stddev": lambda: math.sqrt(math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)),
-    }[aggregate]()
+    if aggregate in ("variance", "stddev"):
+        variance = math.fsum((x - mean) ** 2 for x in values) / (len(values) - 1)
+        return math.sqrt(variance) if aggregate == "stddev" else variance
+    answers: dict[str, Value] = {
+        "sum": sum(values) if isinstance(values[0], int) else math.fsum(values),
+        "mean": mean,
+        "min": min(values),
+        "max": max(values),
+        "first": values[0],
+        "last": values[-1],
+    }
+    return answers[aggregate]
 
 
 def agree(aggregate: str, got: Value, expected: Value, events: list[Event], column: str) -> bool:

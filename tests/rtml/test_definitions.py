@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -79,6 +80,7 @@ class Reserved(rtml.Event):
     id64: int
 
 
+SOFT: Any = "soft"
 WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: view(name="a__b"), "view 'a__b' (test_definitions.py:"),
     (lambda: view(name="1st"), "a name is letters, digits and single underscores"),
@@ -100,9 +102,9 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         "a multiple of the finest tile (5m); got '61m'",
     ),
     (
-        lambda: view(features=[Count(windows=[Window("1h", tail="soft")])]),
+        lambda: view(features=[Count(windows=[Window("1h", tail=SOFT)])]),
         "windows with tail 'exact' or 'tile'; got 'soft'",
-    ),  # type: ignore[arg-type]
+    ),
     (lambda: view(ladder=["1m", "90s"]), "each tile size must be a multiple of the one before"),
     (lambda: view(where=pl.col("amount")), "where must be boolean; got 'Float64'"),
     (lambda: view(where=pl.col("amonut") > 1), "where: unknown column 'amonut'. Did you mean 'amount'?"),

@@ -169,7 +169,7 @@ class Trial:
             for plan in REGISTRY.plans.values()
         ]
         self.events = generate(self.rng, self.rng.choice([5, 40, 300]))
-        self.partitions = [[], []]
+        self.partitions: list[list[Event]] = [[], []]
         for event in self.events:
             self.partitions[self.rng.random() < 0.33].append(event)
         self.position, self.snapshot, self.highest = [0, 0], [0, 0], [0, 0]

@@ -11,7 +11,6 @@ from uuid import uuid4
 import msgspec
 import polars as pl
 import pytest
-import redis
 from deltalake import DeltaTable
 
 import rtml
@@ -47,7 +46,7 @@ class Message(rtml.Event):
 
 
 @pytest.fixture(scope="module")
-def client(redis_url: str) -> Iterator[redis.Redis]:
+def client(redis_url: str) -> Iterator[Any]:
     with broker.connect(redis_url) as client:
         yield client
 
@@ -80,7 +79,7 @@ def reading(source: EventSource, flow: str = "tiles", credit: int = 10_000) -> R
 
 
 class TestProducer:
-    def test_sorts_by_stamp_and_ticks_every_partition(self, client: redis.Redis, source: EventSource) -> None:
+    def test_sorts_by_stamp_and_ticks_every_partition(self, client: Any, source: EventSource) -> None:
         frame = events(10).reverse()
         assert Producer(client, source, key=["key"], accept_stamps=True).send(frame, ingested_at="at") == 10
         sent = []
@@ -93,7 +92,7 @@ class TestProducer:
             sent += [msgspec.json.decode(fields[b"data"])["id"] for _, fields in entries if b"data" in fields]
         assert sorted(sent) == sorted(frame["id"].to_list())
 
-    def test_an_entity_stays_in_its_partition(self, client: redis.Redis, source: EventSource) -> None:
+    def test_an_entity_stays_in_its_partition(self, client: Any, source: EventSource) -> None:
         Producer(client, source, key=["key"], accept_stamps=True).send(events(30), ingested_at="at")
         where: dict[str, set[int]] = {}
         for partition in (0, 1):
@@ -102,7 +101,7 @@ class TestProducer:
                     where.setdefault(msgspec.json.decode(fields[b"data"])["key"], set()).add(partition)
         assert all(len(partitions) == 1 for partitions in where.values())
 
-    def test_stamps_may_not_go_back(self, client: redis.Redis, source: EventSource) -> None:
+    def test_stamps_may_not_go_back(self, client: Any, source: EventSource) -> None:
         producer = Producer(client, source, accept_stamps=True)
         producer.send(events(5), ingested_at=DAY_ONE + timedelta(hours=1))
         with pytest.raises(SendError, match="would go back in time"):
@@ -116,23 +115,21 @@ class TestProducer:
             ({"partition": 2, "ingested_at": DAY_ONE}, "has partitions 0 to 1; got 2"),
         ],
     )
-    def test_what_cannot_be_sent(
-        self, client: redis.Redis, source: EventSource, given: dict[str, Any], words: str
-    ) -> None:
+    def test_what_cannot_be_sent(self, client: Any, source: EventSource, given: dict[str, Any], words: str) -> None:
         with pytest.raises(SendError, match=words):
             Producer(client, source, accept_stamps=True).send(events(5), **given)
         assert not client.exists(source.stream.key(0), source.stream.key(1))
 
-    def test_stamps_need_leave(self, client: redis.Redis, source: EventSource) -> None:
+    def test_stamps_need_leave(self, client: Any, source: EventSource) -> None:
         with pytest.raises(SendError, match="RTML_ACCEPT_STAMPS"):
             Producer(client, source).send(events(1), ingested_at=DAY_ONE)
 
-    def test_a_naive_time_is_refused(self, client: redis.Redis, source: EventSource) -> None:
+    def test_a_naive_time_is_refused(self, client: Any, source: EventSource) -> None:
         naive = events(1).with_columns(pl.col("at").dt.replace_time_zone(None))
         with pytest.raises(SendError, match="column 'at' must carry a time zone"):
             Producer(client, source, accept_stamps=True).send(naive, ingested_at=DAY_ONE)
 
-    def test_warns_when_all_are_late(self, client: redis.Redis, source: EventSource) -> None:
+    def test_warns_when_all_are_late(self, client: Any, source: EventSource) -> None:
         with pytest.warns(UserWarning, match="all 3 events of .* are late"):
             Producer(client, source).send(events(3))
 
@@ -140,7 +137,7 @@ class TestProducer:
 class TestPartition:
     def open(
         self,
-        client: redis.Redis,
+        client: Any,
         source: EventSource,
         flow: str = "tiles",
         credit: int = 10_000,
@@ -151,7 +148,7 @@ class TestPartition:
         opened = RedisStreamSource(client, source, reading(source, flow, credit), progress, figures)
         return opened.build_part("read", "0", resume), progress
 
-    def test_a_position_is_written_only_after_its_epoch(self, client: redis.Redis, source: EventSource) -> None:
+    def test_a_position_is_written_only_after_its_epoch(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
         part, progress = self.open(client, source)
         (entries,) = part.next_batch()
@@ -167,7 +164,7 @@ class TestPartition:
         progress.cover(1, 5)
         assert progress.watermark == 5
 
-    def test_resumes_at_the_lesser_of_snapshot_and_position(self, client: redis.Redis, source: EventSource) -> None:
+    def test_resumes_at_the_lesser_of_snapshot_and_position(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
         offsets = [offset.decode() for offset, _ in client.xrange(source.stream.key(0))]
         raise_position(client, keys.position(source.name), 0, Position(offsets[3], 7))
@@ -178,7 +175,7 @@ class TestPartition:
         progress.cover(1, 9)
         assert progress.watermark == 7
 
-    def test_an_idle_partition_follows_the_brokers_clock(self, client: redis.Redis, source: EventSource) -> None:
+    def test_an_idle_partition_follows_the_brokers_clock(self, client: Any, source: EventSource) -> None:
         client.xadd(source.stream.key(0), {"data": b"{}"})
         part, _ = self.open(client, source)
         part.next_batch()
@@ -189,7 +186,7 @@ class TestPartition:
         covered = read_positions(client, keys.position(source.name), 1)[0].ingested_at
         assert seconds * 1_000_000 + micros - 1_000 <= covered
 
-    def test_on_replay_time_only_entries_move_it(self, client: redis.Redis, source: EventSource) -> None:
+    def test_on_replay_time_only_entries_move_it(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(2), ingested_at="at", partition=0)
         part, _ = self.open(client, source)
         for _ in range(3):
@@ -199,7 +196,7 @@ class TestPartition:
         covered = read_positions(client, keys.position(source.name), 1)[0].ingested_at
         assert covered == to_instant(DAY_ONE + timedelta(minutes=1))
 
-    def test_credit_bounds_an_epoch(self, client: redis.Redis, source: EventSource) -> None:
+    def test_credit_bounds_an_epoch(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
         part, _ = self.open(client, source, credit=5)
         assert part.next_batch()
@@ -211,7 +208,7 @@ class TestPartition:
         assert part.next_batch()
 
     def test_only_the_mirror_trims_and_behind_both_flows_for_an_hour(
-        self, client: redis.Redis, source: EventSource, monkeypatch: pytest.MonkeyPatch
+        self, client: Any, source: EventSource, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("streaming.sources.redis_stream.TRIM_EVERY", -1.0)
         key = source.stream.key(0)
@@ -227,7 +224,7 @@ class TestPartition:
         assert 0 < first <= 2 * 3_600_000 + 1
         assert client.exists(keys.trimmed(source.name))
 
-    def test_a_redis_that_is_away_is_waited_for(self, client: redis.Redis, source: EventSource) -> None:
+    def test_a_redis_that_is_away_is_waited_for(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(3), ingested_at="at", partition=0)
         part, _ = self.open(client, source)
         away = broker.connect("redis://127.0.0.1:1", timeout=0.1)
@@ -237,7 +234,7 @@ class TestPartition:
         part._client = here
         assert len(next(iter(part.next_batch()))) == 3
 
-    def test_a_redis_that_was_restarted_asks_for_a_new_process(self, client: redis.Redis, source: EventSource) -> None:
+    def test_a_redis_that_was_restarted_asks_for_a_new_process(self, client: Any, source: EventSource) -> None:
         part, _ = self.open(client, source)
         part._incarnation = "another"
         part._backoff = 0.1
@@ -246,7 +243,7 @@ class TestPartition:
 
 
 class TestPositions:
-    def test_are_never_lowered(self, client: redis.Redis, source: EventSource) -> None:
+    def test_are_never_lowered(self, client: Any, source: EventSource) -> None:
         key = keys.position(source.name)
         raise_position(client, key, 0, Position("10-5", 100))
         for lower in (Position("9-9", 99), Position("10-4", 50)):
@@ -259,7 +256,7 @@ class TestPositions:
 
 
 class TestBroker:
-    def test_a_redis_that_evicts_is_refused(self, client: redis.Redis) -> None:
+    def test_a_redis_that_evicts_is_refused(self, client: Any) -> None:
         broker.check(client)
         client.config_set("maxmemory-policy", "allkeys-lru")
         try:
@@ -285,7 +282,7 @@ class TestAdoption:
         )
         return Registry.of([rtml.FeatureService(f"s_{source.name}", features=[view])])
 
-    def test_without_history_a_version_is_ready_at_once(self, client: redis.Redis, source: EventSource) -> None:
+    def test_without_history_a_version_is_ready_at_once(self, client: Any, source: EventSource) -> None:
         registry = self.registry(source, "1h")
         adopted = adopt(client, registry, source)
         (_, version) = adopted.views[0]
@@ -297,7 +294,7 @@ class TestAdoption:
         assert adopt(client, registry, source).views[0][1].version == version.version
 
     def test_a_changed_view_is_given_the_whole_stream_before_it_is_served(
-        self, client: redis.Redis, source: EventSource
+        self, client: Any, source: EventSource
     ) -> None:
         adopt(client, self.registry(source, "1h"), source)
         Producer(client, source, accept_stamps=True).send(events(4), ingested_at="at", partition=0)
@@ -319,7 +316,7 @@ class TestAdoption:
             part.next_batch()
         assert live_version(client, plan.view).plan.fingerprint == plan.fingerprint  # type: ignore[union-attr]
 
-    def test_over_landed_history_it_waits_for_publish(self, client: redis.Redis, source: EventSource) -> None:
+    def test_over_landed_history_it_waits_for_publish(self, client: Any, source: EventSource) -> None:
         registry = self.registry(source, "1h")
         (plan,) = registry.plans.values()
         client.set(keys.landed(source.name), 1)
@@ -332,7 +329,7 @@ class TestAdoption:
         assert adopt(client, registry, source, sleep=publish).views[0][1].boundary == DAY
         assert waited == [1]
 
-    def test_a_version_is_created_once(self, client: redis.Redis, source: EventSource) -> None:
+    def test_a_version_is_created_once(self, client: Any, source: EventSource) -> None:
         (plan,) = self.registry(source, "1h").plans.values()
         first = create_version(client, Version(plan, f"{plan.fingerprint}.1", "building", boundary=1))
         assert create_version(client, Version(plan, f"{plan.fingerprint}.1", "ready", boundary=2)) == first
@@ -344,7 +341,7 @@ class TestAdoption:
 
 
 class TestLink:
-    def test_waits_while_redis_is_full_and_loses_nothing(self, client: redis.Redis) -> None:
+    def test_waits_while_redis_is_full_and_loses_nothing(self, client: Any) -> None:
         name = f"full{uuid4().hex}"
         slept: list[float] = []
 
@@ -365,7 +362,7 @@ class TestLink:
         assert client.get(name) == b"x"
         assert client.hexists(f"{name}:h", "h")
 
-    def test_an_older_generation_is_refused(self, client: redis.Redis) -> None:
+    def test_an_older_generation_is_refused(self, client: Any) -> None:
         name = f"owned{uuid4().hex}"
         link = Link(client)
         new, old = generation_bytes(7), generation_bytes(6)
@@ -395,7 +392,7 @@ class TestPruning:
 
 class TestMirror:
     def test_accepted_and_refused_events_are_in_the_lake(
-        self, client: redis.Redis, source: EventSource, tmp_path: Path
+        self, client: Any, source: EventSource, tmp_path: Path
     ) -> None:
         producer = Producer(client, source, accept_stamps=True)
         producer.send(events(3), ingested_at="at", partition=0)
@@ -416,6 +413,6 @@ class TestMirror:
         shown = [msgspec.json.decode(text) for text in client.lrange(keys.dead(source.name), 0, -1)]
         assert {row["payload"] for row in shown} == {"nonsense", '{"x": 1}'}
 
-    def test_an_empty_flush_commits_nothing(self, client: redis.Redis, source: EventSource, tmp_path: Path) -> None:
+    def test_an_empty_flush_commits_nothing(self, client: Any, source: EventSource, tmp_path: Path) -> None:
         Mirror(client, Lake(str(tmp_path)), source, Figures(source.name, "mirror")).flush()
         assert not DeltaTable.is_deltatable(str(tmp_path / "raw" / source.name))
