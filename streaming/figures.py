@@ -20,7 +20,7 @@ SAMPLES = 20_000
 
 
 class Figures:
-    """Counters since the beginning, and freshness and rate over the last minute.
+    """Counters since the beginning, freshness and rate over the last minute, and the bytes that Redis holds in all.
 
     A replay counts again: counters say what a flow did, not what there is.
     """
@@ -60,7 +60,8 @@ class Figures:
         pipeline = client.pipeline(transaction=False)
         for name, count in self._counts.items():
             pipeline.hincrby(self._key, name, count)
-        shown: dict[Any, Any] = {**self._gauges, **self._recent(now), "updated_at": now}
+        state_bytes = client.info("memory").get("used_memory_dataset", 0)
+        shown: dict[Any, Any] = {**self._gauges, **self._recent(now), "state_bytes": state_bytes, "updated_at": now}
         pipeline.hset(self._key, mapping=shown)
         pipeline.execute()
         self._counts.clear()

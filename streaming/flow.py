@@ -34,6 +34,7 @@ def tiles_flow(client: Redis, registry: Registry, source: EventSource, settings:
     progress, figures = Progress(source.stream.partitions), Figures(source.name, "tiles")
     reading = _reading("tiles", keys.position(source.name), settings)
     router = Router(adopted.views)
+    figures.count(duplicates=0, conflicting=0, fenced=0, damaged=0)  # shown as zeros until there are some
 
     def shards(routed: Routed) -> list[tuple[str, Share]]:
         figures.count(**routed.counts)
