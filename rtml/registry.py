@@ -54,7 +54,17 @@ class Registry:
             _by_name("service", services),
         )
         registry._check_key_types()
+        registry._check_streams()
         return registry
+
+    def _check_streams(self) -> None:
+        used: dict[str, str] = {}
+        for source in self.sources.values():
+            for partition in range(source.stream.partitions):
+                key = source.stream.key(partition)
+                other = used.setdefault(key, source.name)
+                if other != source.name:
+                    raise DefinitionError(f"sources {other!r} and {source.name!r} both read the stream {key!r}")
 
     def _check_key_types(self) -> None:
         seen: dict[str, tuple[str, dict[str, str]]] = {}

@@ -126,29 +126,40 @@ class Batches:
 
     async def _answer_long(self, question: Question, waiting: _Waiting) -> None:
         try:
+            lookups = [
+                Lookup(question, self._turns, question.rows(waiting.entities[start : start + MOST_ROWS], first=start))
+                for start in range(0, len(waiting.entities), MOST_ROWS)
+            ]
+            await self._fetch(lookups)
             parts = []
-            for start in range(0, len(waiting.entities), MOST_ROWS):
-                rows = question.rows(waiting.entities[start : start + MOST_ROWS], first=start)
-                parts.append(await self._read(question, rows))
+            for lookup in lookups:
+                parts.append(lookup.vectors())
+                await asyncio.sleep(0)  # merged in pieces, so that others are answered between
             waiting.give(FeatureVectors.joined(parts))
         except Exception as error:  # noqa: BLE001
             waiting.fail(error)
 
     async def _read(self, question: Question, rows: list[Row]) -> FeatureVectors:
         lookup = Lookup(question, self._turns, rows)
-        started = merging = perf_counter()
-        while lookup.unfinished:
-            try:
-                replies = await self._reader.read(lookup.commands())
-            except UnavailableError:
-                self._metrics.redis_failures.inc()
-                raise
-            merging = perf_counter()
-            lookup.absorb(replies)
+        started = perf_counter()
+        await self._fetch([lookup])
+        merging = perf_counter()
         vectors = lookup.vectors()
         self._metrics.redis.observe(merging - started)
         self._metrics.merge.observe(perf_counter() - merging)
         return vectors
+
+    async def _fetch(self, lookups: list[Lookup]) -> None:
+        """Read for all lookups at once: one round trip, but for rare heads and torn raw records."""
+        while pending := [lookup for lookup in lookups if lookup.unfinished]:
+            asked = [lookup.commands() for lookup in pending]
+            try:
+                replies = iter(await self._reader.read([command for commands in asked for command in commands]))
+            except UnavailableError:
+                self._metrics.redis_failures.inc()
+                raise
+            for lookup, commands in zip(pending, asked, strict=True):
+                lookup.absorb([next(replies) for _ in commands])
 
 
 def _packed(question: Question, together: list[_Waiting]) -> list[list[_Asked]]:

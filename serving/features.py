@@ -119,6 +119,7 @@ class Lookup:
         remaining = iter(replies)
         for view in self.views:
             view.absorb(remaining)
+            view.check_reach()
 
     @property
     def unfinished(self) -> bool:
@@ -143,11 +144,12 @@ class Lookup:
 
     def _rows(self) -> list[list[float | int | None]]:
         answers = {view.plan.view: view.answer().features for view in self.views}
+        whole = {view.plan.view: [not row.damaged for row in view.rows] for view in self.views}
         columns = []
         for view, feature in self.question.service.columns:
             values, valid = answers[view][feature]
-            present = zip(values.tolist(), valid.tolist(), strict=True)
-            columns.append([value if there else None for value, there in present])
+            present = zip(values.tolist(), valid.tolist(), whole[view], strict=True)
+            columns.append([value if there and sound else None for value, there, sound in present])
         return [list(row) for row in zip(*columns, strict=True)]
 
     def _statuses(self, view: ViewLookup) -> Iterator[Status]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rtml.answer import Answer, Fetched, Turn, answer
-from rtml.instants import BEGINNING, Instant
+from rtml.errors import InstantError
+from rtml.instants import BEGINNING, Instant, to_text
 from rtml.online import keys
 from rtml.online.codec import HEADER, LATE, Header
 from rtml.plan import Plan
@@ -86,6 +87,19 @@ class ViewLookup:
                 again.append(row)
         self._pending = again
 
+    def check_reach(self) -> None:
+        """Refuse an instant behind which the stream has forgotten in the meantime.
+
+        Raises:
+            InstantError: an entity's fence says so.
+        """
+        forgotten = max((row.fetched.header.fence for row in self.rows), default=BEGINNING) - self.plan.lateness
+        if self.at < forgotten:
+            raise InstantError(
+                f"view {self.plan.view!r} moved on while it was read, and can be asked from {to_text(forgotten)} on; "
+                f"got {to_text(self.at)}"
+            )
+
     @property
     def unfinished(self) -> bool:
         """Whether another round trip is needed."""
@@ -94,7 +108,7 @@ class ViewLookup:
     def answer(self) -> Answer:
         """Return the features' values.
 
-        Damaged edges count as empty; their rows' status says so.
+        Rows with damaged edges lack what those held: `damaged` tells which.
         """
         return answer(self.plan, self.at, [row.fetched for row in self.rows])
 

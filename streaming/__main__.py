@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from bytewax._bytewax import cli_main
+from bytewax.errors import BytewaxRuntimeError
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from rtml.errors import RtmlError
@@ -18,6 +19,7 @@ from rtml.registry import load
 from rtml.settings import Settings, load_settings
 from streaming.broker import check, connect
 from streaming.flow import FLOWS, Flow, mirror_flow, tiles_flow
+from streaming.sources.redis_stream import RestartRequiredError
 
 RESTART = 75
 """The exit code that asks for a new process (`EX_TEMPFAIL`)."""
@@ -61,7 +63,22 @@ def main() -> int:
     except RtmlError as error:
         logging.getLogger("streaming").error("%s", error)
         return RESTART
+    except BytewaxRuntimeError as error:
+        reason = _reason(error)
+        if reason is None:
+            raise
+        logging.getLogger("streaming").warning("%s", reason)
+        return RESTART
     return 0
+
+
+def _reason(error: BaseException | None) -> RestartRequiredError | None:
+    """Return why the process asked for a successor, if it did; Bytewax wraps what is raised in its steps."""
+    while error is not None:
+        if isinstance(error, RestartRequiredError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 if __name__ == "__main__":

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rtml import instants
 from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml.instants import BEGINNING
@@ -17,7 +14,16 @@ from rtml.online import keys
 from rtml.plan import Plan
 from rtml.registry import Registry
 from streaming.positions import START, read_positions
-from streaming.versions import Service, Version, create_version, find_version, promote, save_version, write_services
+from streaming.versions import (
+    Service,
+    Version,
+    create_version,
+    find_version,
+    promote,
+    remove_services,
+    save_version,
+    write_services,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -25,64 +31,103 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Adopted(NamedTuple):
-    """The views of a source with the versions that are written, and what to do when all of the stream was read."""
-
-    views: list[tuple[StreamFeatureView, Version]]
-    caught_up: Callable[[], None]
-
-
-def adopt(
-    client: Redis, registry: Registry, source: EventSource, sleep: Callable[[float], None] = time.sleep
-) -> Adopted:
-    """Return the version of each of a source's views that its definition means, made where there is none.
+class Adoption:
+    """The versions that one run of a source's tiles flow writes.
 
     A new version is given the whole stream, from its beginning: by I1 that changes nothing for the others. Where the
-    stream does not hold it (history was landed, or trimmed), the version begins at the boundary that publish fixes, and
-    this waits for it.
+    stream does not hold all (history was landed, or entries were trimmed), a version begins at the boundary that
+    publish fixes; until it has, the view is `waiting`, and the others go on.
     """
-    plans = {view.name: registry.plans[view.name] for view in registry.views_of(source.name)}
-    versions = {name: find_version(client, plan) for name, plan in plans.items()}
-    missing = [plan for name, plan in plans.items() if versions[name] is None]
-    if missing:
-        versions |= {plan.view: _begin(client, source, plan, sleep) for plan in missing}
-        client.sadd(keys.rewinding(source.name), *range(source.stream.partitions))
-    services = [
-        service for service in registry.services.values() if any(view.source is source for view in service.views)
-    ]
-    write_services(client, [Service.of(service, registry.plans) for service in services])
-    if not _has_come_far(client, source):
-        client.delete(keys.rewinding(source.name))
-    if not client.exists(keys.rewinding(source.name)):
-        go_live(client, plans.values())
-    views = [(registry.views[name], version) for name, version in versions.items() if version is not None]
-    return Adopted(views, lambda: go_live(client, plans.values()))
+
+    def __init__(self, client: Redis, registry: Registry, source: EventSource) -> None:
+        """Decide, and write down what this flow writes from now on."""
+        self._client = client
+        self._registry = registry
+        self._source = source
+        self._plans = {view.name: registry.plans[view.name] for view in registry.views_of(source.name)}
+        self.views: list[tuple[StreamFeatureView, Version]] = []
+        self.waiting: list[Plan] = []
+        self._adopt()
+
+    def _adopt(self) -> None:
+        stored: set[Any] = self._client.smembers(keys.written(self._source.name))
+        written = {name.decode() for name in stored}
+        fresh = False
+        for plan in self._plans.values():
+            found = find_version(self._client, plan)
+            version = self._begin(plan, found, written)
+            if version is None:
+                self.waiting.append(plan)
+                continue
+            fresh |= not version.adopted and version.boundary == BEGINNING
+            self.views.append((self._registry.views[plan.view], version))
+        self._write_down(fresh)
+        if not self._client.exists(keys.rewinding(self._source.name)):
+            self.go_live()
+
+    def _begin(self, plan: Plan, found: Version | None, written: set[str]) -> Version | None:
+        """Return the version to write: the one that was written all along, a new one, or none before publish."""
+        partial = self._client.exists(keys.landed(self._source.name), keys.trimmed(self._source.name))
+        if found is None:
+            if partial:
+                log.warning("view %s has history and no version: it waits until its history is published", plan.view)
+                return None
+            return create_version(self._client, Version(plan, f"{plan.fingerprint}.1", "building"))
+        if found.adopted and _name(found) not in written:
+            # The stream went on without it: what passed in the meantime is missing from it for ever.
+            if partial:
+                log.error("version %s was not written for a while, and the stream no longer holds that", _name(found))
+                save_version(self._client, msgspec.structs.replace(found, state="building"))
+                return None
+            build = int(found.version.rsplit(".", 1)[1]) + 1
+            return create_version(self._client, Version(plan, f"{plan.fingerprint}.{build}", "building"))
+        return found
+
+    def _write_down(self, fresh: bool) -> None:
+        source = self._source
+        if fresh and self._has_come_far():
+            self._client.sadd(keys.rewinding(source.name), *range(source.stream.partitions))
+        pipeline = self._client.pipeline(transaction=True)
+        pipeline.delete(keys.written(source.name))
+        for _, version in self.views:
+            pipeline.sadd(keys.written(source.name), _name(version))
+            pipeline.hset(keys.meta(version.view, version.version), "adopted", 1)
+        pipeline.execute()
+
+    def _has_come_far(self) -> bool:
+        """Whether the tiles flow has read anything of the stream before."""
+        count = self._source.stream.partitions
+        positions = read_positions(self._client, keys.position(self._source.name), count)
+        return any(position.offset != START for position in positions)
+
+    def go_live(self) -> None:
+        """Serve the versions that are complete: the stream has been read to where it was before."""
+        for plan in self._plans.values():
+            version = find_version(self._client, plan)
+            if version is None:
+                continue
+            if version.state == "building" and version.boundary == BEGINNING and version.adopted:
+                version = msgspec.structs.replace(version, state="ready")
+                save_version(self._client, version)
+            if version.state == "ready":
+                promote(self._client, version)
+        self._write_services()
+
+    def _write_services(self) -> None:
+        """Tell servers of the services, now that their views are what they expect, and of those that are no more."""
+        services = self._registry.services
+        ours = [service for service in services.values() if any(view.source is self._source for view in service.views)]
+        write_services(self._client, [Service.of(service, self._registry.plans) for service in ours])
+        remove_services(self._client, keep=services)
+
+    def has_news(self) -> bool:
+        """Whether a view that waits has got its version: then a new process should adopt it."""
+        return any(_is_begun(find_version(self._client, plan)) for plan in self.waiting)
 
 
-def go_live(client: Redis, plans: Iterable[Plan]) -> None:
-    """Serve the newest version of each plan that the stream has made complete."""
-    for plan in plans:
-        version = find_version(client, plan)
-        if version is None:
-            continue
-        if version.state == "building" and version.boundary == BEGINNING:
-            version = msgspec.structs.replace(version, state="ready")
-            save_version(client, version)
-        if version.state == "ready":
-            promote(client, version)
+def _is_begun(version: Version | None) -> bool:
+    return version is not None and not version.adopted
 
 
-def _has_come_far(client: Redis, source: EventSource) -> bool:
-    """Whether the tiles flow has read anything of the stream before."""
-    positions = read_positions(client, keys.position(source.name), source.stream.partitions)
-    return any(position.offset != START for position in positions)
-
-
-def _begin(client: Redis, source: EventSource, plan: Plan, sleep: Callable[[float], None]) -> Version:
-    if not client.exists(keys.landed(source.name), keys.trimmed(source.name)):
-        return create_version(client, Version(plan, f"{plan.fingerprint}.1", "building"))
-    log.warning("view %s has history and no version: waiting until its history is published", plan.view)
-    while (version := find_version(client, plan)) is None:
-        sleep(0.5)
-    log.warning("view %s: version %s begins at %s", plan.view, version.version, instants.to_text(version.boundary))
-    return version
+def _name(version: Version) -> str:
+    return f"{version.view}@{version.version}"

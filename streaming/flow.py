@@ -12,7 +12,7 @@ from rtml.lake import Lake
 from rtml.online import keys
 from rtml.registry import Registry
 from rtml.settings import Settings
-from streaming.adoption import adopt
+from streaming.adoption import Adoption
 from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.mirror import Mirror
@@ -30,10 +30,10 @@ FLOWS: tuple[Flow, ...] = ("tiles", "mirror")
 
 def tiles_flow(client: Redis, registry: Registry, source: EventSource, settings: Settings) -> Dataflow:
     """Stream → gate → tiles in Redis, servable when written."""
-    adopted = adopt(client, registry, source)
+    adoption = Adoption(client, registry, source)
     progress, figures = Progress(source.stream.partitions), Figures(source.name, "tiles")
     reading = _reading("tiles", keys.position(source.name), settings)
-    router = Router(adopted.views)
+    router = Router(source, adoption.views)
     figures.count(duplicates=0, conflicting=0, fenced=0, damaged=0)  # shown as zeros until there are some
 
     def shards(routed: Routed) -> list[tuple[str, Share]]:
@@ -41,7 +41,7 @@ def tiles_flow(client: Redis, registry: Registry, source: EventSource, settings:
         return [(f"{shard:04}", Share(routed.micro_batch, shard)) for shard in routed.micro_batch.shards]
 
     flow = Dataflow(f"{source.name}_tiles")
-    entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures, adopted.caught_up))
+    entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures, adoption))
     gated = op.map("gate", entries, Gate(source))
     routed = op.map("route", gated, router)
     sharded = op.flat_map("shard", routed, shards)

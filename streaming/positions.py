@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 START = "0-0"
 
+MOVED = "MOVED-ON"
+"""How the script's refusal begins: this is not the Redis in which the position was reached."""
+
 _RAISE = """
+if ARGV[4] ~= '' and not string.find(redis.call('INFO', 'server'), 'run_id:' .. ARGV[4], 1, true) then
+  return redis.error_reply('MOVED-ON Redis was restarted or failed over')
+end
 local function parts(text)
   local ms, seq, at = string.match(text, '^(%d+)-(%d+) (-?%d+)$')
   return tonumber(ms), tonumber(seq), tonumber(at)
@@ -61,9 +67,16 @@ def parse_positions(stored: Mapping[Any, Any], partitions: int) -> list[Position
     return found
 
 
-def raise_position(client: Redis, key: str, partition: int, position: Position) -> None:
-    """Write a position, unless a later one is there."""
-    client.eval(_RAISE, 1, key, partition, position.offset, position.ingested_at)
+def raise_position(client: Redis, key: str, partition: int, position: Position, run_id: str = "") -> None:
+    """Write a position, unless a later one is there.
+
+    Where a `run_id` is given, Redis must still be that process: a client reconnects by itself, and a Redis that came
+    back older has lost what the position covers.
+
+    Raises:
+        redis.ResponseError: it is not; begins with `MOVED`.
+    """
+    client.eval(_RAISE, 1, key, partition, position.offset, position.ingested_at, run_id)
 
 
 def watermark(positions: Iterable[Position]) -> Instant:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -171,8 +172,10 @@ class Producer:
         naive = [name for name in times if frame.schema[name].time_zone is None]  # type: ignore[attr-defined]
         if naive:
             raise SendError(f"column {naive[0]!r} must carry a time zone; got {frame.schema[naive[0]]}")
-        encode = msgspec.json.Encoder().encode
         plain = frame.with_columns(pl.col(name).dt.epoch("us") for name in times)
+        # msgspec writes NaN and infinities as null; the gate is to see, and refuse, what they are.
+        finite = plain.select(pl.all_horizontal(pl.selectors.float().is_finite().fill_null(value=True)).all()).item()
+        encode = msgspec.json.Encoder().encode if finite else lambda row: json.dumps(row).encode()
         return (encode(row) for row in plain.iter_rows(named=True))
 
     def _warn_when_all_late(self, frame: pl.DataFrame) -> None:

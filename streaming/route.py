@@ -12,6 +12,7 @@ import polars as pl
 import xxhash
 
 from rtml.algebra.family import EVENT_TIME, Array
+from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml.instants import Instant
 from rtml.online import keys
@@ -114,8 +115,9 @@ class Routed:
 class Router:
     """Splits accepted events by view, entity and shard; sets aside what is late or publish's (I6)."""
 
-    def __init__(self, views: list[tuple[StreamFeatureView, Version]]) -> None:
-        """Take the views of one source, and the version of each that is written."""
+    def __init__(self, source: EventSource, views: list[tuple[StreamFeatureView, Version]]) -> None:
+        """Take a source's views, and the version of each that is written."""
+        self._source = source
         self._views = views
 
     def __call__(self, gated: Gated) -> Routed:
@@ -129,7 +131,7 @@ class Router:
         return Routed(MicroBatch(batches, shards), counts)
 
     def _late(self, good: pl.DataFrame) -> int:
-        source = self._views[0][0].source
+        source = self._source
         delay = pl.col(INGESTED_AT).dt.epoch("us") - pl.col(source.timestamp).dt.epoch("us")
         return int(good.select((delay > source.lateness_us).sum()).item())
 

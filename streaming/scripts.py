@@ -20,9 +20,12 @@ else
   redis.call('HSET', KEYS[1], 'h', h)
   redis.call('EXPIRE', KEYS[1], ARGV[3])
 end
-if #ARGV == 3 then return {h} end
-local values = redis.call('HMGET', KEYS[1], unpack(ARGV, 4))
-table.insert(values, 1, h)
+local values = {h}
+for i = 4, #ARGV, 1000 do
+  for _, value in ipairs(redis.call('HMGET', KEYS[1], unpack(ARGV, i, math.min(i + 999, #ARGV)))) do
+    values[#values + 1] = value
+  end
+end
 return values
 """
 """KEYS: the entity's hash. ARGV: generation (8 bytes), header of a new entity, seconds to live, fields to load."""

@@ -41,6 +41,9 @@ class Version(msgspec.Struct, frozen=True):
     published_to: Instant = BEGINNING
     """Late events that were ingested before this instant have been published."""
 
+    adopted: bool = False
+    """Whether a tiles flow has begun to write it; only flows write this field."""
+
     @property
     def view(self) -> str:
         """The view's name."""
@@ -64,7 +67,8 @@ class Version(msgspec.Struct, frozen=True):
         instants = {
             name: int(stored[name.encode()]) for name in ("boundary", "history_from", "folded_to", "published_to")
         }
-        return Version(plan, version, "ready" if stored[b"state"] == b"ready" else "building", **instants)
+        state: State = "ready" if stored[b"state"] == b"ready" else "building"
+        return Version(plan, version, state, **instants, adopted=b"adopted" in stored)
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -140,3 +144,10 @@ def read_services(client: Redis) -> dict[str, Service]:
     """Return the services that servers know."""
     stored: dict[Any, Any] = client.hgetall(keys.SERVICES)
     return {name.decode(): msgspec.json.decode(text, type=Service) for name, text in stored.items()}
+
+
+def remove_services(client: Redis, *, keep: Iterable[str]) -> None:
+    """Forget the services that no definition has."""
+    gone = set(read_services(client)) - set(keep)
+    if gone:
+        client.hdel(keys.SERVICES, *gone)

@@ -106,7 +106,19 @@ def _read_column(where: str, name: str, column: Any) -> Column:
             f"{where}: unique=True cannot be checked on one event; the source's event_id removes duplicates"
         )
     checks = tuple((check.name, dict(check.statistics or {})) for check in column.checks)
+    _check_patterns(where, checks)
     for check, _ in checks:
         if check not in CHECKS:
             raise DefinitionError.at(where, "checks", f"among {', '.join(sorted(CHECKS))}", check)
     return Column(name, dtype, bool(column.nullable), checks)
+
+
+def _check_patterns(where: str, checks: tuple[tuple[str, Mapping[str, Any]], ...]) -> None:
+    """Refuse a regular expression that Polars' engine does not know, such as one that looks ahead."""
+    for _, given in checks:
+        pattern = given.get("pattern")
+        if pattern is not None:
+            try:
+                pl.Series(["x"]).str.contains(str(getattr(pattern, "pattern", pattern)))
+            except pl.exceptions.PolarsError as error:
+                raise DefinitionError(f"{where}: pattern {pattern!r}: {error}") from None

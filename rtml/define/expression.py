@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
@@ -17,17 +19,15 @@ _SAMPLES: dict[str, list[object]] = {
 }
 
 
-def check_expression(where: str, expression: object, schema: Mapping[str, pl.DataType]) -> pl.DataType:
+def check_expression(where: str, expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.DataType:
     """Return the type of an expression over a contract's columns.
 
     It is evaluated on a small frame, whole and then one row at a time: an expression that looks at other rows
     (`shift`, `mean`, …) differs and is refused.
 
     Raises:
-        DefinitionError: no expression, an unknown column, an evaluation error, or not row by row.
+        DefinitionError: an unknown column, an evaluation error, or not row by row.
     """
-    if not isinstance(expression, pl.Expr):
-        raise DefinitionError(f"{where} must be a Polars expression such as pl.col('x') > 1; got {expression!r}")
     for column in expression.meta.root_names():
         if column not in schema:
             raise DefinitionError(f"{where}: unknown column {column!r}.{near_miss(column, schema)}")
@@ -42,18 +42,71 @@ def check_expression(where: str, expression: object, schema: Mapping[str, pl.Dat
     return whole.dtype
 
 
+def relaxed(where: str, expression: object) -> pl.Expr:
+    """Return the expression with casts that give null where a value does not fit, instead of stopping the stream.
+
+    Raises:
+        DefinitionError: no expression, or one that calls Python.
+    """
+    if not isinstance(expression, pl.Expr):
+        raise DefinitionError(f"{where} must be a Polars expression such as pl.col('x') > 1; got {expression!r}")
+    text = json.dumps(_relaxed(_tree(where, expression)))
+    return pl.Expr.deserialize(text.encode(), format="json")
+
+
+def _relaxed(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return [_relaxed(part) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    return {
+        name: "NonStrict" if (name, part) == ("options", "Strict") else _relaxed(part) for name, part in tree.items()
+    }
+
+
 def meaning(where: str, expression: pl.Expr) -> str:
     """Return the expression as text that is the same for the same meaning.
 
     Raises:
         DefinitionError: the expression calls Python, which cannot be written down.
     """
+    return json.dumps(_canonical(_tree(where, expression)), sort_keys=True)
+
+
+def _tree(where: str, expression: pl.Expr) -> Any:
     try:
-        return expression.meta.serialize(format="json")
+        return json.loads(expression.meta.serialize(format="json"))
     except pl.exceptions.PolarsError:
         raise DefinitionError(
             f"{where} may not call Python functions: it could not be compared between versions"
         ) from None
+
+
+def _canonical(tree: Any) -> Any:
+    """Sort the choices of `is_in`: a Python set hands them over in an order of the process's own."""
+    if isinstance(tree, list):
+        return [_canonical(part) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if _is_membership(tree):
+        value, choices = tree["input"]
+        return {**tree, "input": [_canonical(value), _sorted_choices(choices)]}
+    return {name: _canonical(part) for name, part in tree.items()}
+
+
+def _is_membership(tree: dict[str, Any]) -> bool:
+    function = tree.get("function")
+    return isinstance(function, dict) and isinstance(function.get("Boolean"), dict) and "IsIn" in function["Boolean"]
+
+
+def _sorted_choices(choices: Any) -> Any:
+    """Return a literal list's values in order; they are serialised as an Arrow stream of one column."""
+    try:
+        data = bytes(choices["Literal"]["Scalar"]["List"])
+    except (KeyError, TypeError):
+        return _canonical(choices)
+    values = pl.read_ipc_stream(data).to_series()
+    return [str(values.dtype), sorted(repr(value) for value in set(values.to_list()))]
 
 
 def _evaluate(frame: pl.DataFrame, expression: pl.Expr) -> pl.Series:

@@ -11,7 +11,7 @@ import polars as pl
 
 from rtml.algebra import catalog
 from rtml.define.entity import Entity
-from rtml.define.expression import check_expression
+from rtml.define.expression import check_expression, relaxed
 from rtml.define.feature import TAILS, Aggregation, Tail
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
 from rtml.define.source import EventSource
@@ -110,17 +110,18 @@ class StreamFeatureView:
         return types
 
     def _check_expressions(self, where: str) -> dict[str, pl.DataType]:
+        """Check them, and keep them with casts that cannot stop the stream; return the columns that there are."""
         schema = self.source.frame_schema
         for name in self.derive:
             check_name(f"{where}: derive", name)
             if name in schema:
                 raise DefinitionError(f"{where}: derive[{name!r}] has the name of a column of the contract")
-        derived = {
-            name: check_expression(f"{where}: derive[{name!r}]", expression, schema)
-            for name, expression in self.derive.items()
-        }
-        schema |= derived
+        given = {name: (f"{where}: derive[{name!r}]", expression) for name, expression in self.derive.items()}
+        derive = {name: relaxed(place, expression) for name, (place, expression) in given.items()}
+        object.__setattr__(self, "derive", derive)
+        schema |= {name: check_expression(place, derive[name], schema) for name, (place, _) in given.items()}
         if self.where is not None:
+            object.__setattr__(self, "where", relaxed(f"{where}: where", self.where))
             dtype = check_expression(f"{where}: where", self.where, schema)
             if dtype != pl.Boolean:
                 raise DefinitionError.at(where, "where", "boolean", str(dtype))
@@ -157,6 +158,10 @@ class StreamFeatureView:
                 f"{where}: {aggregation.stem}: unknown column {column!r}.{near_miss(str(column), self.kinds)}"
             )
         dtype = self.kinds[column]
+        if dtype in (pl.UInt64, pl.Int128, pl.UInt128) or dtype.is_decimal():
+            raise DefinitionError.at(
+                where, aggregation.stem, "of 64-bit floats or signed integers (cast it)", str(dtype)
+            )
         allowed = dtype.is_numeric() or (dtype == pl.Boolean and aggregate.takes_boolean)
         if not allowed:
             words = "a numeric or boolean column" if aggregate.takes_boolean else "a numeric column"

@@ -103,3 +103,13 @@ def rewinding(source: str) -> str:
 def late_entities(view: str, version: str) -> str:
     """Return the key of the set of entities whose hash has a `late` field."""
     return f"rtml:late:{view}@{version}"
+
+
+def written(source: str) -> str:
+    """Return the key of the set of versions that a source's tiles flow writes, as `view@version`."""
+    return f"rtml:written:{source}"
+
+
+def publishing(view: str) -> str:
+    """Return the key of the lock that the one publisher of a view holds."""
+    return f"rtml:publishing:{view}"

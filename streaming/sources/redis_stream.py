@@ -15,10 +15,11 @@ from rtml.define.source import EventSource
 from rtml.errors import RtmlError
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
+from streaming.adoption import Adoption
 from streaming.broker import incarnation
 from streaming.entries import Entries
 from streaming.figures import Figures
-from streaming.positions import START, Position, raise_position, read_positions
+from streaming.positions import MOVED, START, Position, raise_position, read_positions
 from streaming.progress import Progress
 
 if TYPE_CHECKING:
@@ -58,15 +59,15 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
         reading: Reading,
         progress: Progress,
         figures: Figures,
-        caught_up: Callable[[], None] = lambda: None,
+        adoption: Adoption | None = None,
     ) -> None:
-        """Take what partitions share; `caught_up` is called when a rewind has reached where the flow was before."""
+        """Take what partitions share; an `adoption` goes live when a rewind has come to where the flow was before."""
         self._client = client
         self._source = source
         self._reading = reading
         self._progress = progress
         self._figures = figures
-        self._caught_up = caught_up
+        self._adoption = adoption
 
     def list_parts(self) -> list[str]:
         """The partitions' numbers."""
@@ -85,7 +86,7 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
             self._progress.cover(partition, stored.ingested_at)
             start = stored
         opened = RedisStreamPartition(
-            self._client, self._source, partition, self._reading, start, self._progress, self._figures
+            self._client, self._source, partition, self._reading, start, self._progress, self._figures, self._adoption
         )
         if rewinds:
             opened.when_at(stored, self._finish_rewind)
@@ -94,8 +95,8 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
     def _finish_rewind(self, partition: int) -> None:
         """Note that a partition is where it was before; the last one to come so far ends the rewind."""
         rewinding = keys.rewinding(self._source.name)
-        if self._client.srem(rewinding, partition) and not self._client.exists(rewinding):
-            self._caught_up()
+        if self._client.srem(rewinding, partition) and not self._client.exists(rewinding) and self._adoption:
+            self._adoption.go_live()
 
 
 class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
@@ -110,8 +111,10 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         start: Position,
         progress: Progress,
         figures: Figures,
+        adoption: Adoption | None = None,
     ) -> None:
         """Begin after a position."""
+        self._adoption = adoption
         self._client = client
         self._source = source
         self._partition = partition
@@ -122,6 +125,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._snapshot: Position | None = None
         self._emitted = 0
         self._empty_reads = 0
+        self._replayed = False
         self._progress = progress
         self._figures = figures
         self._incarnation = incarnation(client)
@@ -170,7 +174,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             return
         covered = self._snapshot
         if covered != self._written:
-            raise_position(self._client, self._reading.position_key, self._partition, covered)
+            self._raise_position(covered)
             self._progress.cover(self._partition, covered.ingested_at)
             self._written = covered
         if self._target is not None and covered.order >= self._target[0].order:
@@ -182,10 +186,21 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         if self._reading.flow == "mirror" and time.monotonic() > self._next_trim:
             self._trim()
 
+    def _raise_position(self, covered: Position) -> None:
+        run_id = self._incarnation.split()[0]
+        try:
+            raise_position(self._client, self._reading.position_key, self._partition, covered, run_id)
+        except redis.exceptions.ResponseError as error:
+            if str(error).startswith(MOVED):
+                raise RestartRequiredError(f"{error}; the flow resumes from its position there") from error
+            raise
+
     def _write_figures(self) -> None:
         if time.monotonic() > self._next_figures:
             self._figures.write(self._client)
             self._next_figures = time.monotonic() + FIGURES_EVERY
+            if self._adoption and self._adoption.has_news():
+                raise RestartRequiredError("a view that waited has got its version; a new process writes it, too")
 
     def _read(self) -> list[Entries]:
         pipeline = self._client.pipeline(transaction=False)
@@ -215,7 +230,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         for offset, fields in found:
             arrived = int(offset.split(b"-")[0]) * 1_000
             ingested = self._stamp(fields, arrived)
-            if b"tick" in fields:
+            if b"tick" in fields and b"data" not in fields:
                 continue
             entries.offsets.append(offset.decode())
             entries.arrived.append(arrived)
@@ -228,17 +243,20 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         return [entries] if len(entries) else []
 
     def _stamp(self, fields: dict[bytes, bytes], arrived: Instant) -> Instant:
+        """Return the carried stamp where it is accepted and one at all; it puts the source on replay time."""
         stamp = fields.get(b"ingested_at")
-        if stamp is None or not self._reading.accept_stamps:
+        if stamp is None or not self._reading.accept_stamps or not stamp.isdigit() or len(stamp) > len(str(arrived)):
             return arrived
-        try:
-            return int(stamp)
-        except ValueError:
-            return arrived
+        if not self._replayed:
+            self._client.set(keys.replay_time(self._source.name), 1)
+            self._replayed = True
+        return int(stamp)
 
     def _trim(self) -> None:
         """Forget what both flows have behind them for an hour."""
         self._next_trim = time.monotonic() + TRIM_EVERY
+        if self._client.exists(keys.rewinding(self._source.name)):
+            return  # the tiles flow is about to read all of it again
         count = self._source.stream.partitions
         name = self._source.name
         behind = min(
@@ -246,8 +264,10 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             for key in (keys.position(name), keys.mirrored(name))
         )
         least = behind - RETENTION_MS
-        if least > 0 and self._client.xtrim(self._key, minid=f"{least}-0", approximate=True):
+        if least > 0:
+            # First the mark: a new version must never take a trimmed stream for a whole one.
             self._client.set(keys.trimmed(name), 1)
+            self._client.xtrim(self._key, minid=f"{least}-0", approximate=True)
 
 
 _PASSING = re.compile(r"\b(OOM|LOADING|BUSY|READONLY|MASTERDOWN|TRYAGAIN|MISCONF)\b")

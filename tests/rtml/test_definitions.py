@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,16 @@ class Unique(rtml.Event):
     x: int = rtml.Field(unique=True)
 
 
+class LookingAhead(rtml.Event):
+    at: rtml.Timestamp
+    x: str = rtml.Field(str_matches="(?=a)b")
+
+
+class Unsigned(rtml.Event):
+    at: rtml.Timestamp
+    x: pl.UInt32
+
+
 class Reserved(rtml.Event):
     at: rtml.Timestamp
     id64: int
@@ -114,6 +126,10 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: view(derive={"x": pl.col("user") + 1}), "derive['x']"),
     (lambda: view(derive={"x": 3}), "must be a Polars expression"),
     (lambda: view(derive={"amount": pl.col("items")}), "has the name of a column of the contract"),
+    (
+        lambda: view(derive={"h": pl.col("user").hash()}, features=[Sum("h", windows=["1h"])]),
+        "h_sum must be of 64-bit floats or signed integers (cast it); got 'UInt64'",
+    ),
     (lambda: view(freshness="quick"), "freshness: a duration must look like"),
     (lambda: view(entity="user"), "entity must be an Entity; got 'user'"),
     (
@@ -128,6 +144,8 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: source(schema=dict), "schema must be a subclass of rtml.Event"),
     (lambda: source(schema=Unique), "unique=True cannot be checked on one event"),
     (lambda: source(schema=Reserved), "the platform itself adds"),
+    (lambda: source(schema=LookingAhead), "pattern '(?=a)b'"),
+    (lambda: source(schema=Unsigned), "its type must be str, int, float, bool or rtml.Timestamp; got UInt32"),
     (lambda: source(lateness="a while"), "lateness: a duration must look like"),
     (lambda: source(starts="yesterday"), "starts must be a day like '2013-01-31'; got 'yesterday'"),
     (lambda: source(starts="2020-01-02", ends="2020-01-01"), "is before starts"),
@@ -183,9 +201,31 @@ class TestFingerprint:
         assert len(prints) == 3
 
     def test_refuses_python_in_expressions(self) -> None:
-        called = view(where=pl.col("items").map_elements(lambda x: hash(x) % 2 == 0, return_dtype=pl.Boolean))
-        with pytest.raises(DefinitionError, match="may not call Python functions"):
-            compile_view(called)
+        called = pl.col("items").map_elements(lambda x: hash(x) % 2 == 0, return_dtype=pl.Boolean)
+        with pytest.raises(DefinitionError, match="where may not call Python functions"):
+            view(where=called)
+
+    def test_is_the_same_in_every_process(self) -> None:
+        """A Python set of strings has another order in each."""
+        code = (
+            "import sys; sys.path.insert(0, '.')\n"
+            "import polars as pl\n"
+            "from rtml.define.expression import meaning\n"
+            "print(meaning('x', pl.col('user').is_in({'AA', 'UA', 'B6', 'DL'})))"
+        )
+        said = {
+            subprocess.run(
+                [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            ).stdout
+            for seed in ("1", "2", "3")
+        }
+        assert len(said) == 1
+
+
+def test_a_cast_that_does_not_fit_gives_null_and_stops_nothing() -> None:
+    made = view(derive={"small": pl.col("items").cast(pl.Int8)}, features=[Sum("small", windows=["1h"])])
+    frame = pl.DataFrame({"items": [1, 1000]})
+    assert frame.select(made.derive["small"])["items"].to_list() == [1, None]
 
 
 class TestRegistry:

@@ -96,3 +96,34 @@ def test_an_example_brings_its_own_history(tmp_path):
 def test_an_example_without_history_is_refused(tmp_path):
     with pytest.raises(RequestError, match="--from"):
         read_example(PAYMENTS, str(tmp_path / "features.py"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.csv", "event_id,paid_at,card\na,nonsense,1\n", "column 'paid_at': could not find"),
+        ("a.csv", "event_id,paid_at,ingested_at\na,2024-01-01T00:00:00Z,no\n", "column 'ingested_at': "),
+        ("a.csv", "event_id,paid_at\na,2024-01-01T00:00:00Z\nb,soon\n", "column 'paid_at': .*soon"),
+        (
+            "a.csv",
+            "event_id,paid_at,card\na,2024-01-01T00:00:00Z,x\n",
+            "could not parse `x` as dtype `i64` at column 'card'",
+        ),
+        ("a.csv", "", "empty CSV"),
+        ("a.ndjson", "not json\n", "character 0"),
+        ("a.jsonl", '{"event_id": "a", "paid_at": "x", "card": "y"}\n', "cannot parse 'y'"),
+        ("a.parquet", "junk", "parquet: "),
+    ],
+)
+def test_what_is_broken_is_named_in_a_line(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RequestError, match=words) as refused:
+        read_file(PAYMENTS, tmp_path / name)
+    assert str(refused.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_renamed_column_of_stamps_is_named_as_in_the_file(tmp_path):
+    (tmp_path / "a.csv").write_text("event_id,paid_at,seen\na,2024-01-01T00:00:00Z,no\n")
+    with pytest.raises(RequestError, match="column 'seen': "):
+        read_file(PAYMENTS, tmp_path / "a.csv", "seen")

@@ -151,7 +151,7 @@ def test_stop_leaves_no_process(tmp_path):
     supervisor.start()
     until(lambda: "ready" in supervisor.log("hard"))
     pids = [status.pid for status in supervisor.status().values()]
-    supervisor.stop(timeout=0.3)
+    supervisor.stop(timeout=3)
     assert all(gone(pid) for pid in pids)
     assert {name: status.exit_code for name, status in supervisor.status().items()} == {
         "soft": -signal.SIGTERM,

@@ -145,7 +145,7 @@ class Writer:
 
     def __init__(self, client: redis.Redis, versions: list[Version]) -> None:
         self.link = MortalLink(client)
-        self.router = Router([(REGISTRY.views[version.view], version) for version in versions])
+        self.router = Router(SOURCE, [(REGISTRY.views[version.view], version) for version in versions])
         self.writer = TileWriter(self.link, int(client.incr(keys.GENERATION)))
 
     def apply(self, events: list[Event], watermark: int) -> Counter[str]:

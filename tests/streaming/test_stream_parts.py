@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,10 +20,12 @@ from rtml.errors import SendError, SettingsError, UnavailableError
 from rtml.instants import BEGINNING, DAY, HOUR, MINUTE, to_instant
 from rtml.lake import Lake, unsigned
 from rtml.online import keys
+from rtml.plan import Plan
 from rtml.registry import Registry
 from rtml.tiles import Tile
+from rtml_assets.runtime.redis_server import EmbeddedRedis
 from streaming import broker
-from streaming.adoption import adopt
+from streaming.adoption import Adoption
 from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.link import Link
@@ -33,7 +36,16 @@ from streaming.progress import Progress
 from streaming.pruning import expired
 from streaming.scripts import generation_bytes
 from streaming.sources.redis_stream import Reading, RedisStreamSource, RestartRequiredError
-from streaming.versions import Version, create_version, find_version, live_version, save_version
+from streaming.versions import (
+    Service,
+    Version,
+    create_version,
+    find_version,
+    live_version,
+    read_services,
+    save_version,
+    write_services,
+)
 
 DAY_ONE = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -234,6 +246,21 @@ class TestPartition:
         part._client = here
         assert len(next(iter(part.next_batch()))) == 3
 
+    def test_a_redis_that_came_back_older_is_noticed_though_the_client_reconnects(
+        self, source: EventSource, tmp_path: Path
+    ) -> None:
+        with EmbeddedRedis(tmp_path) as server:
+            here = broker.connect(server.url)
+            Producer(here, source, accept_stamps=True).send(events(3), ingested_at="at", partition=0)
+            part, _ = self.open(here, source)
+            part.next_batch()
+            part.snapshot()
+            server.stop()
+            server.start()
+            with pytest.raises(RestartRequiredError, match="Redis was restarted"):
+                deque((part.next_batch() for _ in range(3)), maxlen=0)
+            assert read_positions(here, keys.position(source.name), 1) == [Position()]
+
     def test_a_redis_that_was_restarted_asks_for_a_new_process(self, client: Any, source: EventSource) -> None:
         part, _ = self.open(client, source)
         part._incarnation = "another"
@@ -282,52 +309,98 @@ class TestAdoption:
         )
         return Registry.of([rtml.FeatureService(f"s_{source.name}", features=[view])])
 
+    def plan(self, registry: Registry) -> Plan:
+        (plan,) = registry.plans.values()
+        return plan
+
+    def live(self, client: Any, registry: Registry) -> Version:
+        found = live_version(client, self.plan(registry).view)
+        assert found is not None
+        return found
+
+    def stream_to_the_end(self, client: Any, source: EventSource, adoption: Adoption) -> list[int]:
+        """Read all partitions as a flow would; return how many entries each gave."""
+        opened = RedisStreamSource(
+            client, source, reading(source), Progress(2), Figures(source.name, "tiles"), adoption
+        )
+        read = []
+        for partition in (0, 1):
+            part = opened.build_part("read", str(partition), None)
+            read.append(sum(len(entries) for entries in part.next_batch()))
+            part.snapshot()
+            part.next_batch()
+        return read
+
     def test_without_history_a_version_is_ready_at_once(self, client: Any, source: EventSource) -> None:
         registry = self.registry(source, "1h")
-        adopted = adopt(client, registry, source)
-        (_, version) = adopted.views[0]
+        ((_, version),) = Adoption(client, registry, source).views
         assert version.boundary == BEGINNING
-        live = live_version(client, version.view)
-        assert live is not None
-        assert (live.version, live.state) == (f"{version.plan.fingerprint}.1", "ready")
+        live = self.live(client, registry)
+        assert (live.version, live.state, live.adopted) == (f"{live.plan.fingerprint}.1", "ready", True)
         assert not client.exists(keys.rewinding(source.name))
-        assert adopt(client, registry, source).views[0][1].version == version.version
+        assert read_services(client)[f"s_{source.name}"].fingerprints == {live.view: live.plan.fingerprint}
+        assert Adoption(client, registry, source).views[0][1].version == version.version
 
     def test_a_changed_view_is_given_the_whole_stream_before_it_is_served(
         self, client: Any, source: EventSource
     ) -> None:
-        adopt(client, self.registry(source, "1h"), source)
+        first, changed = self.registry(source, "1h"), self.registry(source, "2h")
         Producer(client, source, accept_stamps=True).send(events(4), ingested_at="at", partition=0)
-        offsets = [offset.decode() for offset, _ in client.xrange(source.stream.key(0))]
-        for partition, offset in ((0, offsets[-1]), (1, client.xrange(source.stream.key(1))[-1][0].decode())):
-            raise_position(client, keys.position(source.name), partition, Position(offset, 5))
-        changed = self.registry(source, "2h")
-        adopted = adopt(client, changed, source)
-        (plan,) = changed.plans.values()
-        assert live_version(client, plan.view).plan.fingerprint != plan.fingerprint  # type: ignore[union-attr]
-        opened = RedisStreamSource(
-            client, source, reading(source), Progress(2), Figures(source.name, "tiles"), adopted.caught_up
-        )
-        parts = [opened.build_part("read", str(partition), None) for partition in (0, 1)]
-        assert next(iter(parts[0].next_batch())).offsets[0] == offsets[0]
-        for part in parts:
-            part.next_batch()
-            part.snapshot()
-            part.next_batch()
-        assert live_version(client, plan.view).plan.fingerprint == plan.fingerprint  # type: ignore[union-attr]
+        assert self.stream_to_the_end(client, source, Adoption(client, first, source)) == [4, 0]
+        adoption = Adoption(client, changed, source)
+        assert self.live(client, changed).plan.fingerprint == self.plan(first).fingerprint
+        assert self.plan(first).fingerprint in read_services(client)[f"s_{source.name}"].fingerprints.values()
+        assert self.stream_to_the_end(client, source, adoption) == [4, 0]
+        assert self.live(client, changed).plan.fingerprint == self.plan(changed).fingerprint
+        assert self.plan(changed).fingerprint in read_services(client)[f"s_{source.name}"].fingerprints.values()
 
-    def test_over_landed_history_it_waits_for_publish(self, client: Any, source: EventSource) -> None:
+    def test_a_definition_that_comes_back_is_built_anew(self, client: Any, source: EventSource) -> None:
+        """What passed while its old version was not written would be missing from that for ever."""
+        first, changed = self.registry(source, "1h"), self.registry(source, "2h")
+        producer = Producer(client, source, accept_stamps=True)
+        for day, registry in enumerate([first, changed, first]):
+            producer.send(events(4, DAY_ONE + timedelta(days=day)), ingested_at="at", partition=0)
+            read = self.stream_to_the_end(client, source, Adoption(client, registry, source))
+            assert read == [4 * (day + 1), 0]
+        assert self.live(client, first).version == f"{self.plan(first).fingerprint}.2"
+
+    def test_a_death_amid_adoption_leaves_no_hole(self, client: Any, source: EventSource) -> None:
+        first, changed = self.registry(source, "1h"), self.registry(source, "2h")
+        Producer(client, source, accept_stamps=True).send(events(4), ingested_at="at", partition=0)
+        self.stream_to_the_end(client, source, Adoption(client, first, source))
+        create_version(client, Version(self.plan(changed), f"{self.plan(changed).fingerprint}.1", "building"))
+        assert self.stream_to_the_end(client, source, Adoption(client, changed, source)) == [4, 0]
+
+    def test_over_landed_history_a_view_waits_for_publish_and_the_others_do_not(
+        self, client: Any, source: EventSource
+    ) -> None:
         registry = self.registry(source, "1h")
-        (plan,) = registry.plans.values()
+        Adoption(client, registry, source)
         client.set(keys.landed(source.name), 1)
-        waited = []
+        changed = self.registry(source, "2h")
+        adoption = Adoption(client, changed, source)
+        assert adoption.views == []
+        assert not adoption.has_news()
+        version = Version(self.plan(changed), f"{self.plan(changed).fingerprint}.1", "ready", boundary=DAY)
+        create_version(client, version)
+        assert adoption.has_news()
+        part = RedisStreamSource(
+            client, source, reading(source), Progress(2), Figures(source.name, "tiles"), adoption
+        ).build_part("read", "0", None)
+        part.snapshot()
+        with pytest.raises(RestartRequiredError, match="a view that waited has got its version"):
+            part.next_batch()
+        again = Adoption(client, changed, source)
+        assert [found.boundary for _, found in again.views] == [DAY]
+        assert not again.has_news()
 
-        def publish(_: float) -> None:
-            waited.append(1)
-            create_version(client, Version(plan, f"{plan.fingerprint}.1", "ready", boundary=DAY))
-
-        assert adopt(client, registry, source, sleep=publish).views[0][1].boundary == DAY
-        assert waited == [1]
+    def test_a_service_that_no_definition_has_is_forgotten(self, client: Any, source: EventSource) -> None:
+        registry = self.registry(source, "1h")
+        Adoption(client, registry, source)
+        gone = Service(f"gone_{source.name}", 1, (), {})
+        write_services(client, [gone])
+        Adoption(client, registry, source)
+        assert gone.name not in read_services(client)
 
     def test_a_version_is_created_once(self, client: Any, source: EventSource) -> None:
         (plan,) = self.registry(source, "1h").plans.values()
@@ -338,6 +411,18 @@ class TestAdoption:
         found = find_version(client, plan)
         assert found is not None
         assert found.version == f"{plan.fingerprint}.2"
+
+
+class TestClaim:
+    def test_an_entity_with_thousands_of_tiles_is_claimed(self, client: Any) -> None:
+        name, mark = f"many{uuid4().hex}", generation_bytes(7)
+        fields = [b"%06d" % number for number in range(12_000)]
+        client.hset(name, fields[11_999], b"last")
+        link = Link(client)
+        (reply,) = link.run([link.claim(name, mark, b"\x01\x00" + mark + bytes(24), 100, *fields)])
+        link.close()
+        assert len(reply) == 12_001
+        assert (reply[1], reply[-1]) == (None, b"last")
 
 
 class TestLink:
