@@ -183,7 +183,7 @@ class LocalPlatform:
         # Dagster takes seconds to import, which a test that never compacts need not wait for.
         from rtml_assets.defs.materialize import materialize_days  # noqa: PLC0415
 
-        return materialize_days(self.settings, self.registry)
+        return materialize_days(self.settings, self.registry, durable=False)
 
     def crash(self) -> None:
         """Kill the stream's processes with SIGKILL, each at a random moment; they are restarted."""

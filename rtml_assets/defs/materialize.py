@@ -122,7 +122,7 @@ def _take(result: dg.ExecuteInProcessResult, summary: Summary) -> None:
         values: dict[str, Any] = {label: value.value for label, value in materialization.metadata.items()}
         if table == "published":
             summary.published[name] = values
-        elif rows := values.get("dagster/partition_row_count"):
+        elif table != "raw" and (rows := values.get("dagster/partition_row_count")):
             asset = f"{table}/{name}"
             summary.rows[asset] = summary.rows.get(asset, 0) + rows
 

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import dagster as dg
 
 from rtml.define.source import EventSource
-from rtml.lake import LATE, raw_schema
+from rtml.lake import LATE, QUARANTINE, raw_schema
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import (
     ONE_RUN,
@@ -19,7 +19,8 @@ from rtml_assets.defs.described import (
     table_metadata,
     tags_of,
 )
-from rtml_assets.tables.events import CompactedEvents, compact_events, events_meaning
+from rtml_assets.tables.delta import meaning_of, open_table, rows_by_day
+from rtml_assets.tables.events import CompactedEvents, EventsDay, compact_events, events_meaning
 
 FAILING_AFTER, WARNING_AFTER = timedelta(minutes=5), timedelta(minutes=2)
 CONTRACT = "contract"
@@ -27,14 +28,16 @@ DELTA = {"deltalake", "polars"}
 
 
 def external_assets(deployment: Deployment, source: EventSource) -> list[dg.AssetSpec]:
-    """Return what runs outside Dagster: the stream, its mirror `raw/`, and `late/`, which publishing writes."""
-    lake, schema = deployment.lake, raw_schema(source)
+    """Return what runs outside Dagster: the stream, `raw/` and `quarantine/`, and `late/`, which publishing writes."""
+    lake, schema, contract = deployment.lake, raw_schema(source), _hash(events_meaning(source))
+    fingerprints = [plan.fingerprint for plan in deployment.plans_of(source.name)]
     published = [key_of("published", view.name) for view in deployment.registry.views_of(source.name)]
     stream = dg.AssetSpec(
         key_of("stream", source.name),
         description=f"{source.description or source.name}, as they stream. Figures come from the stream itself.",
         kinds={"redis", "bytewax"},
         freshness_policy=dg.FreshnessPolicy.time_window(fail_window=FAILING_AFTER, warn_window=WARNING_AFTER),
+        code_version=contract,
     )
     raw = dg.AssetSpec(
         key_of("raw", source.name),
@@ -43,6 +46,15 @@ def external_assets(deployment: Deployment, source: EventSource) -> list[dg.Asse
         kinds={"deltalake", "bytewax"},
         partitions_def=daily(source),
         metadata=table_metadata(lake.raw(source.name), schema, contract_notes(source)),
+        code_version=contract,
+    )
+    quarantine = dg.AssetSpec(
+        key_of("quarantine", source.name),
+        deps=[stream.key],
+        description="Every event that was refused, as received: the first reason's code, and all reasons in words.",
+        kinds={"deltalake", "bytewax"},
+        metadata=table_metadata(lake.quarantine(source.name), QUARANTINE),
+        code_version=contract,
     )
     late = dg.AssetSpec(
         key_of("late", source.name),
@@ -50,19 +62,21 @@ def external_assets(deployment: Deployment, source: EventSource) -> list[dg.Asse
         description="When each late event became servable, in the source's own time.",
         kinds=DELTA,
         metadata=table_metadata(lake.late(source.name), LATE),
+        code_version=_hash(meaning_of(source.name, *fingerprints)),
     )
     owners, tags = list(source.owners), tags_of(source.tags)
     return [
         spec.replace_attributes(
             group_name="late" if spec.key == late.key else source.name, owners=owners, tags={**spec.tags, **tags}
         )
-        for spec in ([stream, raw, late] if published else [stream, raw])
+        for spec in ([stream, raw, quarantine, late] if published else [stream, raw, quarantine])
     ]
 
 
 def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefinition:
     """Return `events/<source>`, which is held against the contract before it is written."""
     key = key_of("events", source.name)
+    version = {"dagster/code_version": _hash(events_meaning(source))}
     contract = dg.AssetCheckSpec(
         CONTRACT,
         asset=key,
@@ -81,7 +95,7 @@ def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefini
             owners=list(source.owners),
             tags=tags_of(source.tags),
             kinds=DELTA,
-            code_version=events_meaning(source).split()[-1],
+            code_version=_hash(events_meaning(source)),
             metadata=table_metadata(deployment.lake.events(source.name), raw_schema(source), contract_notes(source)),
             check_specs=[contract],
             output_required=False,
@@ -89,20 +103,45 @@ def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefini
         def events(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
             days = [date.fromisoformat(name) for name in context.partition_keys]
             compacted = compact_events(deployment.lake, source, days)
+            for entry in _mirrored(deployment, source, days):
+                context.log_event(entry)
+            if compacted.refused:
+                # A result would mark all days of the run: the good ones are noted one by one.
+                for day in compacted.days:
+                    context.log_event(
+                        dg.AssetMaterialization(key, partition=str(day.day), metadata=_figures(day), tags=version)
+                    )
+                yield _contract_result(compacted)
+                return
             for day in compacted.days:
-                figures = {
-                    "dagster/partition_row_count": day.rows,
-                    "rows": day.rows,
-                    "duplicates": day.duplicates,
-                    "conflicting": day.conflicting,
-                    "late": day.late,
-                }
-                context.add_asset_metadata(figures, asset_key=key, partition_key=str(day.day))
+                context.add_asset_metadata(_figures(day), asset_key=key, partition_key=str(day.day))
             yield _contract_result(compacted)
-            if not compacted.refused:
-                yield dg.MaterializeResult()
+            yield dg.MaterializeResult()
 
     return events
+
+
+def _mirrored(deployment: Deployment, source: EventSource, days: list[date]) -> Iterator[dg.AssetMaterialization]:
+    """Say how many rows `raw/` has of the days that events are built from: the mirror knows nothing of Dagster."""
+    counts = rows_by_day(open_table(deployment.lake.raw(source.name)))
+    for day in days:
+        if count := counts.get(day):
+            figures = {"dagster/partition_row_count": count}
+            yield dg.AssetMaterialization(key_of("raw", source.name), partition=str(day), metadata=figures)
+
+
+def _figures(day: EventsDay) -> dict[str, int]:
+    return {
+        "dagster/partition_row_count": day.rows,
+        "rows": day.rows,
+        "duplicates": day.duplicates,
+        "conflicting": day.conflicting,
+        "late": day.late,
+    }
+
+
+def _hash(meaning: str) -> str:
+    return meaning.rsplit(maxsplit=1)[-1]
 
 
 def _contract_result(compacted: CompactedEvents) -> dg.AssetCheckResult:

@@ -15,6 +15,7 @@ from rtml.lake import tiles_schema
 from rtml.plan import Plan, describe_window
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import ONE_RUN, beta_is_meant, daily, key_of, table_metadata, tags_of
+from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.late import BOUND
 from rtml_assets.tables.publish import Published, publish
 from rtml_assets.tables.tiles import TilesDay, compact_tiles
@@ -104,7 +105,8 @@ def _published_asset(deployment: Deployment, view: StreamFeatureView) -> dg.Asse
         with deployment.redis() as client:
             outcome = publish(deployment.lake, client, view, plan)
         if outcome.late is not None and outcome.late.new:
-            appended = {"rows": dg.MetadataValue.int(outcome.late.new), "view": dg.MetadataValue.text(view.name)}
+            kept = sum(rows_by_day(open_table(deployment.lake.late(view.source.name))).values())
+            appended: dict[str, Any] = {"rows": outcome.late.new, "view": view.name, "dagster/row_count": kept}
             context.log_event(dg.AssetMaterialization(key_of("late", view.source.name), metadata=appended))
         yield dg.MaterializeResult(metadata=_outcome(outcome))
         yield _late_result(outcome)

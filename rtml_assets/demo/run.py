@@ -9,7 +9,7 @@ from rich.console import Console
 from rtml.registry import load
 from rtml.settings import load_settings
 from rtml_assets.demo.flights import BOUNDARY, END, ONE_DAY
-from rtml_assets.demo.once import check_one_day
+from rtml_assets.demo.once import RESULT_FILE, check_one_day
 from rtml_assets.demo.phases import Phases
 from rtml_assets.demo.settings import FEATURES, demo_settings, wipe
 from rtml_assets.demo.show import show
@@ -33,6 +33,7 @@ def run_demo(console: Console, *, once: bool, speed: float | None) -> int:
     given = load_settings()
     settings = demo_settings(given)
     wipe(settings)
+    (given.home_path / RESULT_FILE).unlink(missing_ok=True)  # a run that fails leaves no summary, not the last one's
     registry = load(FEATURES)
     project = Project(settings, list(registry.sources), embedded=not is_given("redis_url", given), dagster=not once)
     stage = Stage(project, registry, BOUNDARY + ONE_DAY if once else END)

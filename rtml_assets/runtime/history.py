@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -29,14 +30,15 @@ def read_file(source: EventSource, path: Path, stamps: str = INGESTED_AT) -> pl.
     Without a column of stamps, an event is taken to have arrived when it happened.
 
     Raises:
-        RequestError: no such file or kind of file, or no column of event times.
+        RequestError: no such file or kind of file, nothing that can be read as one, or no column of event times.
     """
     reader = READERS.get(path.suffix)
     if reader is None:
         raise RequestError(f"--from must be a {', '.join(READERS)} file; got {str(path)!r}")
     if not path.is_file():
         raise RequestError(f"--from: there is no file {str(path)!r}")
-    frame = reader(path, None if path.suffix == ".parquet" else _as_written(source, path, stamps))
+    with _told(str(path)):
+        frame = reader(path, None if path.suffix == ".parquet" else _as_written(source, path, stamps))
     if source.timestamp not in frame.columns:
         near = near_miss(source.timestamp, frame.columns)
         raise RequestError(f"{path} has no column {source.timestamp!r}, the source's event time.{near}")
@@ -44,7 +46,7 @@ def read_file(source: EventSource, path: Path, stamps: str = INGESTED_AT) -> pl.
         frame = frame.with_columns(pl.col(source.timestamp).alias(INGESTED_AT))
     elif stamps != INGESTED_AT:
         frame = frame.rename({stamps: INGESTED_AT})
-    return _timed(source, frame)
+    return _timed(source, frame, str(path), stamps)
 
 
 def read_example(source: EventSource, features: str) -> pl.DataFrame:
@@ -58,7 +60,7 @@ def read_example(source: EventSource, features: str) -> pl.DataFrame:
         raise RequestError(
             f"no function {source.name!r} in a module 'data' beside {features!r}: name a file with --from"
         )
-    return _timed(source, function())
+    return _timed(source, function(), f"{source.name}() of module 'data'")
 
 
 def between(frame: pl.DataFrame, start: str | None, end: str | None) -> pl.DataFrame:
@@ -78,15 +80,27 @@ def _as_written(source: EventSource, path: Path, stamps: str) -> dict[str, pl.Da
     return {name: present[name] if dtype == TIMESTAMP else dtype for name, dtype in types.items() if name in present}
 
 
-def _timed(source: EventSource, frame: pl.DataFrame) -> pl.DataFrame:
-    """Bring RFC 3339 text and integer microseconds to timestamps."""
-    names = [INGESTED_AT, *(name for name, column in source.columns.items() if column.is_timestamp)]
-    return frame.with_columns(
-        _timestamp(name, frame.schema[name]) for name in dict.fromkeys(names) if name in frame.columns
-    )
+def _timed(source: EventSource, frame: pl.DataFrame, where: str, stamps: str = INGESTED_AT) -> pl.DataFrame:
+    """Bring RFC 3339 text and integer microseconds to timestamps; of stamps that were copied, the original is named."""
+    names = [*(name for name, column in source.columns.items() if column.is_timestamp), INGESTED_AT]
+    for name in dict.fromkeys(names):
+        if name in frame.columns:
+            at = f"{where}: column {(stamps if name == INGESTED_AT else name)!r}"
+            with _told(at):
+                frame = frame.with_columns(_timestamp(name, frame.schema[name], at))
+    return frame
 
 
-def _timestamp(name: str, dtype: pl.DataType) -> pl.Expr:
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Say in one line where what Polars could not read is."""
+    try:
+        yield
+    except pl.exceptions.PolarsError as error:
+        raise RequestError(f"{where}: {str(error).strip().partition(chr(10))[0]}") from None
+
+
+def _timestamp(name: str, dtype: pl.DataType, at: str) -> pl.Expr:
     column = pl.col(name)
     if dtype == pl.String:
         return column.str.to_datetime(time_unit="us", time_zone="UTC")
@@ -94,7 +108,7 @@ def _timestamp(name: str, dtype: pl.DataType) -> pl.Expr:
         return pl.from_epoch(column, "us").dt.replace_time_zone("UTC")
     if isinstance(dtype, pl.Datetime) and dtype.time_zone:
         return column.dt.convert_time_zone("UTC").dt.cast_time_unit("us")
-    raise RequestError(f"column {name!r} must be times with a zone or integer microseconds; got {dtype}")
+    raise RequestError(f"{at} must be times with a zone or integer microseconds; got {dtype}")
 
 
 def _data_module(features: str) -> object:

@@ -18,6 +18,7 @@ from rtml.projection import INGESTED_AT
 from rtml.tiles import Tile
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import is_late, load_events
+from rtml_assets.tables.publisher import Hold
 from rtml_assets.tables.runs import Run, runs
 from streaming.versions import Version
 
@@ -37,19 +38,21 @@ class History(NamedTuple):
     """Entities, once for every day that they have events on."""
 
 
-def publish_history(lake: Lake, client: Redis, view: StreamFeatureView, version: Version) -> History:
+def publish_history(lake: Lake, client: Redis, view: StreamFeatureView, version: Version, hold: Hold) -> History:
     """Write the tiles of all events before the boundary that a window can reach, late ones up to `folded_to` included.
 
     All values are absolute, and nobody else writes tiles before the boundary: it may die anywhere and be repeated.
+    `hold` is called before each write.
     """
     plan, source = version.plan, view.source
     start = history_start(version)
     time = pl.col(source.timestamp)
     folded = ~is_late(source) | (pl.col(INGESTED_AT) < to_datetime(version.folded_to))
     inside = (time >= to_datetime(start)) & (time < to_datetime(version.boundary))
-    writer = _Writer(client, version)
+    writer = _Writer(client, version, hold)
     for day in rows_by_day(open_table(lake.events(source.name))):
         if to_datetime(start).date() <= day <= to_datetime(version.boundary).date():
+            hold()
             events = load_events(lake, source, [day]).filter(inside & folded)
             for run in runs(view, plan, events, plan.tiles.coarsest):
                 writer.add(run)
@@ -76,8 +79,9 @@ def _first(days: list[date]) -> date:
 class _Writer:
     """Collects what grows out of runs of events, and writes it in pipelines."""
 
-    def __init__(self, client: Redis, version: Version) -> None:
+    def __init__(self, client: Redis, version: Version, hold: Hold) -> None:
         self._client = client
+        self._hold = hold
         self._plan = version.plan
         self._suffix = keys.versioned(version.view, version.version)
         self._held: list[tuple[str, Grown]] = []
@@ -107,6 +111,7 @@ class _Writer:
             pipeline.hset(key, mapping=values)
             pipeline.pexpire(key, life)
             self.tiles += len(values)
+        self._hold()
         pipeline.execute()
         self.events += self._held_events
         self.keys += len(self._held)

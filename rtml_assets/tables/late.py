@@ -17,6 +17,7 @@ from rtml.online import codec, keys
 from rtml.projection import INGESTED_AT
 from rtml_assets.tables.delta import insert_new, open_table, rows_by_day
 from rtml_assets.tables.events import is_late, load_events
+from rtml_assets.tables.publisher import Hold
 from rtml_assets.tables.runs import Run, runs
 from streaming.positions import read_positions, watermark
 from streaming.versions import Version
@@ -38,14 +39,21 @@ class LateFigures(NamedTuple):
     most: int
 
 
-def publish_late(lake: Lake, client: Redis, view: StreamFeatureView, version: Version, until: Instant) -> LateFigures:
+def publish_late(
+    lake: Lake, client: Redis, view: StreamFeatureView, version: Version, until: Instant, hold: Hold
+) -> LateFigures:
     """Write the late events that were ingested up to an instant, and that are not in published tiles or out of reach.
 
     Fields are absolute and the table is read before it is added to: it may die anywhere and be repeated.
+    `hold` is called before each write.
     """
+    hold()
     found = list(runs(view, version.plan, _servable_late(lake, client, view, version, until)))
-    _write_fields(client, version, {run.tag + keys.versioned(version.view, version.version): run for run in found})
-    new = _remember(lake, view, version, found, until)
+    fields = {run.tag + keys.versioned(version.view, version.version): run for run in found}
+    _write_fields(client, version, fields, hold)
+    # The stream has gone on meanwhile: before its present, no request has seen these fields.
+    present = watermark(read_positions(client, keys.position(version.plan.source), version.plan.partitions))
+    new = _remember(lake, view, version, found, max(until, present))
     sizes = [len(run.records) for run in found]
     return LateFigures(sum(sizes), new, len(found), max(sizes, default=0))
 
@@ -76,7 +84,7 @@ def _servable_late(
     return late.filter(~folded)
 
 
-def _write_fields(client: Redis, version: Version, found: Mapping[str, Run]) -> None:
+def _write_fields(client: Redis, version: Version, found: Mapping[str, Run], hold: Hold) -> None:
     """Write the fields of these keys, and remove those of all others."""
     listed = keys.late_entities(version.view, version.version)
     life = version.plan.expire_after // 1_000
@@ -90,17 +98,19 @@ def _write_fields(client: Redis, version: Version, found: Mapping[str, Run]) -> 
         for name in some:
             pipeline.hset(name, codec.LATE, codec.RAW_MARK + found[name].records.tobytes())
             pipeline.pexpire(name, life)
+        hold()
         pipeline.execute()
     pipeline = client.pipeline(transaction=False)
     for name in gone:
         pipeline.hdel(name, codec.LATE)
         pipeline.srem(listed, name)
     pipeline.pexpire(listed, life)
+    hold()
     pipeline.execute()
 
 
-def _remember(lake: Lake, view: StreamFeatureView, version: Version, found: list[Run], until: Instant) -> int:
-    """Append to `late/` what is not there yet, and return how many rows that were."""
+def _remember(lake: Lake, view: StreamFeatureView, version: Version, found: list[Run], at: Instant) -> int:
+    """Append to `late/` what is not there yet, as servable from an instant on; return how many rows that were."""
     if not found:
         return 0
     records = np.concatenate([run.records for run in found])
@@ -108,7 +118,7 @@ def _remember(lake: Lake, view: StreamFeatureView, version: Version, found: list
     rows = pl.DataFrame([time, pl.Series(ID64, records["id64"].view(np.int64))]).with_columns(
         view=pl.lit(version.view),
         version=pl.lit(version.version),
-        published_at=pl.lit(to_datetime(until), dtype=TIMESTAMP),
+        published_at=pl.lit(to_datetime(at), dtype=TIMESTAMP),
         event_date=pl.col(EVENT_TIME).dt.date(),
     )
     return insert_new(lake.late(view.source.name), rows.select(*LATE), ["view", "version", EVENT_TIME, ID64])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,6 +15,7 @@ from rtml.online import keys
 from rtml.plan import Plan
 from rtml_assets.tables.history import History, history_from, publish_history
 from rtml_assets.tables.late import LateFigures, publish_late
+from rtml_assets.tables.publisher import Hold, sole_publisher
 from rtml_assets.tables.touched import complete_to, touched_days
 from streaming.positions import START, read_positions, watermark
 from streaming.versions import Version, create_version, find_version
@@ -22,8 +23,23 @@ from streaming.versions import Version, create_version, find_version
 if TYPE_CHECKING:
     from redis import Redis
 
-_READY = """
-redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+_RAISE = """
+local function keep(name, value)
+  local old = redis.call('HGET', KEYS[1], name)
+  if old and tonumber(old) > tonumber(value) then return end
+  redis.call('HSET', KEYS[1], name, value)
+end
+"""
+"""No publisher, however late it comes, takes back what another one said."""
+
+_PUBLISHED_TO = _RAISE + "keep('published_to', ARGV[1])"
+
+_READY = f"""
+{_RAISE}
+for i = 2, #ARGV, 2 do
+  if ARGV[i] == 'published_to' or ARGV[i] == 'folded_to' then keep(ARGV[i], ARGV[i + 1])
+  else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
 if redis.call('EXISTS', KEYS[3]) == 0 then redis.call('SET', KEYS[2], ARGV[1]) end
 return 1
 """
@@ -51,12 +67,18 @@ def boundary(plan: Plan, complete: Instant) -> Instant:
 def publish(lake: Lake, client: Redis, view: StreamFeatureView, plan: Plan) -> Published:
     """Publish a version's history if it is still to be, then its late events.
 
-    It may die anywhere and be repeated, or run twice at once: what history holds is fixed first, then come tiles, then
-    the meta that makes them count.
+    It may die anywhere and be repeated: what history holds is fixed first, then come tiles, then the meta that makes
+    them count. One publisher of a view waits for the other.
 
     Raises:
-        NotReadyError: history is to be published, and `events/` does not hold all of it yet.
+        NotReadyError: history is to be published, and `events/` does not hold all of it yet, or the stream no longer
+            holds what follows it; or another publisher is at work.
     """
+    with sole_publisher(client, view.name) as hold:
+        return _publish(lake, client, view, plan, hold)
+
+
+def _publish(lake: Lake, client: Redis, view: StreamFeatureView, plan: Plan, hold: Hold) -> Published:
     mirrored = watermark(read_positions(client, keys.mirrored(plan.source), plan.partitions))
     if mirrored == BEGINNING:
         return Published(None, why="nothing is mirrored yet")
@@ -65,21 +87,26 @@ def publish(lake: Lake, client: Redis, view: StreamFeatureView, plan: Plan) -> P
     if version is None and not client.exists(keys.landed(plan.source), keys.trimmed(plan.source)):
         return Published(None, why="the stream holds all events: it makes the version itself")
     if version is not None and not _has_history_to_come(version):
-        return _publish_late_alone(lake, client, view, version, max(until, version.published_to))
+        return _publish_late_alone(lake, client, view, version, max(until, version.published_to), hold)
     _check_complete(lake, client, view, mirrored, until)
-    version = version or _begin(client, plan, until)
-    history = publish_history(lake, client, view, version)
-    late = publish_late(lake, client, view, version, until)
+    hold()
+    if version is None:
+        _check_followed(client, view, boundary(plan, until))
+        version = _begin(client, plan, until)
+    history = publish_history(lake, client, view, version, hold)
+    late = publish_late(lake, client, view, version, until, hold)
     ready = msgspec.structs.replace(version, history_from=history_from(lake, view), published_to=until, state="ready")
+    hold()
     _serve(client, ready)
     return Published(ready, history, late)
 
 
 def _publish_late_alone(
-    lake: Lake, client: Redis, view: StreamFeatureView, version: Version, until: Instant
+    lake: Lake, client: Redis, view: StreamFeatureView, version: Version, until: Instant, hold: Hold
 ) -> Published:
-    late = publish_late(lake, client, view, version, until)
-    client.hset(keys.meta(version.view, version.version), "published_to", until)  # the rest may be the stream's
+    late = publish_late(lake, client, view, version, until, hold)
+    hold()
+    client.eval(_PUBLISHED_TO, 1, keys.meta(version.view, version.version), until)  # the rest may be the stream's
     return Published(msgspec.structs.replace(version, published_to=until), None, late)
 
 
@@ -122,3 +149,46 @@ def _check_complete(lake: Lake, client: Redis, view: StreamFeatureView, mirrored
             f"view {view.name!r}: history is complete only to {to_text(until)}, and must be to {to_text(needed)}: "
             f"materialise {len(days)} days of events/{view.source.name} first, {days[0]} to {days[-1]}"
         )
+
+
+def _check_followed(client: Redis, view: StreamFeatureView, edge: Instant) -> None:
+    """Refuse a boundary that the stream's entries do not reach back to: what lies between would be missing for ever.
+
+    Events of the boundary and after may have been ingested as early as the skew before it.
+    """
+    source = view.source
+    if not client.exists(keys.trimmed(source.name)):
+        return
+    needed = edge - source.skew_us
+    for partition in range(source.stream.partitions):
+        oldest = _oldest(client, view, partition)
+        if oldest is not None and oldest > needed:
+            raise NotReadyError(
+                f"view {view.name!r}: its history would end at {to_text(edge)}, and needs all that source "
+                f"{source.name!r} ingested from {to_text(needed)} on to follow; but the stream was trimmed, and the "
+                f"oldest entry of partition {partition} is of {to_text(oldest)}: what came between would be missing"
+            )
+
+
+def _oldest(client: Redis, view: StreamFeatureView, partition: int) -> Instant | None:
+    """Return from when on a partition holds all entries; nothing where it holds all that there ever were."""
+    source = view.source
+    key = source.stream.key(partition)
+    if not client.exists(key):
+        return None
+    info: Any = client.xinfo_stream(key)
+    if info.get("entries-added") == info["length"]:  # from Redis 7 on it counts what was ever added
+        return None
+    stamped = client.exists(keys.replay_time(source.name))
+    entries: Any = client.xrange(key, count=1)
+    if entries:
+        offset, fields = entries[0]
+        stamp = fields.get(b"ingested_at") if stamped else None
+        return _arrived(offset) if stamp is None or not stamp.isdigit() else int(stamp)
+    if stamped:  # the last entry's stamp went with it; the mirror has come that far
+        return read_positions(client, keys.mirrored(source.name), source.stream.partitions)[partition].ingested_at
+    return _arrived(info["last-generated-id"])
+
+
+def _arrived(offset: bytes) -> Instant:
+    return int(offset.split(b"-")[0]) * 1_000

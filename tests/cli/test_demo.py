@@ -33,6 +33,7 @@ from rtml_assets.demo.flights import BOUNDARY, ONE_DAY, read_flights
 from rtml_assets.demo.once import Outcome
 from rtml_assets.demo.phases import Phases
 from rtml_assets.demo.recompute import recompute
+from rtml_assets.demo.run import run_demo
 from rtml_assets.demo.settings import MARK, demo_settings, take_database, wipe
 from rtml_assets.demo.view import FEATURES, FLIGHTS, Frame, render
 from rtml_assets.runtime.progress import progress_bar
@@ -323,6 +324,18 @@ def test_a_one_day_outcome_with_a_problem_fails_and_is_written(tmp_path):
     assert (written["events"], written["served"], written["mismatches"]) == (50, 200, 1)
     assert written["freshness_ms"] == {"p50": 1.0, "p99": 2.0}
     assert written["phases"] == {"land": 1.5, "replay": 2.0}
+
+
+def test_a_run_that_fails_leaves_no_summary_of_the_last_one(tmp_path, monkeypatch):
+    def fail(_: str) -> None:
+        raise SettingsError("it failed")
+
+    monkeypatch.setenv("RTML_HOME", str(tmp_path))
+    monkeypatch.setattr("rtml_assets.demo.run.load", fail)
+    (tmp_path / "demo.json").write_text("{}")
+    with pytest.raises(SettingsError, match="it failed"):
+        run_demo(Console(file=io.StringIO()), once=True, speed=None)
+    assert not (tmp_path / "demo.json").exists()
 
 
 def test_the_view_keeps_what_it_last_read_for_a_while(monkeypatch):

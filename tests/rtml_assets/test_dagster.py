@@ -19,7 +19,7 @@ import pytest
 
 import rtml
 from rtml.instants import MINUTE, to_instant
-from rtml.lake import raw_schema, tiles_schema
+from rtml.lake import QUARANTINE, raw_schema, tiles_schema
 from rtml.online import keys
 from rtml.registry import Registry
 from rtml_assets.defs.build import definitions_of
@@ -61,6 +61,15 @@ def sensor_of(deployment: Deployment) -> Any:
     return sensor
 
 
+def figures_of(instance: dg.DagsterInstance, table: str, day: date | None = None) -> dict[str, Any]:
+    """Return what was last told of an asset of orders, or of a day of it."""
+    days = None if day is None else [str(day)]
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey([table, "orders"]), asset_partitions=days)
+    found = instance.fetch_materializations(wanted, limit=1).records[0].asset_materialization
+    assert found is not None
+    return {name: value.value for name, value in found.metadata.items()}
+
+
 def tables(lake: Any) -> list[pl.DataFrame]:
     found = [delta.scan(delta.open_table(lake.events("orders")), raw_schema(orders)).collect().sort("at", "id64")]
     for plan in PLANS:
@@ -76,7 +85,7 @@ def test_every_asset_says_what_it_is(deployment):
     graph = definitions.resolve_asset_graph()
     names = {key.to_user_string() for key in graph.get_all_asset_keys()}
     assert names == {
-        *(f"{table}/orders" for table in ("stream", "raw", "events", "late")),
+        *(f"{table}/orders" for table in ("stream", "raw", "quarantine", "events", "late")),
         *(f"{table}/{view}" for table in ("tiles", "published") for view in ("shop_orders", "till_orders")),
     }
     parents = {
@@ -84,7 +93,12 @@ def test_every_asset_says_what_it_is(deployment):
         for key in graph.get_all_asset_keys()
     }
     assert parents["events/orders"] == {"raw/orders"}
-    assert parents["raw/orders"] == {"stream/orders"}
+    assert parents["raw/orders"] == parents["quarantine/orders"] == {"stream/orders"}
+    quarantine: Any = graph.get(dg.AssetKey(["quarantine", "orders"]))
+    assert (quarantine.group_name, set(quarantine.kinds)) == ("orders", {"bytewax", "deltalake"})
+    assert "refused" in quarantine.description
+    assert [column.name for column in quarantine.metadata["dagster/column_schema"].columns] == list(QUARANTINE)
+    assert all(graph.get(key).code_version for key in graph.get_all_asset_keys())
     assert parents["tiles/shop_orders"] == {"events/orders"}
     assert parents["published/shop_orders"] == {"tiles/shop_orders", "events/orders"}
     assert parents["late/orders"] == {"published/shop_orders", "published/till_orders"}
@@ -117,13 +131,19 @@ def test_touched_days_are_built_and_published_in_real_runs(settings, lake, clien
     assert touched_days(lake, orders, PLANS) == []
     versions = {plan.view: version for plan in PLANS if (version := live_version(client, plan.view))}
     assert check_served(settings, client, EVENTS, versions, EVENTS[-1].ingested) > 10
-    for key in (["events", "orders"], ["tiles", "shop_orders"], ["tiles", "till_orders"]):
+    for key in (["raw", "orders"], ["events", "orders"], ["tiles", "shop_orders"], ["tiles", "till_orders"]):
         assert instance.get_materialized_partitions(dg.AssetKey(key)) == {str(day) for day in days}
     record = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=dg.AssetKey(["events", "orders"]), asset_partitions=[str(days[0])]), limit=1
     ).records[0]
     metadata = record.asset_materialization.metadata
     assert metadata["dagster/partition_row_count"].value == metadata["rows"].value < summary.rows["events/orders"]
+    assert (
+        figures_of(instance, "raw", days[0])["dagster/partition_row_count"]
+        == FRAME.filter(pl.col("at").dt.date() == days[0]).height
+    )
+    kept = delta.rows_by_day(delta.open_table(lake.late("orders")))
+    assert figures_of(instance, "late")["dagster/row_count"] == sum(kept.values()) > 0
     before = tables(lake)
     again = materialize_days(settings, REGISTRY, days, instance=instance, durable=False)
     assert again.rows == summary.rows
@@ -166,6 +186,12 @@ def test_a_broken_contract_stops_the_run_and_is_named(settings, lake, client, in
     assert delta.open_table(lake.tiles("shop_orders")) is None
     assert find_version(client, plan_of(shop_orders)) is None
     assert touched_days(lake, orders) == [days[1]]
+    good = {str(day) for day in days if day != days[1]}
+    assert instance.get_materialized_partitions(dg.AssetKey(["events", "orders"])) == good
+    assert (
+        figures_of(instance, "events", days[0])["rows"]
+        == delta.rows_by_day(delta.open_table(lake.events("orders")))[days[0]]
+    )
 
 
 def test_a_failing_asset_is_named(settings, lake, client, instance):

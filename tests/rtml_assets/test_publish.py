@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import msgspec
@@ -11,15 +13,16 @@ import pytest
 from rtml.errors import NotReadyError
 from rtml.instants import BEGINNING, DAY, HOUR, MINUTE, to_datetime, to_instant
 from rtml.lake import LATE, Lake
-from rtml.online import keys
+from rtml.online import codec, keys
 from rtml_assets.store import FeatureStore
-from rtml_assets.tables import delta
+from rtml_assets.tables import delta, late, publisher
 from rtml_assets.tables.events import compact_events
 from rtml_assets.tables.land import land
 from rtml_assets.tables.late import publish_late
 from rtml_assets.tables.publish import Published, boundary, publish
 from rtml_assets.tables.touched import touched_days
 from streaming.positions import Position, raise_position
+from streaming.producer import Producer
 from streaming.versions import Service, Version, create_version, find_version, live_version, write_services
 from tests import oracle
 from tests.oracle import Event
@@ -204,7 +207,7 @@ def test_it_may_die_between_any_two_commands_and_be_repeated(settings, lake, cli
     take(lake, client, events[:200])
     deaths = 0
     for left in range(60):
-        if left == 8:
+        if left == 12:
             take(lake, client, events[200:])  # more arrives before history is done: what it holds was fixed already
         for view in VIEWS:
             try:
@@ -302,5 +305,145 @@ def test_more_late_events_than_the_bound_are_reported(lake, client):
     values: dict[str, Any] = {"till": 0, "big": True, "price": 1.0, "items": 1}
     events = [Event("a", START + n, n, START + HOUR, values | {"id": f"l{n}"}) for n in range(300)]
     take(lake, client, events)
-    figures = publish_late(lake, client, shop_orders, version, START + HOUR)
+    figures = publish_late(lake, client, shop_orders, version, START + HOUR, lambda: None)
     assert (figures.most, figures.entities, figures.new) == (300, 1, 300)
+
+
+def late_bytes(client: Any) -> int:
+    return sum(client.hstrlen(key, codec.LATE) for key in client.keys("rtml:{*") if client.type(key) == b"hash")
+
+
+def overtaken(lake: Lake, client: Any, monkeypatch: Any, meanwhile: Any) -> list[Event]:
+    """Publish; then again, with something happening just before fields are written. Return the events still to take."""
+    events = generate(5, 700, days=3)
+    take(lake, client, events[:500])
+    publish(lake, client, shop_orders, plan_of(shop_orders))
+    real = late._write_fields
+    ran: list[bool] = []
+
+    def slow(*args: Any) -> None:
+        if not ran:
+            ran.append(True)
+            take(lake, client, events[500:])
+            meanwhile()
+        real(*args)
+
+    monkeypatch.setattr(late, "_write_fields", slow)
+    return events
+
+
+def test_a_publisher_waits_for_the_other_one(lake, client, monkeypatch):
+    newer = threading.Thread(target=lambda: publish(lake, client, shop_orders, plan_of(shop_orders)))
+
+    def meanwhile() -> None:
+        newer.start()
+        time.sleep(0.3)
+        assert newer.is_alive()
+
+    events = overtaken(lake, client, monkeypatch, meanwhile)
+    older = publish(lake, client, shop_orders, plan_of(shop_orders))
+    newer.join(30)
+    version = find_version(client, plan_of(shop_orders))
+    assert older.version is not None
+    assert version is not None
+    assert older.version.published_to < version.published_to == events[-1].ingested
+    written = late_bytes(client)
+    publish(lake, client, shop_orders, plan_of(shop_orders))
+    assert late_bytes(client) == written
+    assert not client.exists(keys.publishing("shop_orders"))
+
+
+def test_a_publisher_that_lost_its_lock_takes_nothing_back(lake, client, monkeypatch):
+    newer: list[Any] = []
+
+    def meanwhile() -> None:
+        client.delete(keys.publishing("shop_orders"))  # it was away for longer than the lock is held
+        publish(lake, client, shop_orders, plan_of(shop_orders))
+        newer.append((late_bytes(client), find_version(client, plan_of(shop_orders))))
+
+    overtaken(lake, client, monkeypatch, meanwhile)
+    with pytest.raises(NotReadyError, match=r"view 'shop_orders': this publisher lost its lock 'rtml:publishing:"):
+        publish(lake, client, shop_orders, plan_of(shop_orders))
+    assert [(late_bytes(client), find_version(client, plan_of(shop_orders)))] == newer
+
+
+def test_a_killed_publisher_blocks_the_next_one_for_a_while_only(lake, client, monkeypatch):
+    take(lake, client, generate(5, 100, days=2))
+    client.set(keys.publishing("shop_orders"), "the dead one's", px=600)
+    monkeypatch.setattr(publisher, "WAIT_SECONDS", 0.2)
+    with pytest.raises(NotReadyError, match="another publisher has been at work"):
+        publish(lake, client, shop_orders, plan_of(shop_orders))
+    monkeypatch.setattr(publisher, "WAIT_SECONDS", 5)
+    assert publish(lake, client, shop_orders, plan_of(shop_orders)).version is not None
+
+
+def test_published_to_is_never_lowered(lake, client):
+    events = generate(5, 300, days=2)
+    take(lake, client, events)
+    publish(lake, client, shop_orders, plan_of(shop_orders))
+    version = find_version(client, plan_of(shop_orders))
+    assert version is not None
+    later = events[-1].ingested + HOUR
+    meta = keys.meta("shop_orders", version.version)
+    client.hset(meta, mapping={"published_to": later, "state": "building"})
+    publish(lake, client, shop_orders, plan_of(shop_orders))
+    assert find_version(client, plan_of(shop_orders)) == msgspec.structs.replace(version, published_to=later)
+
+
+def test_late_events_are_not_servable_before_the_streams_present(lake, client):
+    events = generate(5, 300, days=2)
+    take(lake, client, events)
+    present = events[-1].ingested + 3 * MINUTE
+    for partition in range(2):
+        raise_position(client, keys.position("orders"), partition, Position("5-0", present))
+    publish(lake, client, shop_orders, plan_of(shop_orders))
+    assert late_rows(lake)["published_at"].dt.epoch("us").unique().to_list() == [present]
+
+
+def trimmed_stream(lake: Lake, client: Any, kept: int) -> list[Event]:
+    """A stream that both flows have read, and that holds only what was ingested in its last `kept` microseconds."""
+    events = generate(21, 600, days=3)
+    until = events[-1].ingested
+    land(lake, client, orders, to_frame(events), until=until)
+    client.delete(keys.landed("orders"))
+    producer = Producer(client, orders, key=("shop",), accept_stamps=True)
+    producer.send(to_frame(events), ingested_at="ingested_at")
+    for partition in range(2):
+        key = orders.stream.key(partition)
+        entries = client.xrange(key)
+        for place in (keys.position("orders"), keys.mirrored("orders")):
+            raise_position(client, place, partition, Position(entries[-1][0].decode(), until))
+        first = next((offset for offset, fields in entries if int(fields[b"ingested_at"]) >= until - kept), None)
+        assert first is not None
+        client.xtrim(key, minid=first, approximate=False)
+    client.set(keys.trimmed("orders"), 1)
+    compact_events(lake, orders, touched_days(lake, orders))
+    return events
+
+
+def test_a_version_is_refused_whose_stream_no_longer_holds_what_follows(lake, client):
+    events = trimmed_stream(lake, client, MINUTE)
+    with pytest.raises(NotReadyError) as refused:
+        publish(lake, client, shop_orders, plan_of(shop_orders))
+    for words in (
+        "view 'shop_orders'",
+        "source 'orders'",
+        "would be missing",
+        "the oldest entry of partition",
+        "2024-03",
+    ):
+        assert words in str(refused.value)
+    assert str(to_datetime(boundary(plan_of(shop_orders), events[-1].ingested)).hour) in str(refused.value)
+    assert find_version(client, plan_of(shop_orders)) is None
+    assert client.smembers(keys.rewinding("orders")) == set()
+    for partition in range(2):  # nor when nothing is left
+        client.xtrim(orders.stream.key(partition), maxlen=0, approximate=False)
+    with pytest.raises(NotReadyError, match="would be missing"):
+        publish(lake, client, shop_orders, plan_of(shop_orders))
+
+
+def test_a_version_may_follow_a_trimmed_stream_that_reaches_back(lake, client):
+    trimmed_stream(lake, client, 2 * DAY)
+    outcome = publish(lake, client, shop_orders, plan_of(shop_orders))
+    assert outcome.version is not None
+    assert client.smembers(keys.rewinding("orders")) == {b"0", b"1"}
