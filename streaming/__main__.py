@@ -17,9 +17,8 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from rtml.errors import RtmlError
 from rtml.registry import load
 from rtml.settings import Settings, load_settings
-from streaming.broker import check, connect
+from streaming.broker import RestartRequiredError, check, connect
 from streaming.flow import FLOWS, Flow, mirror_flow, tiles_flow
-from streaming.sources.redis_stream import RestartRequiredError
 
 RESTART = 75
 """The exit code that asks for a new process (`EX_TEMPFAIL`)."""

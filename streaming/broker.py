@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import redis
+from hiredis import pack_command
 
-from rtml.errors import SettingsError, UnavailableError
+from rtml.errors import RtmlError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
     from redis import Redis
+
+Command = tuple[Any, ...]
+LONGEST_BACKOFF = 5.0
+"""Seconds between two looks for a Redis that is away."""
+
+
+class RestartRequiredError(RtmlError):
+    """This process may not go on: another took over, or Redis is no longer the one that it was. Start a new one."""
 
 
 def connect(url: str, *, timeout: float | None = None) -> Redis:
@@ -42,3 +53,48 @@ def check(client: Redis) -> None:
 def incarnation(client: Redis) -> str:
     """Return what changes when Redis is restarted or failed over."""
     return f"{client.info('server')['run_id']} {client.info('replication')['master_replid']}"
+
+
+def pipelined(connection: Any, commands: Sequence[Command]) -> list[Any]:
+    """Send commands, and return their replies as they are, errors among them.
+
+    Packed by hiredis and not interpreted: a fourth of the time that the client's own pipeline takes around the same.
+
+    Raises:
+        redis.ConnectionError, redis.TimeoutError: the connection is lost.
+    """
+    send(connection, commands)
+    return receive(connection, len(commands))
+
+
+def send(connection: Any, commands: Sequence[Command]) -> None:
+    """Send commands without waiting for their replies."""
+    connection.send_packed_command([b"".join([pack_command(command) for command in commands])])
+
+
+def receive(connection: Any, count: int) -> list[Any]:
+    """Return the next replies, errors among them."""
+    replies = []
+    for _ in range(count):
+        try:
+            replies.append(connection.read_response(disable_decoding=True))
+        except redis.ResponseError as error:
+            replies.append(error)
+    return replies
+
+
+_PASSING = re.compile(r"\b(OOM|LOADING|BUSY|READONLY|MASTERDOWN|TRYAGAIN|MISCONF)\b")
+_PASSING_TYPES = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+    redis.exceptions.TryAgainError,
+)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether Redis said no for a while only: full, loading, busy or failing over.
+
+    The client takes the code off the errors that it has types for; a script's error has it within its text.
+    """
+    return isinstance(error, _PASSING_TYPES) or bool(_PASSING.search(str(error)))

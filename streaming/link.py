@@ -7,16 +7,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import redis
-from hiredis import pack_command
 
-from streaming.broker import incarnation
+from streaming.broker import LONGEST_BACKOFF, Command, RestartRequiredError, incarnation, is_passing, receive, send
 from streaming.scripts import CLAIM, STALE, WRITE
-from streaming.sources.redis_stream import LONGEST_BACKOFF, RestartRequiredError, is_passing
 
 if TYPE_CHECKING:
     from redis import Redis
 
-Command = tuple[Any, ...]
 CHUNK = 1_000
 MOST_POSTED = 1_000
 """How many commands are under way at once: their replies must fit the sockets' buffers."""
@@ -95,7 +92,7 @@ class Link:
                 self._replies = []
                 self._send(self._posted, wait=True)
             else:
-                self._read(len(self._posted) - len(self._replies))
+                self._replies += receive(self._connection, len(self._posted) - len(self._replies))
         except (redis.ConnectionError, redis.TimeoutError):
             self._connection.disconnect()
             self._replies, self._broken = [], True
@@ -104,20 +101,12 @@ class Link:
         return replies
 
     def _send(self, commands: list[Command], *, wait: bool = False) -> None:
-        """Pack by hiredis, and send; when many are under way, read some replies first."""
+        """Send; when many are under way, read some replies first."""
         for start in range(0, len(commands), CHUNK):
             chunk = commands[start : start + CHUNK]
-            self._connection.send_packed_command([b"".join([pack_command(command) for command in chunk])])
+            send(self._connection, chunk)
             if wait or start + CHUNK < len(commands):
-                self._read(len(chunk))
-
-    def _read(self, count: int) -> None:
-        read = self._connection.read_response
-        for _ in range(count):
-            try:
-                self._replies.append(read(disable_decoding=True))
-            except redis.ResponseError as error:
-                self._replies.append(error)
+                self._replies += receive(self._connection, len(chunk))
 
     def _check_incarnation(self) -> None:
         if incarnation(self._client) != self._incarnation:

@@ -27,8 +27,9 @@ from rtml.online.codec import (
 )
 from rtml.online.codec import field as field_name
 from rtml.tiles import Tile
+from streaming.broker import Command
 from streaming.entity import REFRESH_SECONDS, Entity, Hot
-from streaming.link import Command, Link
+from streaming.link import Link
 from streaming.pruning import expired
 from streaming.route import MicroBatch, Rows, ViewBatch
 from streaming.scripts import generation_bytes
@@ -127,11 +128,11 @@ class ViewWriter:
         for tag, rows in opened.items():
             entity = self._cache[tag]
             for row in rows:
-                if entity.leaf(batch, row) != 0:
-                    continue
-                value, index = entity.tiles[finest[row]], int(batch.indices[0][row])
-                if value is not None and value[0] != RAW and index not in entity.raw:
-                    asked[tag, index] = raw_count(value)
+                value = entity.tiles.get(finest[row])
+                if value is not None and value[0] != RAW:
+                    index = int(batch.indices[0][row])
+                    if index not in entity.raw:
+                        asked[tag, index] = raw_count(value)
         width = self._layout.narrow.itemsize
         commands: list[Command] = [
             ("GETRANGE", keys.raw(tag + self._suffix, index), 0, count * width - 1)

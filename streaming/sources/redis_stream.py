@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from rtml.define.source import EventSource
-from rtml.errors import RtmlError
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from streaming.adoption import Adoption
-from streaming.broker import incarnation
+from streaming.broker import LONGEST_BACKOFF, RestartRequiredError, incarnation, is_passing, pipelined
 from streaming.entries import Entries
 from streaming.figures import Figures
 from streaming.positions import MOVED, START, Position, raise_position, read_positions
@@ -28,15 +26,10 @@ if TYPE_CHECKING:
 IDLE_POLL = timedelta(milliseconds=20)
 BUSY_POLLS = 100
 """After so many empty reads in a row, each about a millisecond apart, a partition is idle."""
-LONGEST_BACKOFF = 5.0
 RETENTION_MS = 3_600_000
 """What is kept of the stream behind both flows: one hour."""
 TRIM_EVERY = 60.0
 FIGURES_EVERY = 1.0
-
-
-class RestartRequiredError(RtmlError):
-    """This process may not go on: another took over, or Redis is no longer the one that it was. Start a new one."""
 
 
 class Reading(NamedTuple):
@@ -118,6 +111,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._client = client
         self._source = source
         self._partition = partition
+        self._connection: Any = client.connection_pool.get_connection()
         self._key = source.stream.key(partition)
         self._reading = reading
         self._position = start
@@ -150,6 +144,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ResponseError) as error:
             if isinstance(error, redis.exceptions.ResponseError) and not is_passing(error):
                 raise
+            self._connection.disconnect()
             self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 0.05)
             self._awake = datetime.now(UTC) + timedelta(seconds=self._backoff)
             return []
@@ -203,16 +198,16 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
                 raise RestartRequiredError("a view that waited has got its version; a new process writes it, too")
 
     def _read(self) -> list[Entries]:
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.time()
-        pipeline.xread({self._key: self._position.offset}, count=self._reading.batch)
-        pipeline.exists(keys.replay_time(self._source.name))
-        (seconds, micros), streams, replayed = pipeline.execute()
+        read = ("XREAD", "COUNT", self._reading.batch, "STREAMS", self._key, self._position.offset)
+        replayed = ("EXISTS", keys.replay_time(self._source.name))
+        replies = pipelined(self._connection, [("TIME",), read, replayed])
+        if error := next((reply for reply in replies if isinstance(reply, redis.RedisError)), None):
+            raise error
+        (seconds, micros), streams, is_replayed = replies
         if not streams:
-            self._idle(seconds * 1_000_000 + micros, replayed=bool(replayed))
+            self._idle(int(seconds) * 1_000_000 + int(micros), replayed=bool(is_replayed))
             return []
-        found = streams[0][1] if isinstance(streams, list) else next(iter(streams.values()))[0]
-        return self._accept(found)
+        return self._accept(streams[0][1])
 
     def _idle(self, clock: Instant, *, replayed: bool) -> None:
         """An empty read covers all up to the broker's clock, unless stamps tell the time; that millisecond goes on."""
@@ -223,11 +218,12 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             covered = clock // 1_000 * 1_000 - 1
             self._position = self._position._replace(ingested_at=max(self._position.ingested_at, covered))
 
-    def _accept(self, found: list[tuple[bytes, dict[bytes, bytes]]]) -> list[Entries]:
+    def _accept(self, found: list[tuple[bytes, list[bytes]]]) -> list[Entries]:
         self._empty_reads = 0
         entries = Entries(self._partition, [], [], [], [])
         ingested: Instant = BEGINNING
-        for offset, fields in found:
+        for offset, pairs in found:
+            fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
             arrived = int(offset.split(b"-")[0]) * 1_000
             ingested = self._stamp(fields, arrived)
             if b"tick" in fields and b"data" not in fields:
@@ -268,20 +264,3 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             # First the mark: a new version must never take a trimmed stream for a whole one.
             self._client.set(keys.trimmed(name), 1)
             self._client.xtrim(self._key, minid=f"{least}-0", approximate=True)
-
-
-_PASSING = re.compile(r"\b(OOM|LOADING|BUSY|READONLY|MASTERDOWN|TRYAGAIN|MISCONF)\b")
-_PASSING_TYPES = (
-    redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.MasterDownError,
-    redis.exceptions.TryAgainError,
-)
-
-
-def is_passing(error: Exception) -> bool:
-    """Whether Redis said no for a while only: full, loading, busy or failing over.
-
-    The client takes the code off the errors that it has types for; a script's error has it within its text.
-    """
-    return isinstance(error, _PASSING_TYPES) or bool(_PASSING.search(str(error)))

@@ -22,11 +22,11 @@ from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
 from rtml.registry import Registry
 from serving.reader import Turns, ViewLookup
+from streaming.broker import RestartRequiredError
 from streaming.entries import Entries
 from streaming.gate import ARRIVED, Gated
 from streaming.link import Link
 from streaming.route import Router, shard_of
-from streaming.sources.redis_stream import RestartRequiredError
 from streaming.tile_writer import TileWriter
 from streaming.versions import Version
 from tests import oracle

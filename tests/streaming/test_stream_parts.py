@@ -26,6 +26,7 @@ from rtml.tiles import Tile
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from streaming import broker
 from streaming.adoption import Adoption
+from streaming.broker import RestartRequiredError
 from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.link import Link
@@ -35,7 +36,7 @@ from streaming.producer import Producer
 from streaming.progress import Progress
 from streaming.pruning import expired
 from streaming.scripts import generation_bytes
-from streaming.sources.redis_stream import Reading, RedisStreamSource, RestartRequiredError
+from streaming.sources.redis_stream import Reading, RedisStreamSource
 from streaming.versions import (
     Service,
     Version,
@@ -240,10 +241,10 @@ class TestPartition:
         Producer(client, source, accept_stamps=True).send(events(3), ingested_at="at", partition=0)
         part, _ = self.open(client, source)
         away = broker.connect("redis://127.0.0.1:1", timeout=0.1)
-        here, part._client = part._client, away
+        here, part._connection = part._connection, away.connection_pool.make_connection()
         assert list(part.next_batch()) == []
         assert part.next_awake() > datetime.now(UTC)
-        part._client = here
+        part._connection = here
         assert len(next(iter(part.next_batch()))) == 3
 
     def test_a_redis_that_came_back_older_is_noticed_though_the_client_reconnects(
