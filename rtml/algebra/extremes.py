@@ -93,10 +93,11 @@ class Min(Aggregate):
     """The least value; null when there are none."""
 
     name = "min"
+    family: ClassVar[type[Extreme]] = Least
 
     def families(self, column: str, kind: Kind) -> tuple[Family, ...]:
-        """The least value."""
-        return (Least(column, kind),)
+        """The best value, which counts what there is."""
+        return (self.family(column, kind),)
 
     def output(self, kind: Kind) -> Kind:
         """As the column."""
@@ -105,23 +106,11 @@ class Min(Aggregate):
     def finalize(self, column: str, kind: Kind, states: States) -> Values:
         """Return the value where there is one."""
         del kind
-        return Values(states[f"{column}.min"], states[f"{column}.n"] > 0)
+        return Values(states[f"{column}.{self.family.code}"], states[f"{column}.n"] > 0)
 
 
-class Max(Aggregate):
+class Max(Min):
     """The greatest value; null when there are none."""
 
     name = "max"
-
-    def families(self, column: str, kind: Kind) -> tuple[Family, ...]:
-        """The greatest value."""
-        return (Greatest(column, kind),)
-
-    def output(self, kind: Kind) -> Kind:
-        """As the column."""
-        return kind
-
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
-        """Return the value where there is one."""
-        del kind
-        return Values(states[f"{column}.max"], states[f"{column}.n"] > 0)
+    family = Greatest

@@ -17,6 +17,10 @@ from queue import SimpleQueue
 _LAST_WILL = """
 import ctypes, os, signal, sys
 wish, parent = int(sys.argv[1]), int(sys.argv[2])
+# What a parent ignores or blocks, its children would, and could not be stopped.
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
 if sys.platform == "linux":
     ctypes.CDLL(None).prctl(1, wish)
     if os.getppid() != parent:

@@ -159,6 +159,22 @@ def test_stop_leaves_no_process(tmp_path):
     }
 
 
+def test_a_child_can_be_stopped_though_we_ignore_and_block_signals(tmp_path):
+    code = f"""
+import signal, sys
+from pathlib import Path
+from rtml_assets.runtime.supervisor import Child, Supervisor
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+supervisor = Supervisor([Child("soft", {SLEEP!r})], Path({str(tmp_path)!r}))
+supervisor.start()
+supervisor.stop(timeout=10)
+print(supervisor.status()["soft"].exit_code)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(-signal.SIGTERM)
+
+
 def test_a_dead_childs_own_children_go_with_it(tmp_path):
     code = f"import os, subprocess; print(subprocess.Popen({list(SLEEP)!r}).pid, flush=True); os.kill(os.getpid(), 9)"
     child = children.spawn((sys.executable, "-c", code), env=os.environ, log=tmp_path / "log")
