@@ -112,6 +112,18 @@ class LocalPlatform:
         return self._redis.url
 
     @property
+    def redis_pid(self) -> int:
+        """The embedded Redis's process, for tests that kill it; it is restarted.
+
+        Raises:
+            UnavailableError: it is dead at the moment.
+        """
+        pid = self._redis.pid
+        if pid is None:
+            raise UnavailableError("the embedded Redis is not running")
+        return pid
+
+    @property
     def lake(self) -> str:
         """The lake's root folder."""
         return self.settings.lake_root

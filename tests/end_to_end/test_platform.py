@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 import pytest
+import redis
 import xxhash
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from rtml.define.contract import TIMESTAMP
-from rtml.errors import InstantError, RequestError, UnknownNameError
+from rtml.errors import InstantError, RequestError, UnavailableError, UnknownNameError
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_datetime, to_instant
 from rtml.online import keys
 from rtml_assets.testing import LocalPlatform
@@ -159,6 +162,31 @@ def test_the_stream_may_die_again_and_again(platform: LocalPlatform) -> None:
         platform.crash()
     platform.settle()
     assert compare(platform, events, World.now, late_too=False) > 100
+
+
+def test_redis_may_die_and_come_back(platform: LocalPlatform) -> None:
+    """SIGKILL amid the stream: its append-only file has all that it answered, and the flows begin anew from there."""
+    rng = random.Random(11)
+    events = generate(rng)
+    while len(events) < 150:
+        events = generate(rng)
+    rows = frame(events)
+    platform.send("trades", rows[:100], ingested_at="stamp")
+    died = platform.redis_pid
+    os.kill(died, signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while not _answers(platform, died):
+        assert time.monotonic() < deadline, "Redis did not come back"
+    platform.send("trades", rows[100:], ingested_at="stamp")
+    platform.settle("60s")
+    assert compare(platform, events, World.now, late_too=False) > 100
+
+
+def _answers(platform: LocalPlatform, died: int) -> bool:
+    try:
+        return bool(platform.client.ping()) and platform.redis_pid != died
+    except (redis.RedisError, UnavailableError):
+        return False
 
 
 def test_a_bad_message_is_quarantined_and_the_rest_of_its_batch_is_servable(platform: LocalPlatform) -> None:
