@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -191,11 +192,17 @@ class LocalPlatform:
         return self.store.statuses(service, entities, at=self._at(service, at))
 
     def compact(self) -> Summary:
-        """Materialise the Dagster assets of all days that events have touched, and publish what was late."""
+        """Materialise the Dagster assets of all days that events have touched, and publish what was late.
+
+        Days outside a source's `starts` and `ends` are left out, with a warning.
+        """
         # Dagster takes seconds to import, which a test that never compacts need not wait for.
         from rtml_assets.defs.materialize import materialize_days  # noqa: PLC0415
 
-        return materialize_days(self.settings, self.registry, durable=False)
+        summary = materialize_days(self.settings, self.registry, durable=False)
+        for words in summary.warnings:
+            warnings.warn(words, stacklevel=2)
+        return summary
 
     def crash(self) -> None:
         """Kill the stream's processes with SIGKILL, each at a random moment; they are restarted."""

@@ -46,7 +46,8 @@ class EventSource:
         stream: where events arrive.
         lateness: how long after its event time an event still counts online at once.
         skew: how far event time may run ahead of the broker's clock.
-        starts, ends: first and last day of its history, in event time, UTC; no end means today.
+        starts, ends: first and last day of its history, in event time, UTC; no end means today. Events of other days
+            are streamed and mirrored, but not compacted, and compaction warns of them.
 
     Raises:
         DefinitionError: a parameter cannot mean what it says.
@@ -59,7 +60,7 @@ class EventSource:
     event_id: str | None = None
     lateness: str = "15m"
     skew: str = "1m"
-    starts: str | date = "2020-01-01"
+    starts: str | date = "2000-01-01"
     ends: str | date | None = None
     description: str = ""
     owners: Sequence[str] = ()
