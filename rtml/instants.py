@@ -103,8 +103,3 @@ def to_text(instant: Instant) -> str:
 def floor(instant: Instant, size: Duration) -> Instant:
     """Return the latest multiple of `size` that is not after `instant`."""
     return instant // size * size
-
-
-def ceil(instant: Instant, size: Duration) -> Instant:
-    """Return the earliest multiple of `size` that is not before `instant`."""
-    return -(-instant // size) * size

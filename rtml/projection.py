@@ -41,13 +41,6 @@ def _lane(name: str, kind: str) -> pl.Expr:
     return pl.when(value.is_finite()).then(value).alias(name)
 
 
-def projected_schema(plan: Plan) -> dict[str, pl.DataType]:
-    """Return the schema of `project`'s frame."""
-    lanes = {name: pl.Float64() if kind == "f64" else pl.Int64() for name, kind in plan.lanes.items()}
-    keys = {name: KEY_TYPES[kind] for name, kind in plan.keys}
-    return {**keys, EVENT_TIME: pl.Int64(), INGESTED_AT: pl.Int64(), ID64: pl.UInt64(), **lanes}
-
-
 def to_events(plan: Plan, frame: pl.DataFrame) -> Events:
     """Return a projected frame as columns of numpy arrays."""
     lanes = {

@@ -15,7 +15,7 @@ from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml.plan import Plan
 from streaming.positions import parse_positions, watermark
-from streaming.versions import Service, Version
+from streaming.versions import Service, Version, read_services
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -142,8 +142,7 @@ class ServingState:
                 was = None
 
     def _read(self) -> Snapshot:
-        stored: Any = self._client.hgetall(keys.SERVICES)
-        services = {name.decode(): msgspec.json.decode(text, type=Service) for name, text in stored.items()}
+        services = read_services(self._client)
         views = sorted({view for service in services.values() for view in service.fingerprints})
         live = self._read_live(views)
         return Snapshot(services, live, self._read_watermarks([version.plan for version in live.values()]))

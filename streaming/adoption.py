@@ -13,7 +13,7 @@ from rtml.instants import BEGINNING
 from rtml.online import keys
 from rtml.plan import Plan
 from rtml.registry import Registry
-from streaming.positions import START, read_positions
+from streaming.positions import has_begun
 from streaming.versions import (
     Service,
     Version,
@@ -73,10 +73,10 @@ class Adoption:
                 log.warning("view %s has history and no version: it waits until its history is published", plan.view)
                 return None
             return create_version(self._client, Version(plan, f"{plan.fingerprint}.1", "building"))
-        if found.adopted and _name(found) not in written:
+        if found.adopted and found.name not in written:
             # The stream went on without it: what passed in the meantime is missing from it for ever.
             if partial:
-                log.error("version %s was not written for a while, and the stream no longer holds that", _name(found))
+                log.error("version %s was not written for a while, and the stream no longer holds that", found.name)
                 save_version(self._client, msgspec.structs.replace(found, state="building"))
                 return None
             build = int(found.version.rsplit(".", 1)[1]) + 1
@@ -85,20 +85,14 @@ class Adoption:
 
     def _write_down(self, fresh: bool) -> None:
         source = self._source
-        if fresh and self._has_come_far():
+        if fresh and has_begun(self._client, source.name, source.stream.partitions):
             self._client.sadd(keys.rewinding(source.name), *range(source.stream.partitions))
         pipeline = self._client.pipeline(transaction=True)
         pipeline.delete(keys.written(source.name))
         for _, version in self.views:
-            pipeline.sadd(keys.written(source.name), _name(version))
+            pipeline.sadd(keys.written(source.name), version.name)
             pipeline.hset(keys.meta(version.view, version.version), "adopted", 1)
         pipeline.execute()
-
-    def _has_come_far(self) -> bool:
-        """Whether the tiles flow has read anything of the stream before."""
-        count = self._source.stream.partitions
-        positions = read_positions(self._client, keys.position(self._source.name), count)
-        return any(position.offset != START for position in positions)
 
     def go_live(self) -> None:
         """Serve the versions that are complete: the stream has been read to where it was before."""
@@ -127,7 +121,3 @@ class Adoption:
 
 def _is_begun(version: Version | None) -> bool:
     return version is not None and not version.adopted
-
-
-def _name(version: Version) -> str:
-    return f"{version.view}@{version.version}"

@@ -55,6 +55,21 @@ def incarnation(client: Redis) -> str:
     return f"{client.info('server')['run_id']} {client.info('replication')['master_replid']}"
 
 
+def check_incarnation(client: Redis, known: str) -> None:
+    """Refuse to go on with a Redis that is not the one of before.
+
+    Raises:
+        RestartRequiredError: it was restarted or failed over.
+    """
+    if incarnation(client) != known:
+        raise RestartRequiredError("Redis was restarted or failed over; the flow resumes from its position there")
+
+
+def longer(backoff: float) -> float:
+    """Return the seconds to wait after having waited `backoff` in vain."""
+    return min(LONGEST_BACKOFF, backoff * 2 or 0.05)
+
+
 def pipelined(connection: Any, commands: Sequence[Command]) -> list[Any]:
     """Send commands, and return their replies as they are, errors among them.
 

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
-from streaming.broker import LONGEST_BACKOFF, Command, RestartRequiredError, incarnation, is_passing, receive, send
+from streaming.broker import (
+    Command,
+    RestartRequiredError,
+    check_incarnation,
+    incarnation,
+    is_passing,
+    longer,
+    receive,
+    send,
+)
 from streaming.scripts import CLAIM, STALE, WRITE
 
 if TYPE_CHECKING:
     from redis import Redis
 
-CHUNK = 1_000
 MOST_POSTED = 1_000
 """How many commands are under way at once: their replies must fit the sockets' buffers."""
 
@@ -81,14 +89,14 @@ class Link:
                 self._posted = []
                 return replies
             self._raise_unless_passing(replies or [])
-            backoff = min(LONGEST_BACKOFF, backoff * 2 or 0.05)
+            backoff = longer(backoff)
             self._sleep(backoff)
 
     def _receive(self, *, resend: bool) -> list[Any] | None:
         """Read the replies to all that was posted; `None` when the connection is lost."""
         try:
             if resend or self._broken:
-                self._check_incarnation()
+                check_incarnation(self._client, self._incarnation)
                 self._replies = []
                 self._send(self._posted, wait=True)
             else:
@@ -102,15 +110,11 @@ class Link:
 
     def _send(self, commands: list[Command], *, wait: bool = False) -> None:
         """Send; when many are under way, read some replies first."""
-        for start in range(0, len(commands), CHUNK):
-            chunk = commands[start : start + CHUNK]
+        for start in range(0, len(commands), MOST_POSTED):
+            chunk = commands[start : start + MOST_POSTED]
             send(self._connection, chunk)
-            if wait or start + CHUNK < len(commands):
+            if wait or start + MOST_POSTED < len(commands):
                 self._replies += receive(self._connection, len(chunk))
-
-    def _check_incarnation(self) -> None:
-        if incarnation(self._client) != self._incarnation:
-            raise RestartRequiredError("Redis was restarted or failed over; the flow resumes from its position there")
 
     def _raise_unless_passing(self, replies: list[Any]) -> None:
         for reply in replies:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rtml.instants import BEGINNING, Instant
+from rtml.instants import BEGINNING, HOUR, Duration, Instant
+from rtml.online import keys
 
 if TYPE_CHECKING:
     from redis import Redis
 
 START = "0-0"
+RETENTION: Duration = HOUR
+"""How far behind both flows a stream still holds its entries."""
 
 MOVED = "MOVED-ON"
 """How the script's refusal begins: this is not the Redis in which the position was reached."""
@@ -82,3 +85,13 @@ def raise_position(client: Redis, key: str, partition: int, position: Position, 
 def watermark(positions: Iterable[Position]) -> Instant:
     """Return the least instant of the partitions."""
     return min((position.ingested_at for position in positions), default=BEGINNING)
+
+
+def has_begun(client: Redis, source: str, partitions: int) -> bool:
+    """Whether a source's tiles flow has read anything of its stream yet."""
+    return any(position.offset != START for position in read_positions(client, keys.position(source), partitions))
+
+
+def arrived_at(offset: bytes) -> Instant:
+    """Return when the broker took an entry: a stream id begins with its milliseconds."""
+    return int(offset.split(b"-")[0]) * 1_000

@@ -19,7 +19,7 @@ from rtml.errors import SendError, near_miss
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml.projection import INGESTED_AT
-from streaming.positions import read_positions
+from streaming.positions import arrived_at, read_positions
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -151,7 +151,7 @@ class Producer:
         if not newest:
             return BEGINNING
         offset, fields = newest[0]
-        return int(fields.get(INGESTED_AT.encode(), int(offset.split(b"-")[0]) * 1_000))
+        return int(fields.get(INGESTED_AT.encode(), arrived_at(offset)))
 
     def _partitions(self, frame: pl.DataFrame, partition: int | None) -> Iterator[int]:
         count = self._source.stream.partitions

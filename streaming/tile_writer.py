@@ -316,7 +316,7 @@ class TileWriter:
         for batch, rows in zip(micro_batch.views, micro_batch.take(shards), strict=True):
             if not rows:
                 continue
-            name = f"{batch.version.view}@{batch.version.version}"
+            name = batch.version.name
             if name not in self._views:
                 self._views[name] = ViewWriter(self._link, batch.version, self._generation)
             view = self._views[name]

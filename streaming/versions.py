@@ -49,6 +49,11 @@ class Version(msgspec.Struct, frozen=True):
         """The view's name."""
         return self.plan.view
 
+    @property
+    def name(self) -> str:
+        """The view and the version, as keys carry them."""
+        return f"{self.view}@{self.version}"
+
     def encode(self) -> dict[Any, bytes | str | int]:
         """Return the hash that holds it."""
         return {

@@ -9,7 +9,7 @@ import msgspec
 
 from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError
-from rtml.instants import BEGINNING, HOUR, Instant, floor, to_text
+from rtml.instants import BEGINNING, Instant, floor, to_text
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.plan import Plan
@@ -17,7 +17,7 @@ from rtml_assets.tables.history import History, history_from, publish_history
 from rtml_assets.tables.late import LateFigures, publish_late
 from rtml_assets.tables.publisher import Hold, sole_publisher
 from rtml_assets.tables.touched import complete_to, touched_days
-from streaming.positions import START, read_positions, watermark
+from streaming.positions import RETENTION, arrived_at, has_begun, read_positions, watermark
 from streaming.versions import Version, create_version, find_version
 
 if TYPE_CHECKING:
@@ -44,9 +44,6 @@ if redis.call('EXISTS', KEYS[3]) == 0 then redis.call('SET', KEYS[2], ARGV[1]) e
 return 1
 """
 """Ready and live in one step. A stream that is going back reads the meta when it is done, and promotes then."""
-
-KEPT = HOUR
-"""How far behind both flows a stream still holds its entries."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ def _begin(client: Redis, plan: Plan, until: Instant) -> Version:
 
     A stream that has come further has to go back for the new version's sake.
     """
-    if _has_come_far(client, plan):
+    if has_begun(client, plan.source, plan.partitions):
         client.sadd(keys.rewinding(plan.source), *range(plan.partitions))
     name, edge = f"{plan.fingerprint}.1", boundary(plan, until)
     return create_version(client, Version(plan, name, "building", boundary=edge, folded_to=until))
@@ -133,16 +130,11 @@ def _serve(client: Redis, ready: Version) -> None:
     client.eval(_READY, len(names), *names, ready.version, *fields)
 
 
-def _has_come_far(client: Redis, plan: Plan) -> bool:
-    positions = read_positions(client, keys.position(plan.source), plan.partitions)
-    return any(position.offset != START for position in positions)
-
-
 def _check_complete(lake: Lake, client: Redis, view: StreamFeatureView, mirrored: Instant, until: Instant) -> None:
     """Refuse to fix history at what `events/` happens to hold: what is missing would be missing for ever."""
     landed = client.get(keys.landed(view.source.name))
     trimmed = client.exists(keys.trimmed(view.source.name))
-    needed = max(int(landed) if landed else BEGINNING, mirrored - KEPT if trimmed else BEGINNING)
+    needed = max(int(landed) if landed else BEGINNING, mirrored - RETENTION if trimmed else BEGINNING)
     if until < min(needed, mirrored):
         days = touched_days(lake, view.source)
         raise NotReadyError(
@@ -184,11 +176,7 @@ def _oldest(client: Redis, view: StreamFeatureView, partition: int) -> Instant |
     if entries:
         offset, fields = entries[0]
         stamp = fields.get(b"ingested_at") if stamped else None
-        return _arrived(offset) if stamp is None or not stamp.isdigit() else int(stamp)
+        return arrived_at(offset) if stamp is None or not stamp.isdigit() else int(stamp)
     if stamped:  # the last entry's stamp went with it; the mirror has come that far
         return read_positions(client, keys.mirrored(source.name), source.stream.partitions)[partition].ingested_at
-    return _arrived(info["last-generated-id"])
-
-
-def _arrived(offset: bytes) -> Instant:
-    return int(offset.split(b"-")[0]) * 1_000
+    return arrived_at(info["last-generated-id"])

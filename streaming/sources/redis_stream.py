@@ -14,10 +14,10 @@ from rtml.define.source import EventSource
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from streaming.adoption import Adoption
-from streaming.broker import LONGEST_BACKOFF, RestartRequiredError, incarnation, is_passing, pipelined
+from streaming.broker import RestartRequiredError, check_incarnation, incarnation, is_passing, longer, pipelined
 from streaming.entries import Entries
 from streaming.figures import Figures
-from streaming.positions import MOVED, START, Position, raise_position, read_positions
+from streaming.positions import MOVED, RETENTION, START, Position, arrived_at, raise_position, read_positions
 from streaming.progress import Progress
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 IDLE_POLL = timedelta(milliseconds=20)
 BUSY_POLLS = 100
 """After so many empty reads in a row, each about a millisecond apart, a partition is idle."""
-RETENTION_MS = 3_600_000
-"""What is kept of the stream behind both flows: one hour."""
 TRIM_EVERY = 60.0
 FIGURES_EVERY = 1.0
 
@@ -138,14 +136,15 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._awake = None
         try:
             if self._backoff:
-                self._check_incarnation()
+                check_incarnation(self._client, self._incarnation)
+                self._backoff = 0.0
             self._settle()
             return self._read() if self._emitted < self._reading.credit else []
         except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ResponseError) as error:
             if isinstance(error, redis.exceptions.ResponseError) and not is_passing(error):
                 raise
             self._connection.disconnect()
-            self._backoff = min(LONGEST_BACKOFF, self._backoff * 2 or 0.05)
+            self._backoff = longer(self._backoff)
             self._awake = datetime.now(UTC) + timedelta(seconds=self._backoff)
             return []
 
@@ -157,11 +156,6 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         """Return the offset to resume after; what came before counts as covered once the epoch has closed."""
         self._snapshot = self._position
         return self._position.offset
-
-    def _check_incarnation(self) -> None:
-        if incarnation(self._client) != self._incarnation:
-            raise RestartRequiredError("Redis was restarted or failed over; the flow resumes from its position there")
-        self._backoff = 0.0
 
     def _settle(self) -> None:
         """After a snapshot, its epoch has closed: write the position that it covered."""
@@ -224,7 +218,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         ingested: Instant = BEGINNING
         for offset, pairs in found:
             fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
-            arrived = int(offset.split(b"-")[0]) * 1_000
+            arrived = arrived_at(offset)
             ingested = self._stamp(fields, arrived)
             if b"tick" in fields and b"data" not in fields:
                 continue
@@ -235,7 +229,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         covered = max(self._position.ingested_at, ingested)
         self._position = Position(found[-1][0].decode(), covered)
         self._emitted += len(entries)
-        self._figures.gauge(lag_ms=round(time.time() * 1_000 - int(found[-1][0].split(b"-")[0]), 3))
+        self._figures.gauge(lag_ms=round(time.time() * 1_000 - arrived_at(found[-1][0]) / 1_000, 3))
         return [entries] if len(entries) else []
 
     def _stamp(self, fields: dict[bytes, bytes], arrived: Instant) -> Instant:
@@ -259,7 +253,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             read_positions(self._client, key, count)[self._partition].order[0]
             for key in (keys.position(name), keys.mirrored(name))
         )
-        least = behind - RETENTION_MS
+        least = behind - RETENTION // 1_000
         if least > 0:
             # First the mark: a new version must never take a trimmed stream for a whole one.
             self._client.set(keys.trimmed(name), 1)
