@@ -65,6 +65,18 @@ class Lake:
         """States of every entity, level and tile."""
         return f"{self.root}/tiles/{view}"
 
+    def features(self, view: str) -> str:
+        """Values of every entity at chosen instants, for people."""
+        return f"{self.root}/features/{view}"
+
+    def served(self, service: str) -> str:
+        """What was served, sampled by key."""
+        return f"{self.root}/served/{service}"
+
+    def training(self, service: str) -> str:
+        """Training rows: spine, features, labels."""
+        return f"{self.root}/training/{service}"
+
 
 def raw_schema(source: EventSource) -> dict[str, pl.DataType]:
     """Return the columns of `raw/` and `events/`: the contract's, and the platform's own.

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, NUMPY_KIND, Events, Lane
-from rtml.define.views import StreamFeatureView
+from rtml.define.source import EventSource
 from rtml.plan import Plan
 
 INGESTED_AT = "ingested_at"
+
+
+class RowWise(Protocol):
+    """What is asked of a view: which events of a source count, and what is derived from them."""
+
+    @property
+    def source(self) -> EventSource:
+        """Whose events."""
+
+    @property
+    def where(self) -> pl.Expr | None:
+        """Which of them count."""
+
+    @property
+    def derive(self) -> Mapping[str, pl.Expr]:
+        """Further columns."""
+
+
 KEY_TYPES = {"str": pl.String(), "int": pl.Int64(), "bool": pl.Boolean()}
 
 
-def project(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame, keep: Sequence[str] = ()) -> pl.LazyFrame:
+def project(view: RowWise, plan: Plan, events: pl.LazyFrame, keep: Sequence[str] = ()) -> pl.LazyFrame:
     """Return a view's events: join keys, `event_time` and `ingested_at` (int64 µs), `id64`, and its value columns.
 
     Columns to `keep` come along as they are. Value columns are float64 or int64; a derived value that is not finite

@@ -84,6 +84,8 @@ class Service(msgspec.Struct, frozen=True):
     columns: tuple[tuple[str, str], ...]
     fingerprints: dict[str, str]
     description: str = ""
+    log: float = 0.0
+    """Which share of all entities has its served vectors logged."""
 
     @property
     def names(self) -> list[str]:
@@ -95,7 +97,7 @@ class Service(msgspec.Struct, frozen=True):
         """Return the service of a definition."""
         fingerprints = {view.name: plans[view.name].fingerprint for view in service.views}
         columns = tuple((view.name, feature) for view, feature in service.columns)
-        return Service(service.name, service.version, columns, fingerprints, service.description)
+        return Service(service.name, service.version, columns, fingerprints, service.description, service.log)
 
 
 def read_version(client: Redis, view: str, version: str) -> Version | None:

@@ -14,6 +14,13 @@ from rtml.errors import DefinitionError
 class FeatureService:
     """What one model reads: whole views, or selections of them, in this order, under a version.
 
+    Args:
+        name: its name.
+        features: views, or selections of them.
+        version: the version that the model was trained on.
+        log: which share of all entities has its served vectors logged to `served/<name>`, from 0 to 1; chosen by the
+            hash of the join keys, so that an entity is logged always or never.
+
     Raises:
         DefinitionError: nothing is selected, or something twice.
     """
@@ -21,6 +28,7 @@ class FeatureService:
     name: str
     features: Sequence[StreamFeatureView | Selection]
     version: int = 1
+    log: float = 0.01
     description: str = ""
     owners: Sequence[str] = ()
     columns: tuple[tuple[StreamFeatureView, str], ...] = field(init=False, repr=False, default=())
@@ -31,6 +39,8 @@ class FeatureService:
         check_owners(where, self.owners)
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
             raise DefinitionError.at(where, "version", "1 or more", self.version)
+        if isinstance(self.log, bool) or not isinstance(self.log, int | float) or not 0 <= self.log <= 1:
+            raise DefinitionError.at(where, "log", "a share between 0 and 1", self.log)
         if not self.features:
             raise DefinitionError.at(where, "features", "at least one view", self.features)
         columns: list[tuple[StreamFeatureView, str]] = []
