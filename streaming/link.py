@@ -43,7 +43,9 @@ class Link:
         self._broken = False
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Give the connection back, without the replies that nobody has waited for."""
+        if self._posted:
+            self._connection.disconnect()
         self._client.connection_pool.release(self._connection)
 
     def claim(self, key: str, *arguments: Any) -> Command:

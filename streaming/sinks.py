@@ -77,6 +77,10 @@ class TileSink(FixedPartitionedSink[Share, None]):
         self._link.drain()
         self._figures.servable(instants.now())
 
+    def close(self) -> None:
+        """Give the connection back; nothing may be written any more."""
+        self._link.close()
+
 
 class TilePartition(StatefulSinkPartition[Share, None]):
     """One shard."""

@@ -18,13 +18,26 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_d
 from deltalake.exceptions import CommitFailedError
 
 from rtml.lake import EVENT_DATE
+from streaming.delta import Columns, open_table, rows_by_day, scan
+
+__all__ = [
+    "Built",
+    "append",
+    "built_from",
+    "insert_new",
+    "meaning_of",
+    "open_table",
+    "rebuild_days",
+    "rows_by_day",
+    "scan",
+    "tidy",
+]
 
 ATTEMPTS = 8
 MANY_FILES = 64
 _SIGNED: dict[type[pl.DataType], pl.DataType] = {pl.UInt8: pl.Int16(), pl.UInt16: pl.Int32(), pl.UInt32: pl.Int64()}
 """Delta has no unsigned integers: they are stored in the next wider signed ones."""
 
-Columns = Mapping[str, pl.DataType]
 T = TypeVar("T")
 
 
@@ -36,42 +49,9 @@ class Built(NamedTuple, Generic[T]):
     outcome: T
 
 
-def open_table(uri: str) -> DeltaTable | None:
-    """Return a table as it is now, if there is one."""
-    return DeltaTable(uri) if DeltaTable.is_deltatable(uri) else None
-
-
-def scan(table: DeltaTable | None, schema: Columns, days: Collection[date] | None = None) -> pl.LazyFrame:
-    """Return a table's rows, or those of some days, under a schema; none when there is no table.
-
-    A column that the table does not have yet is null.
-    """
-    if table is None:
-        return pl.LazyFrame(schema=dict(schema))
-    rows = pl.scan_delta(table)
-    present = rows.collect_schema().names()
-    if days is not None:
-        rows = rows.filter(pl.col(EVENT_DATE).is_in(list(days)))
-    columns = [pl.col(name) if name in present else pl.lit(None).alias(name) for name in schema]
-    return rows.select(column.cast(dtype) for column, dtype in zip(columns, schema.values(), strict=True))
-
-
 def append(uri: str, rows: pl.DataFrame) -> None:
     """Append rows to the days that they belong to; the first ones make the table."""
     write_deltalake(uri, _stored(rows), mode="append", partition_by=[EVENT_DATE])
-
-
-def rows_by_day(table: DeltaTable | None) -> dict[date, int]:
-    """Return how many rows each day has, from the table's log alone."""
-    if table is None:
-        return {}
-    files = pl.DataFrame(table.get_add_actions(flatten=True))
-    if files.is_empty():
-        return {}
-    counted = (
-        files.group_by(f"partition.{EVENT_DATE}").agg(pl.col("num_records").sum()).filter(pl.col("num_records") > 0)
-    )
-    return {day: int(count) for day, count in counted.sort(f"partition.{EVENT_DATE}").rows()}
 
 
 def tidy(uri: str, days: Collection[date]) -> None:
