@@ -117,14 +117,13 @@ def features_schema(plan: Plan) -> dict[str, pl.DataType]:
 
 def training_schema(service: FeatureService, plans: Mapping[str, Plan]) -> dict[str, pl.DataType]:
     """Return the columns of `training/`: keys, the instant, features, labels, and the partition's day."""
-    if service.training is None:
-        return {}
-    kinds = service.training.columns(service.key_types)
+    spine = service.spine()
+    kinds = spine.columns(service.key_types)
     columns: dict[str, pl.DataType] = {name: KEY_TYPES[kind] for name, kind in kinds.items()}
     columns[SPINE_TIME] = TIMESTAMP
     for view, name in service.columns:
         columns[f"{view.name}__{name}"] = VALUE_TYPES[plans[view.name].feature(name).output]
-    for label in service.training.labels:
+    for label in spine.labels:
         columns |= label.columns
     return {**columns, EVENT_DATE: pl.Date()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from rtml.define.label import LabelSource
+from rtml.errors import NotBuiltWarning
 from rtml.instants import Instant, to_instant
 from rtml.lake import VALUE_TYPES, Lake
 from rtml.projection import KEY_TYPES
@@ -125,7 +127,8 @@ class FeatureStore:
         """
         wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels)
         checked = wanted.check(spine)
-        wanted.warn_of_missing(checked)
+        for words in wanted.missing(checked):
+            warnings.warn(words, NotBuiltWarning, stacklevel=2)
         return wanted.compute(checked, progress)
 
     def write_historical_features(
@@ -144,7 +147,8 @@ class FeatureStore:
         """
         wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels)
         checked = wanted.check(spine)
-        wanted.warn_of_missing(checked)
+        for words in wanted.missing(checked):
+            warnings.warn(words, NotBuiltWarning, stacklevel=2)
         schema = pl.Schema({**checked.rows.schema, **wanted.columns})
         return write_pieces(wanted.pieces(checked, progress), schema, str(destination))
 

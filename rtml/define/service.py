@@ -86,3 +86,13 @@ class FeatureService:
     def key_types(self) -> dict[str, str]:
         """The join keys of all views, each once, with their types."""
         return {key: kind for view in self.views for key, kind in view.key_types.items()}
+
+    def spine(self) -> Spine:
+        """Return which rows its training set has.
+
+        Raises:
+            DefinitionError: it has none.
+        """
+        if self.training is None:
+            raise DefinitionError(f"service {self.name!r} has no training=Spine(...), and so no training set")
+        return self.training

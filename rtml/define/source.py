@@ -16,6 +16,8 @@ from rtml.instants import Duration
 
 SPINE_TIME = "timestamp"
 """The column that holds each row's instant, where rows are entities at instants: spines, logs, snapshots."""
+KEY_WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
+"""The types of join keys in words."""
 
 
 @dataclass(frozen=True)

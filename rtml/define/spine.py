@@ -10,7 +10,7 @@ import polars as pl
 from rtml.define.expression import check_expression, relaxed
 from rtml.define.label import LabelSource
 from rtml.define.naming import check_type, place
-from rtml.define.source import EventSource
+from rtml.define.source import KEY_WORDS, EventSource
 from rtml.errors import DefinitionError, near_miss
 
 
@@ -75,4 +75,5 @@ class Spine:
                 )
             own = self.source.key_kind(key, where, where)
             if own != kind:
-                raise DefinitionError.at(where, f"join key {key!r} of source {self.source.name!r}", kind, own)
+                what = f"join key {key!r} of source {self.source.name!r}"
+                raise DefinitionError.at(where, what, KEY_WORDS[kind], KEY_WORDS[own])

@@ -8,20 +8,24 @@ from rtml_assets.defs.compaction import compaction_job, hourly
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.figures import figures_sensor
 from rtml_assets.defs.source_assets import events_asset, external_assets
+from rtml_assets.defs.training_assets import features_asset, trained_services, training_asset, training_job
 from rtml_assets.defs.view_assets import view_assets
 
 
 def definitions_of(deployment: Deployment) -> dg.Definitions:
-    """Return the assets of every source and view, a compaction job and schedule a source, and the figures' sensor."""
+    """Return the assets of sources, views and services, their jobs, a schedule a source, and the figures' sensor."""
     sources = list(deployment.registry.sources.values())
     jobs = [compaction_job(deployment, source) for source in sources]
+    trained = trained_services(deployment)
     return dg.Definitions(
         assets=[
             *(spec for source in sources for spec in external_assets(deployment, source)),
             *(events_asset(deployment, source) for source in sources),
             *(asset for view in deployment.registry.views.values() for asset in view_assets(deployment, view)),
+            *(features_asset(deployment, view) for view in deployment.registry.views.values()),
+            *(training_asset(deployment, service) for service in trained),
         ],
-        jobs=jobs,
+        jobs=[*jobs, *(training_job(service) for service in trained)],
         schedules=[hourly(deployment, source, job) for source, job in zip(sources, jobs, strict=True)],
         sensors=[figures_sensor(deployment)],
         executor=dg.in_process_executor,

@@ -10,11 +10,9 @@ import polars as pl
 
 from rtml.algebra.family import Array
 from rtml.define.service import FeatureService
-from rtml.define.source import SPINE_TIME
+from rtml.define.source import KEY_WORDS, SPINE_TIME
 from rtml.errors import InstantError, RequestError, near_miss
 from rtml.projection import KEY_TYPES
-
-_WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ def service_keys(service: FeatureService) -> dict[str, str]:
             other, known = found.setdefault(key, (view.name, kind))
             if known != kind:
                 raise RequestError(
-                    f"service {service.name!r}: join key {key!r} is {_WORDS[known]} in view {other!r} and "
-                    f"{_WORDS[kind]} in view {view.name!r}: no column of a spine can be both"
+                    f"service {service.name!r}: join key {key!r} is {KEY_WORDS[known]} in view {other!r} and "
+                    f"{KEY_WORDS[kind]} in view {view.name!r}: no column of a spine can be both"
                 )
     return {key: kind for key, (_, kind) in found.items()}
 
@@ -86,7 +84,7 @@ def _check_columns(where: str, schema: pl.Schema, keys: Mapping[str, str], added
             raise RequestError(f"{where}: no column {name!r}.{near_miss(name, schema)}")
     for name, kind in keys.items():
         if not _fits(schema[name], kind):
-            raise RequestError(f"{where}: join key {name!r} must be {_WORDS[kind]} column; got {schema[name]}")
+            raise RequestError(f"{where}: join key {name!r} must be {KEY_WORDS[kind]} column; got {schema[name]}")
     _check_timestamp(where, schema[SPINE_TIME])
     for name in added:
         if name in schema:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -10,14 +9,14 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from rtml.algebra.family import EVENT_TIME, Array, Values
+from rtml.algebra.family import EVENT_TIME, ID64, Array, Values
 from rtml.define.label import LabelSource
 from rtml.define.service import FeatureService
-from rtml.define.source import EventSource
-from rtml.errors import NotBuiltWarning
+from rtml.define.source import SPINE_TIME, EventSource
 from rtml.lake import VALUE_TYPES, Lake
 from rtml.plan import PlannedFeature
 from rtml.point_in_time.join import point_in_time
+from rtml.projection import KEY_TYPES
 from rtml.registry import Registry
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.labels import chosen_labels, labels_of
@@ -107,27 +106,19 @@ class TrainingSet:
             if progress is not None:
                 progress(start + len(part), total)
 
-    def warn_of_missing(self, spine: CheckedSpine) -> None:
-        """Warn of days that rows look at, and that are in `raw/` but not (all of them) in `events/`."""
-        if not len(spine):
-            return
+    def missing(self, spine: CheckedSpine) -> list[str]:
+        """Say of each source which days rows look at that are in `raw/`, but not (or not all of them) in `events/`."""
         wanted: dict[EventSource, list[Reach]] = {}
         for asked in self.asked:
             wanted.setdefault(asked.view.source, []).append(asked.reach)
         for label in self.labels:
             wanted.setdefault(label.source, []).append(Reach(0, label.horizon_us))
-        for source, reaches in wanted.items():
-            missing = self._missing(source, reaches, spine.at)
-            if missing:
-                shown = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
-                warnings.warn(
-                    f"{len(missing)} days of source {source.name!r} are mirrored but not compacted, and so not "
-                    f"counted: {shown}. Run Dagster's job compact_{source.name} (or LocalPlatform.compact())",
-                    NotBuiltWarning,
-                    stacklevel=4,
-                )
+        found = {source: self._missing(source, reaches, spine.at) for source, reaches in wanted.items()}
+        return [_in_words(source, days) for source, days in found.items() if days]
 
     def _missing(self, source: EventSource, reaches: Sequence[Reach], at: Array) -> tuple[date, ...]:
+        if not len(at):
+            return ()
         days = dict.fromkeys(touched_days(self.lake, source), 1)
         first = int(at.min()) - max(reach.before for reach in reaches)
         return days_between(days, first, int(at.max()) + max(reach.after for reach in reaches))
@@ -155,6 +146,14 @@ class TrainingSet:
         return point_in_time(asked.plan, events, keys.with_columns(instants))
 
 
+def _in_words(source: EventSource, days: Sequence[date]) -> str:
+    shown = ", ".join(map(str, days[:_SHOWN])) + (", …" if len(days) > _SHOWN else "")
+    return (
+        f"{len(days)} days of source {source.name!r} are mirrored but not compacted, and so not (or not wholly) "
+        f"counted: {shown}. Run Dagster's job compact_{source.name} (or LocalPlatform.compact())"
+    )
+
+
 def load_part(lake: Lake, asked: Asked, keys: pl.DataFrame, span: Span, known_at: KnownAt) -> pl.DataFrame:
     """Return the events of some entities that the rows of a span look at."""
     time = pl.col(EVENT_TIME)
@@ -171,13 +170,12 @@ def training_rows(service: FeatureService, events: pl.LazyFrame) -> pl.LazyFrame
         service: one with `training`.
         events: some of `events/` of the spine's source, with unsigned `id64`.
     """
-    training = service.training
-    if training is None:
-        raise AssertionError(f"service {service.name!r} has no training set")
-    from_events = events if training.where is None else events.filter(training.where)
-    ordered = from_events.sort(training.source.timestamp, "id64")
-    columns = training.columns(service.key_types)
-    return ordered.select(*columns, pl.col(training.source.timestamp).alias("timestamp"))
+    spine = service.spine()
+    from_events = events if spine.where is None else events.filter(spine.where)
+    keys = [pl.col(name).cast(KEY_TYPES[kind]) for name, kind in spine.columns(service.key_types).items()]
+    return from_events.sort(spine.source.timestamp, ID64).select(
+        *keys, pl.col(spine.source.timestamp).alias(SPINE_TIME)
+    )
 
 
 @dataclass(frozen=True)
