@@ -86,7 +86,7 @@ def test_every_asset_says_what_it_is(deployment):
     names = {key.to_user_string() for key in graph.get_all_asset_keys()}
     assert names == {
         *(f"{table}/orders" for table in ("stream", "raw", "quarantine", "events", "late")),
-        *(f"{table}/{view}" for table in ("tiles", "published") for view in ("shop_orders", "till_orders")),
+        *(f"{table}/{view}" for table in ("tiles", "published", "features") for view in ("shop_orders", "till_orders")),
     }
     parents = {
         key.to_user_string(): {up.to_user_string() for up in graph.get(key).parent_keys}
