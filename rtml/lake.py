@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
-from rtml.algebra.family import EVENT_TIME, ID64
+from rtml.algebra.family import EVENT_TIME, ID64, Kind
 from rtml.define.contract import TIMESTAMP
-from rtml.define.source import EventSource
+from rtml.define.service import FeatureService
+from rtml.define.source import SPINE_TIME, EventSource
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, KEY_TYPES
 
@@ -35,6 +37,9 @@ LATE: dict[str, pl.DataType] = {
     EVENT_DATE: pl.Date(),
 }
 """When a late event became servable, in the source's own time."""
+
+VALUE_TYPES: dict[Kind, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64()}
+"""The types of features' values."""
 
 _NUMPY_TO_POLARS: dict[str, pl.DataType] = {"<i8": pl.Int64(), "<f8": pl.Float64(), "<u8": pl.Int64()}
 
@@ -97,6 +102,30 @@ def tiles_schema(plan: Plan) -> dict[str, pl.DataType]:
         **{name: _NUMPY_TO_POLARS[kind] for name, kind in states.items()},
         EVENT_DATE: pl.Date(),
     }
+
+
+def values_schema(plan: Plan) -> dict[str, pl.DataType]:
+    """Return a view's features as columns of values."""
+    return {feature.name: VALUE_TYPES[feature.output] for feature in plan.features}
+
+
+def features_schema(plan: Plan) -> dict[str, pl.DataType]:
+    """Return the columns of `features/`: keys, the instant, values, and the partition's day."""
+    keys = {name: KEY_TYPES[kind] for name, kind in plan.keys}
+    return {**keys, SPINE_TIME: TIMESTAMP, **values_schema(plan), EVENT_DATE: pl.Date()}
+
+
+def training_schema(service: FeatureService, plans: Mapping[str, Plan]) -> dict[str, pl.DataType]:
+    """Return the columns of `training/`: keys, the instant, features, labels, and the partition's day."""
+    spine = service.spine()
+    kinds = spine.columns(service.key_types)
+    columns: dict[str, pl.DataType] = {name: KEY_TYPES[kind] for name, kind in kinds.items()}
+    columns[SPINE_TIME] = TIMESTAMP
+    for view, name in service.columns:
+        columns[f"{view.name}__{name}"] = VALUE_TYPES[plans[view.name].feature(name).output]
+    for label in spine.labels:
+        columns |= label.columns
+    return {**columns, EVENT_DATE: pl.Date()}
 
 
 def signed(column: str = ID64) -> pl.Expr:

@@ -9,6 +9,7 @@ from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.figures import figures_sensor
 from rtml_assets.defs.promotion_assets import promotion_asset, promotion_job
 from rtml_assets.defs.source_assets import events_asset, external_assets
+from rtml_assets.defs.training_assets import features_asset, trained_services, training_asset, training_job
 from rtml_assets.defs.view_assets import view_assets
 
 
@@ -16,14 +17,21 @@ def definitions_of(deployment: Deployment) -> dg.Definitions:
     """Return the assets of every source, view and service, their jobs and schedules, and the figures' sensor."""
     sources = list(deployment.registry.sources.values())
     jobs = [compaction_job(deployment, source) for source in sources]
+    trained = trained_services(deployment)
     return dg.Definitions(
         assets=[
             *(spec for source in sources for spec in external_assets(deployment, source)),
             *(events_asset(deployment, source) for source in sources),
             *(promotion_asset(deployment, service) for service in deployment.registry.services.values()),
             *(asset for view in deployment.registry.views.values() for asset in view_assets(deployment, view)),
+            *(features_asset(deployment, view) for view in deployment.registry.views.values()),
+            *(training_asset(deployment, service) for service in trained),
         ],
-        jobs=[*jobs, *(promotion_job(service) for service in deployment.registry.services.values())],
+        jobs=[
+            *jobs,
+            *(training_job(service) for service in trained),
+            *(promotion_job(service) for service in deployment.registry.services.values()),
+        ],
         schedules=[hourly(deployment, source, job) for source, job in zip(sources, jobs, strict=True)],
         sensors=[figures_sensor(deployment)],
         executor=dg.in_process_executor,

@@ -10,6 +10,7 @@ from rtml.define.service import FeatureService
 from rtml.instants import now
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import key_of
+from rtml_assets.tables.delta import meaning_of
 from rtml_assets.tables.promotion import Promotion, promote
 from streaming.services import Service
 
@@ -21,12 +22,13 @@ def promotion_asset(deployment: Deployment, service: FeatureService) -> dg.Asset
     @dg.asset(
         key=key_of("promotion", service.name),
         deps=[key_of("published", view.name) for view in service.views],
-        description=f"{service.description or service.name}. Materialise it to serve version {service.version} as it is "
+        description=f"{service.description or service.name}. Materialise it to serve version {service.version} as "
         "defined now: at once, and only when all that it reads is complete and proven.",
         group_name="services",
         kinds={"redis"},
         owners=list(service.owners),
         metadata={"features": len(record.columns), **record.fingerprints},
+        code_version=meaning_of(service.name, record.version, record.columns, record.fingerprints).split()[-1],
     )
     def promotion(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         with deployment.redis() as client:
