@@ -188,3 +188,21 @@ def test_versions_that_nobody_reads_are_pruned(platform, tmp_path):
     with pytest.raises(NotReadyError, match="given up when its grace"):
         platform.rollback("pricing")
     check(platform, first, {"1h": HOUR}, 5, newest(first) + DAY)
+
+
+def test_a_redis_that_lost_everything_is_filled_from_the_lake(platform, tmp_path):
+    first = rides(START, 30, 6)
+    platform.send("rides", first, ingested_at="ingested_at")
+    platform.settle()
+    platform._supervisor.stop()
+    platform.client.flushall()
+    platform.redefine(define(tmp_path, 1, ["1h", "6h"]))
+    with pytest.raises(NotReadyError, match="serves nothing yet"):
+        platform.online("pricing", CITIES)
+    second = rides(START + 33 * HOUR, 5, 7)
+    platform.send("rides", second, ingested_at="ingested_at")
+    platform.settle()
+    platform.compact()
+    eventually_live(platform, lambda: None)
+    both = pl.concat([first, second])
+    check(platform, both, {"1h": HOUR, "6h": 6 * HOUR}, 1, newest(both))
