@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -54,7 +55,7 @@ class Axis:
         """Return entities and times of events."""
         entities = packed // self.span
         places = packed - entities * self.span
-        return entities, places + self.start if self.times is None else self.times[places]
+        return narrow(entities), places + self.start if self.times is None else self.times[places]
 
 
 @dataclass(frozen=True)
@@ -92,37 +93,60 @@ class Entities:
         return self.known.select(self.names)[numbers]
 
 
-def in_order(axis: Axis, entities: Array, count: int, events: pl.DataFrame) -> tuple[Array, Array]:
-    """Return the row numbers of the `count` known entities' events in order, and their packed entities and times."""
+class Ordered(NamedTuple):
+    """Events in order: their row numbers, entities and times."""
+
+    rows: Array
+    entities: Array
+    times: Array
+
+
+def in_order(entities: Array, count: int, events: pl.DataFrame) -> Ordered:
+    """Put the events of the `count` known entities in order; fastest when they are sorted by time, as `events/` is."""
     times = events[EVENT_TIME].to_numpy()
-    kept = np.flatnonzero(entities < count)
-    if len(kept) < len(times):
-        kept = narrow(kept)
-        times, entities = times[kept], entities[kept]
-        packed = axis.pack(entities, times, inside=True)
-        del times, entities
-        order = np.argsort(packed)
-        kept = kept[order]
+    bits = max(len(times) - 1, 1).bit_length()
+    if count << bits < 2**63 and not np.any(times[1:] < times[:-1]):
+        rows, owners = _by_entity(entities, count, bits)
+        ordered = Ordered(rows, owners, times[rows])
     else:
-        packed = axis.pack(entities, times, inside=True)
-        order = np.argsort(packed)
-        kept = narrow(order)
+        ordered = _by_entity_and_time(entities, count, times)
+    _settle_ties(ordered, events)
+    return ordered
+
+
+def _by_entity(entities: Array, count: int, bits: int) -> tuple[Array, Array]:
+    """Sort by entity and row at once: numbers are sorted many times faster than their places are found."""
+    packed = entities.astype(np.int64)
+    packed <<= bits
+    packed |= np.arange(len(entities))
+    packed.sort()
+    packed = packed[: np.searchsorted(packed, count << bits)]
+    rows = narrow(packed & ((1 << bits) - 1))
+    packed >>= bits
+    return rows, narrow(packed)
+
+
+def _by_entity_and_time(entities: Array, count: int, times: Array) -> Ordered:
+    axis = Axis.of(times, count)
+    known = np.flatnonzero(entities < count)
+    packed = axis.pack(entities[known], times[known], inside=True)
+    order = np.argsort(packed)
     packed = packed[order]
-    del order
-    _settle_ties(kept, packed, events)
-    return kept, packed
+    return Ordered(narrow(known[order]), *axis.unpack(packed))
 
 
-def _settle_ties(order: Array, packed: Array, events: pl.DataFrame) -> None:
+def _settle_ties(ordered: Ordered, events: pl.DataFrame) -> None:
     """Put events of one entity and one time in the order of their ids."""
-    same = packed[1:] == packed[:-1]
+    rows, entities, times = ordered
+    same = times[1:] == times[:-1]
+    same &= entities[1:] == entities[:-1]
     if same.any():
-        tied = np.zeros(len(packed), dtype=bool)
+        tied = np.zeros(len(rows), dtype=bool)
         tied[1:] = same
         tied[:-1] |= same
         places = np.flatnonzero(tied)
-        ids = events[ID64].to_numpy()[order[places]]
-        order[places] = order[places][np.lexsort((ids, packed[places]))]
+        ids = events[ID64].to_numpy()[rows[places]]
+        rows[places] = rows[places][np.lexsort((ids, times[places], entities[places]))]
 
 
 def narrow(numbers: Array) -> Array:

@@ -46,7 +46,9 @@ class Timeline:
         axis = Axis.of(events[EVENT_TIME].to_numpy(), len(entities))
         rows = narrow(np.argsort(axis.pack(of_rows, at), kind="stable"))
         at, owners = at[rows], of_rows[rows]
-        order, packed = in_order(axis, entities.numbers(events), len(entities), events)
+        ordered = in_order(entities.numbers(events), len(entities), events)
+        order, packed = ordered.rows, axis.pack(ordered.entities, ordered.times, inside=True)
+        del ordered
         finest = plan.tiles.finest
         lo = {
             window: narrow(np.searchsorted(packed, axis.pack(owners, _left(window, at, finest))))

@@ -15,13 +15,13 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.counting import ROWS
-from rtml.algebra.family import EVENT_TIME, ID64, Array, States
+from rtml.algebra.family import ID64, Array, States
 from rtml.define.contract import TIMESTAMP
 from rtml.define.views import StreamFeatureView
 from rtml.lake import EVENT_DATE, LEVEL, TILE_START, Lake, raw_schema, tiles_schema, unsigned
 from rtml.plan import Plan
 from rtml.point_in_time.index import Indexes
-from rtml.point_in_time.order import Axis, Entities, in_order
+from rtml.point_in_time.order import Entities, in_order
 from rtml.projection import project
 from rtml_assets.tables.delta import Built, built_from, meaning_of, open_table, rebuild_days, rows_by_day, scan
 from rtml_assets.tables.events import events_meaning, in_chunks
@@ -74,10 +74,7 @@ def build_tiles(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame) -> pl
     """Return the tiles of whole days of events (`id64` unsigned) at every level, each by key and start."""
     kept = project(view, plan, events).collect()
     entities = Entities.of(kept, plan.key_names)
-    axis = Axis.of(kept[EVENT_TIME].to_numpy(), len(entities))
-    order, packed = in_order(axis, entities.numbers(kept), len(entities), kept)
-    owners, times = axis.unpack(packed)
-    del packed
+    order, owners, times = in_order(entities.numbers(kept), len(entities), kept)
     indexes = Indexes(plan.states, kept, order)
     starts, frames = np.arange(len(order), dtype=order.dtype), []
     for number, size in enumerate(plan.ladder):
