@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
-from rtml.algebra.family import EVENT_TIME, ID64
+from rtml.algebra.family import EVENT_TIME, ID64, Kind
 from rtml.define.contract import TIMESTAMP
 from rtml.define.source import EventSource
 from rtml.plan import Plan
@@ -36,6 +37,11 @@ LATE: dict[str, pl.DataType] = {
 }
 """When a late event became servable, in the source's own time."""
 
+ASKED_AT, SERVED_AT, WATERMARK, SERVICE_VERSION = "timestamp", "served_at", "watermark", "service_version"
+VERSION, STATUS, LAST_INGESTED, PUBLISHED_TO = "version", "status", "last_ingested", "published_to"
+"""What `served/` says of each view, in columns `view__…`."""
+
+_OUTPUTS: dict[Kind, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64()}
 _NUMPY_TO_POLARS: dict[str, pl.DataType] = {"<i8": pl.Int64(), "<f8": pl.Float64(), "<u8": pl.Int64()}
 
 
@@ -97,6 +103,39 @@ def tiles_schema(plan: Plan) -> dict[str, pl.DataType]:
         **{name: _NUMPY_TO_POLARS[kind] for name, kind in states.items()},
         EVENT_DATE: pl.Date(),
     }
+
+
+def served_schema(plans: Sequence[Plan], columns: Sequence[tuple[str, str]]) -> dict[str, pl.DataType]:
+    """Return the columns of `served/`, for a service that reads these `(view, feature)` of the views of these plans.
+
+    The join keys of all views; `timestamp`, the instant asked; `served_at` by the wall clock; `watermark`, null while
+    nothing was servable; the values; for each view its version, the row's status, the entity's `last_ingested` as read
+    (null when it had none) and up to when late events were published (null when they never were); the service's version
+    and the partition's day, that of `timestamp`.
+    """
+    by_view = {plan.view: plan for plan in plans}
+    values = {f"{view}__{feature}": _OUTPUTS[by_view[view].feature(feature).output] for view, feature in columns}
+    seen: dict[str, pl.DataType] = {
+        VERSION: pl.String(),
+        STATUS: pl.String(),
+        LAST_INGESTED: TIMESTAMP,
+        PUBLISHED_TO: TIMESTAMP,
+    }
+    return {
+        **{name: KEY_TYPES[kind] for plan in plans for name, kind in plan.keys},
+        ASKED_AT: TIMESTAMP,
+        SERVED_AT: TIMESTAMP,
+        WATERMARK: TIMESTAMP,
+        **values,
+        **{of_view(plan.view, name): kind for plan in plans for name, kind in seen.items()},
+        SERVICE_VERSION: pl.Int64(),
+        EVENT_DATE: pl.Date(),
+    }
+
+
+def of_view(view: str, name: str) -> str:
+    """Return the column of a view's feature, or of what `served/` says of the view."""
+    return f"{view}__{name}"
 
 
 def signed(column: str = ID64) -> pl.Expr:

@@ -12,6 +12,7 @@ from rtml.instants import Instant
 from rtml.projection import KEY_TYPES
 from rtml.settings import Settings, load_settings
 from serving.client import FeatureClient
+from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge
 from streaming.versions import Version
 
@@ -25,12 +26,13 @@ class FeatureStore:
 
     Args:
         settings: where the online store is; by default those of this process.
+        log: takes what is served online, as a feature server would.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, log: FeatureLog | None = None) -> None:
         """Connect when first asked."""
         settings = settings or load_settings()
-        self._client = FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us, background=False)
+        self._client = FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us, background=False, log=log)
 
     def __enter__(self) -> FeatureStore:
         """Return the store itself."""

@@ -27,12 +27,14 @@ import polars as pl
 from rtml import instants
 from rtml.errors import UnavailableError
 from rtml.instants import BEGINNING
+from rtml.lake import Lake
 from rtml.online import keys
 from rtml.registry import Registry, load
 from rtml.settings import Settings
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from rtml_assets.runtime.supervisor import Child, Supervisor
 from rtml_assets.store import FeatureStore
+from serving.feature_log import FeatureLog
 from streaming.broker import connect
 from streaming.positions import Position, read_positions
 from streaming.producer import Producer
@@ -104,7 +106,8 @@ class LocalPlatform:
             self._folder / "logs",
         )
         self._supervisor.start()
-        self.store = FeatureStore(self.settings)
+        self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)
+        self.store = FeatureStore(self.settings, log=self._log)
         self._wait_until_live()
 
     @property
@@ -162,10 +165,13 @@ class LocalPlatform:
     def settle(self, timeout: str = "30s") -> None:
         """Return when both flows of every source have passed the last entry sent, refused and late ones included.
 
+        What was served before, of services that log it, is in the lake then.
+
         Raises:
             UnavailableError: that took longer; names the flow, and how far behind it is.
         """
         deadline = time.monotonic() + instants.parse_duration(timeout) / 1e6
+        self._log.flush()
         for source in self.registry.sources.values():
             present = self._clock()
             for flow, key in (("tiles", keys.position(source.name)), ("mirror", keys.mirrored(source.name))):
@@ -199,6 +205,7 @@ class LocalPlatform:
         # Dagster takes seconds to import, which a test that never compacts need not wait for.
         from rtml_assets.defs.materialize import materialize_days  # noqa: PLC0415
 
+        self._log.flush()
         summary = materialize_days(self.settings, self.registry, durable=False)
         for words in summary.warnings:
             warnings.warn(words, stacklevel=2)
