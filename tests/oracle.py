@@ -19,6 +19,8 @@ class Event:
     id64: int
     ingested: int
     values: Mapping[str, Any]
+    published: int = 2**63 - 1
+    """Of a late event: when it became servable; the last instant when it never did."""
 
 
 def counted(events: Iterable[Event], lateness: int, *, late_too: bool = False) -> list[Event]:
@@ -29,6 +31,17 @@ def counted(events: Iterable[Event], lateness: int, *, late_too: bool = False) -
         if known is None or event.ingested < known.ingested:
             first[event.time, event.id64] = event
     return [event for event in first.values() if late_too or event.ingested - event.time <= lateness]
+
+
+def known(events: Iterable[Event], lateness: int, seen: int, seen_late: int) -> list[Event]:
+    """What a reader counts who has seen on-time events up to one instant, and published late ones up to another."""
+    found = []
+    for event in events:
+        late = event.ingested - event.time > lateness
+        known_at = event.published if late else event.ingested
+        if known_at <= (seen_late if late else seen):
+            found.append(event)
+    return found
 
 
 def window(events: Iterable[Event], key: str, at: int, length: int, floor: int = 1) -> list[Event]:

@@ -1,0 +1,140 @@
+"""How states come from ordered events: fast for families known here, by `lift` and `combine` for all others."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from rtml.algebra.extremes import Extreme
+from rtml.algebra.family import EVENT_TIME, ID64, Array, Events, Lane, States
+from rtml.algebra.states import StateSchema
+from rtml.point_in_time.blocks import Fold
+from rtml.point_in_time.ranges import bites, expand, reduce
+
+_BLOCK = 16
+_N, _MEAN, _M2, _SUM = "n", "mean", "m2", "sum"
+
+
+class SumFold(Fold):
+    """Sums of floats."""
+
+    block = 2 * _BLOCK
+
+    def __init__(self, padded: Array) -> None:
+        self.padded = padded
+
+    def empties(self, count: int) -> dict[str, Array]:
+        """Nothing."""
+        return {_SUM: np.zeros(count)}
+
+    def direct(self, lo: Array, hi: Array) -> dict[str, Array]:
+        """Add up."""
+        return {_SUM: reduce(np.add, self.padded, lo, hi)}
+
+    def merge(self, earlier: States, later: States) -> dict[str, Array]:
+        """Add."""
+        return {_SUM: earlier[_SUM] + later[_SUM]}
+
+
+class ExtremeFold(Fold):
+    """Least or greatest values."""
+
+    block = 2 * _BLOCK
+
+    def __init__(self, family: Extreme, padded: Array) -> None:
+        (self.name, self.dtype), *_ = family.columns.items()
+        self.identity = family.empty[self.name]
+        self.best: np.ufunc = np.minimum if family.code == "min" else np.maximum
+        self.padded = padded
+
+    def empties(self, count: int) -> dict[str, Array]:
+        """What every value beats."""
+        return {self.name: np.full(count, self.identity, dtype=self.dtype)}
+
+    def direct(self, lo: Array, hi: Array) -> dict[str, Array]:
+        """Keep the best."""
+        return {self.name: reduce(self.best, self.padded, lo, hi)}
+
+    def merge(self, earlier: States, later: States) -> dict[str, Array]:
+        """Keep the better."""
+        return {self.name: self.best(earlier[self.name], later[self.name])}
+
+
+class SpreadFold(Fold):
+    """Means and squared distances from them, with their weights: two passes over few events, Chan's merge above."""
+
+    block = _BLOCK
+
+    def __init__(self, padded: Array) -> None:
+        self.padded = padded.astype(np.float64, copy=False)
+
+    def empties(self, count: int) -> dict[str, Array]:
+        """Weightless."""
+        return {name: np.zeros(count) for name in (_N, _MEAN, _M2)}
+
+    def direct(self, lo: Array, hi: Array) -> dict[str, Array]:
+        """Measure from each range's first value, then from its mean."""
+        states = {_N: (hi - lo).astype(np.float64), _MEAN: np.empty(len(lo)), _M2: np.empty(len(lo))}
+        for some in bites(lo, hi):
+            lengths, weight = hi[some] - lo[some], states[_N][some]
+            places, starts = expand(lo[some], hi[some])
+            origin = self.padded[lo[some]]
+            values = self.padded[places]
+            values -= np.repeat(origin, lengths)
+            shift = np.add.reduceat(values, starts) / weight
+            values -= np.repeat(shift, lengths)
+            states[_MEAN][some] = origin + shift
+            np.square(values, out=values)
+            states[_M2][some] = np.add.reduceat(values, starts)
+        return states
+
+    def merge(self, earlier: States, later: States) -> dict[str, Array]:
+        """Chan's merge."""
+        weight = earlier[_N] + later[_N]
+        share = later[_N] / np.maximum(weight, 1.0)
+        apart = later[_MEAN] - earlier[_MEAN]
+        # Where one side is empty its mean is 0 and its share 0 or 1: the product below is nothing, however far apart.
+        between = apart * (apart * (earlier[_N] * share))
+        mean = np.where(earlier[_N] >= later[_N], earlier[_MEAN] + apart * share, later[_MEAN] - apart * (1.0 - share))
+        return {_N: weight, _MEAN: mean, _M2: earlier[_M2] + later[_M2] + between}
+
+
+class AnyFold(Fold):
+    """The states of any families, by their own `lift` and `combine`."""
+
+    def __init__(self, schema: StateSchema, events: pl.DataFrame, order: Array) -> None:
+        self.schema = schema
+        self.order = order
+        self.time, self.id64 = events[EVENT_TIME].to_numpy(), events[ID64].to_numpy()
+        self.lanes = {
+            name: Lane(events[name].fill_null(0).to_numpy(), events[name].is_not_null().to_numpy())
+            for name in {family.column for family in schema.families if family.column}
+        }
+        # Wide states, such as sketches, in larger blocks, so that the tree is no larger than the events.
+        self.block = max(_BLOCK, 1 << (schema.dtype.itemsize // 4).bit_length())
+
+    def empties(self, count: int) -> dict[str, Array]:
+        """Identities."""
+        return self.schema.empties(count)
+
+    def direct(self, lo: Array, hi: Array) -> dict[str, Array]:
+        """Lift each event, and combine."""
+        states = self.schema.empties(len(lo))
+        for some in bites(lo, hi):
+            places, starts = expand(lo[some], hi[some])
+            rows = self.order[places]
+            lanes = {name: Lane(lane.values[rows], lane.valid[rows]) for name, lane in self.lanes.items()}
+            lifted = self.schema.lift(Events(self.time[rows], self.id64[rows], lanes))
+            for name, column in self.schema.combine(lifted, starts).items():
+                states[name][some] = column
+        return states
+
+    def merge(self, earlier: States, later: States) -> dict[str, Array]:
+        """Combine in pairs."""
+        count = len(earlier[self.schema.names[0]])
+        if not count:
+            return self.schema.empties(0)
+        pairs = self.schema.empties(2 * count)
+        for name, column in pairs.items():
+            column[0::2], column[1::2] = earlier[name], later[name]
+        return self.schema.combine(pairs, np.arange(0, 2 * count, 2))

@@ -1,0 +1,98 @@
+"""Training rows: the values of a plan's features at an instant of each row's own, from the events known by then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from rtml.algebra import catalog
+from rtml.algebra.family import NUMPY_KIND, Array, Family, Values
+from rtml.algebra.states import StateSchema, concatenate, group_runs
+from rtml.plan import Plan, PlannedFeature
+from rtml.point_in_time.blocks import put, take
+from rtml.point_in_time.column import Column
+from rtml.point_in_time.hidden import Hidden, find_hidden
+from rtml.point_in_time.index import FAST, Index, Make, indexes
+from rtml.point_in_time.timeline import Timeline
+
+_STATES = 1 << 26
+"""How many bytes of states are held at a time."""
+
+
+def point_in_time(
+    plan: Plan, events: pl.DataFrame, spine: pl.DataFrame, *, fast: Mapping[type[Family], Make] = FAST
+) -> dict[str, Values]:
+    """Return the values of every feature of a plan for each spine row, in the spine's order.
+
+    Args:
+        plan: what is wanted.
+        events: what `project` gives, without duplicates and in any order: join keys, `event_time` (int64 µs), `id64`
+            (uint64), value columns; and `known_at` (int64 µs), from when on the event may count, and `late`.
+        spine: join keys, `at`, `seen` and `seen_late` (int64 µs). An event counts when it lies in the feature's window
+            at `at`, and `known_at` is at most `seen`, or for a late event `seen_late`.
+        fast: families that are answered by an index of their own.
+
+    Raises:
+        RequestError: a column is missing, of another type, or null where it may not be.
+        OverflowedError: an integer sum needs more than 64 bits.
+    """
+    timeline = Timeline.of(plan, events, spine)
+    hidden = find_hidden(timeline, events, spine)
+    values: dict[str, Values] = {}
+    # Huge finite values may overflow on their way: only in the windows that hold them, to what floats make of them.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for column in dict.fromkeys(feature.column for feature in plan.features):
+            features = [feature for feature in plan.features if feature.column == column]
+            values |= _of_column(features, events, timeline, hidden, fast)
+    return {feature.name: values[feature.name] for feature in plan.features}
+
+
+def _of_column(
+    features: Sequence[PlannedFeature],
+    events: pl.DataFrame,
+    timeline: Timeline,
+    hidden: Hidden,
+    fast: Mapping[type[Family], Make],
+) -> dict[str, Values]:
+    """Answer the features of one value column, window after window, some rows at a time."""
+    name, kind = features[0].column, features[0].kind
+    schema = StateSchema.of(
+        tuple(f for feature in features for f in catalog.aggregate(feature.aggregate).families(name, kind))
+    )
+    column = Column.of(events, timeline.events, name, kind) if name else Column.none(timeline.events)
+    answers = indexes(schema, column, events, timeline.events, fast)
+    count = len(timeline.rows)
+    values = {
+        feature.name: Values(np.empty(count, dtype=NUMPY_KIND[feature.output]), np.empty(count, dtype=bool))
+        for feature in features
+    }
+    step = max(_STATES // schema.dtype.itemsize, 1)
+    for start in range(0, count, step):
+        end = min(start + step, count)
+        rows, unknown = timeline.rows[start:end], hidden.within(start, end)
+        for window in dict.fromkeys(feature.span for feature in features):
+            states = _states(schema, answers, timeline.lo[window][start:end], timeline.hi[start:end], unknown)
+            for feature in features:
+                if feature.span == window:
+                    found = catalog.aggregate(feature.aggregate).finalize(name, kind, states)
+                    values[feature.name].values[rows] = found.values
+                    values[feature.name].valid[rows] = found.valid
+    return values
+
+
+def _states(schema: StateSchema, answers: Sequence[Index], lo: Array, hi: Array, hidden: Hidden) -> dict[str, Array]:
+    """Return the state of each range without its hidden events."""
+    hi, owners, part_lo, part_hi = hidden.split(lo, hi)
+    states = _over(answers, lo, hi)
+    if len(owners):
+        several = np.unique(owners)
+        parts = concatenate([take(states, several), _over(answers, part_lo, part_hi)])
+        order, starts = group_runs(np.concatenate([several, owners]))
+        put(states, several, schema.combine(take(parts, order), starts))
+    return states
+
+
+def _over(answers: Sequence[Index], lo: Array, hi: Array) -> dict[str, Array]:
+    return {name: column for index in answers for name, column in index.over(lo, hi).items()}

@@ -1,0 +1,414 @@
+"""The point-in-time engine, against plain Python."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtml.algebra import catalog
+from rtml.algebra.family import Aggregate, Array, Events, Family, Kind, States, Values
+from rtml.errors import OverflowedError, RequestError
+from rtml.instants import BEGINNING, SECOND
+from rtml.plan import Plan, PlannedFeature
+from rtml.point_in_time.index import FAST
+from rtml.point_in_time.join import point_in_time
+from rtml.projection import KEY_TYPES
+from tests import oracle
+from tests.oracle import Event
+
+END = 2**63 - 1
+FINEST = 10 * SECOND
+LATENESS = 20 * SECOND
+SPAN = 600 * SECOND
+WINDOWS = [(60 * SECOND, False), (300 * SECOND, True), (7 * SECOND, True)]
+KEYS: dict[str, Sequence[Any]] = {"str": ["", "a", "é"], "int": [-(2**63), 7, 2**63 - 1], "bool": [True, False]}
+
+
+def plan_of(kinds: Sequence[str], windows: Sequence[tuple[int, bool]], aggregates: Sequence[str]) -> Plan:
+    """A plan with every one of some aggregates over a float lane `x` and an integer lane `i`."""
+    features = []
+    for number, (length, exact) in enumerate(windows):
+        for aggregate in aggregates:
+            lanes: list[tuple[str, Kind]] = [("x", "f64"), ("i", "i64")]
+            if not catalog.aggregate(aggregate).takes_column:
+                lanes = [("", "i64")]
+            features += [
+                PlannedFeature(f"{aggregate}_{column}_{number}", aggregate, column, kind, length, exact)
+                for column, kind in lanes
+            ]
+    keys = tuple((f"k{number}", kind) for number, kind in enumerate(kinds))
+    return Plan("v", "s", 1, "e", keys, tuple(features), (FINEST, 6 * FINEST), LATENESS, 0, 1, None, "f")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a spine."""
+
+    key: tuple[Any, ...]
+    at: int
+    seen: int
+    seen_late: int
+
+
+def event_frame(plan: Plan, events: Sequence[tuple[tuple[Any, ...], Event]], origin: int = 0) -> pl.DataFrame:
+    """Events as the engine takes them."""
+    columns: dict[str, list[Any]] = {name: [key[n] for key, _ in events] for n, name in enumerate(plan.key_names)}
+    late = [event.ingested - event.time > LATENESS for _, event in events]
+    columns |= {
+        "event_time": [event.time + origin for _, event in events],
+        "ingested_at": [event.ingested + origin for _, event in events],
+        "id64": [event.id64 for _, event in events],
+        **{lane: [event.values[lane] for _, event in events] for lane in ("x", "i")},
+        "known_at": [
+            _moved(event.published if behind else event.ingested, origin)
+            for (_, event), behind in zip(events, late, strict=True)
+        ],
+        "late": late,
+    }
+    schema: dict[str, Any] = {name: KEY_TYPES[kind] for name, kind in plan.keys}
+    schema |= {"event_time": pl.Int64(), "ingested_at": pl.Int64(), "id64": pl.UInt64(), "x": pl.Float64()}
+    return pl.DataFrame(columns, schema={**schema, "i": pl.Int64(), "known_at": pl.Int64(), "late": pl.Boolean()})
+
+
+def spine_frame(plan: Plan, rows: Sequence[Row]) -> pl.DataFrame:
+    """A spine as the engine takes it."""
+    columns: dict[str, list[Any]] = {name: [row.key[n] for row in rows] for n, name in enumerate(plan.key_names)}
+    columns |= {name: [getattr(row, name) for row in rows] for name in ("at", "seen", "seen_late")}
+    schema: dict[str, Any] = {name: KEY_TYPES[kind] for name, kind in plan.keys}
+    return pl.DataFrame(columns, schema={**schema, "at": pl.Int64(), "seen": pl.Int64(), "seen_late": pl.Int64()})
+
+
+def drawn_events(
+    rng: random.Random, keys: Sequence[tuple[Any, ...]], count: int
+) -> list[tuple[tuple[Any, ...], Event]]:
+    """Events with ties, nulls, disorder, late and never published ones, and outliers of two sizes."""
+    step = rng.choice([1, SECOND // 2, 10 * SECOND])
+    outlier = rng.choice([None, 1e15, 1e300])
+    large = rng.random() < 0.3
+    events = []
+    for number in range(count):
+        time = rng.randrange(0, SPAN, step)
+        delay = rng.choice([0, 0, rng.randrange(LATENESS), LATENESS, LATENESS + 1, 5 * LATENESS])
+        published = rng.choice([END, time + delay, time + delay + rng.randrange(10 * LATENESS)])
+        x: float | None = rng.choice([None, rng.gauss(1e6, 1), rng.uniform(-1, 1), 0.1])
+        if outlier is not None and rng.random() < 0.02:
+            x = rng.choice([outlier, -outlier])
+        i = rng.choice([None, rng.randrange(-9, 9), rng.randrange(2**61, 2**62) * (1 if large else 0), -(2**62)])
+        id64 = rng.getrandbits(63) << 16 & (2**64 - 1) | number
+        event = Event(repr(key := rng.choice(keys)), time, id64, time + delay, {"x": x, "i": i}, published)
+        events.append((key, event))
+    return events
+
+
+def drawn_rows(rng: random.Random, keys: Sequence[tuple[Any, ...]], events: Sequence[Event], count: int) -> list[Row]:
+    """Rows at, beside and away from events; some twice; readers in time, behind, ahead and all-knowing."""
+    rows: list[Row] = []
+    for _ in range(count):
+        at = rng.randrange(-SPAN // 4, SPAN + SPAN // 2)
+        if events and rng.random() < 0.6:
+            length, _ = rng.choice(WINDOWS)
+            at = rng.choice(events).time + rng.choice([0, 1, -1, length, length + 1, length - 1])
+        seen = rng.choice([at, at, at - rng.randrange(5 * LATENESS), at + rng.randrange(LATENESS), END, BEGINNING])
+        seen_late = rng.choice([seen, seen, at - rng.randrange(5 * LATENESS)])
+        rows.append(Row(rng.choice(keys), at, seen, seen_late))
+        if rng.random() < 0.1:
+            rows.append(rng.choice(rows))
+    return rows
+
+
+def got(values: Values, row: int) -> Any:
+    return values.values[row].item() if values.valid[row] else None
+
+
+def expected_events(feature: PlannedFeature, row: Row, events: Sequence[Event]) -> list[Event]:
+    known = oracle.known(events, LATENESS, row.seen, row.seen_late)
+    return oracle.window(known, repr(row.key), row.at, feature.window, 1 if feature.exact else FINEST)
+
+
+def overflows(plan: Plan, rows: Sequence[Row], events: Sequence[Event]) -> bool:
+    """Whether an integer sum needs more than 64 bits."""
+    for feature in plan.features:
+        if feature.aggregate == "sum" and feature.column == "i":
+            for row in rows:
+                total = sum(event.values["i"] or 0 for event in expected_events(feature, row, events))
+                if not -(2**63) <= total < 2**63:
+                    return True
+    return False
+
+
+def beyond_floats(feature: PlannedFeature, events: Sequence[Event]) -> bool:
+    """Whether squares are asked for that no float holds."""
+    squares = feature.aggregate in ("variance", "stddev")
+    return squares and any(abs(event.values[feature.column] or 0) > 1e150 for event in events)
+
+
+def check(plan: Plan, rows: Sequence[Row], events: Sequence[Event], values: Mapping[str, Values]) -> None:
+    """Every value of every row is the oracle's."""
+    assert list(values) == [feature.name for feature in plan.features]
+    for feature in plan.features:
+        assert len(values[feature.name].values) == len(values[feature.name].valid) == len(rows)
+        for number, row in enumerate(rows):
+            truth = expected_events(feature, row, events)
+            if beyond_floats(feature, truth):
+                continue
+            value = oracle.value(feature.aggregate, truth, feature.column)
+            found = got(values[feature.name], number)
+            agrees = oracle.agree(feature.aggregate, found, value, truth, feature.column)
+            assert agrees, (feature, row, found, value)
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "generic"])
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    kinds=st.sampled_from([["str"], ["int"], ["bool"], ["str", "int"], ["int", "bool"]]),
+    count=st.sampled_from([0, 1, 5, 60, 400]),
+    spine=st.sampled_from([0, 1, 8, 25]),
+    origin=st.sampled_from([0, 1_700_000_000 * SECOND]),
+)
+def test_every_value_is_the_oracles(fast, seed, kinds, count, spine, origin):
+    rng = random.Random(seed)
+    keys = [tuple(rng.choice(KEYS[kind]) for kind in kinds) for _ in range(rng.choice([1, 2, 5]))]
+    plan = plan_of(kinds, rng.sample(WINDOWS, rng.randint(1, 3)), sorted(catalog.AGGREGATES))
+    pairs = drawn_events(rng, keys[: rng.randint(1, len(keys))], count)
+    events = [event for _, event in pairs]
+    rows = drawn_rows(rng, keys, events, spine)
+    moved = [Row(row.key, row.at + origin, _moved(row.seen, origin), _moved(row.seen_late, origin)) for row in rows]
+    frames = event_frame(plan, pairs, origin), spine_frame(plan, moved)
+    table = FAST if fast else {}
+    if overflows(plan, rows, events):
+        with pytest.raises(OverflowedError, match="'i'"):
+            point_in_time(plan, *frames, fast=table)
+    else:
+        check(plan, rows, events, point_in_time(plan, *frames, fast=table))
+
+
+def _moved(instant: int, by: int) -> int:
+    return instant if instant in (END, BEGINNING) else instant + by
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_the_order_of_rows_and_columns_is_free(seed):
+    rng = random.Random(seed)
+    keys = [("a", 1), ("b", 1), ("b", 2)]
+    plan = plan_of(["str", "int"], WINDOWS, ["count", "sum", "first", "last", "max"])
+    pairs = [(key, replace(event, values={**event.values, "i": 3})) for key, event in drawn_events(rng, keys, 200)]
+    rows = drawn_rows(rng, keys, [event for _, event in pairs], 30)
+    events, spine = event_frame(plan, pairs), spine_frame(plan, rows)
+    values = point_in_time(plan, events, spine)
+    places = rng.sample(range(len(rows)), len(rows))
+    mixed = point_in_time(
+        plan,
+        pl.concat(
+            [part.sample(fraction=1, shuffle=True, seed=1) for part in (events[::2], events[1::2])], rechunk=False
+        ),
+        spine[places].select(reversed(spine.columns)).with_columns(label=pl.lit("more")),
+    )
+    for name, column in values.items():
+        assert [got(mixed[name], number) for number in range(len(rows))] == [got(column, place) for place in places]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_what_is_not_known_by_then_never_changes_a_row(seed):
+    """Events at the instant, after it, ingested or published after it, are as good as none."""
+    rng = random.Random(seed)
+    keys = [("a",), ("b",)]
+    plan = plan_of(["str"], WINDOWS, sorted(catalog.AGGREGATES))
+    pairs = [(key, replace(e, values={"x": e.values["x"], "i": 2})) for key, e in drawn_events(rng, keys, 150)]
+    rows = [replace(row, seen=row.at, seen_late=row.at) for row in drawn_rows(rng, keys, [e for _, e in pairs], 1)[:1]]
+    at, key = rows[0].at, rows[0].key
+    leaks = []
+    for number in range(40):
+        time, ingested, published = rng.choice(
+            [(at, at, END), (at + 1, at - 1, END), (at - 1, at + 1, END), (at - 2, at - 2 + 2 * LATENESS, at + 1)]
+        )
+        x = rng.choice([1e300, -1e300, 5.0])
+        leaks.append((key, Event(repr(key), time, 2**40 + number, ingested, {"x": x, "i": 2**62}, published)))
+    spine = spine_frame(plan, rows)
+    clean, leaky = (point_in_time(plan, event_frame(plan, some), spine) for some in (pairs, pairs + leaks))
+    for name, column in clean.items():
+        feature = plan.feature(name)
+        truth = expected_events(feature, rows[0], [event for _, event in pairs])
+        if not beyond_floats(feature, truth):
+            assert oracle.agree(feature.aggregate, got(leaky[name], 0), got(column, 0), truth, feature.column), name
+
+
+@pytest.mark.parametrize("outlier", [1e15, -1e300])
+def test_an_outlier_spoils_only_the_windows_that_hold_it(outlier):
+    aggregates = ["sum", "mean", "variance", "stddev"]
+    plan = plan_of(["str"], [(100 * SECOND, True)], aggregates)
+    rng = random.Random(3)
+    pairs = [
+        (
+            key := (name,),
+            Event(repr(key), number * SECOND, number, number * SECOND, {"x": rng.gauss(1e-3, 1e-6), "i": 1}),
+        )
+        for name in "abc"
+        for number in range(500)
+    ]
+    rows = [Row((name,), at * SECOND, END, END) for name in "abc" for at in range(1, 600, 3)]
+    place = 7
+    key, event = pairs[place]
+    spoilt = [*pairs[:place], (key, replace(event, values={"x": outlier, "i": 1})), *pairs[place + 1 :]]
+    before, after = (point_in_time(plan, event_frame(plan, some), spine_frame(plan, rows)) for some in (pairs, spoilt))
+    outside = np.array([row.key != key or not row.at - 100 * SECOND <= event.time < row.at for row in rows])
+    assert 0 < (~outside).sum() < 40
+    for name in (f"{aggregate}_x_0" for aggregate in aggregates):
+        one, other = before[name], after[name]
+        np.testing.assert_array_equal(one.valid[outside], other.valid[outside])
+        both = outside & one.valid
+        np.testing.assert_allclose(one.values[both], other.values[both], rtol=1e-9)
+    assert np.all(after["sum_x_0"].values[~outside] / outlier > 0.9)
+
+
+def test_long_ranges_with_many_holes():
+    """One entity, windows of thousands of events, a hidden event every few: the tree and the merges of what is left."""
+    rng = random.Random(5)
+    plan = plan_of(["int"], [(5_000 * SECOND, True), (40 * SECOND, False)], sorted(catalog.AGGREGATES))
+    pairs = []
+    for number in range(6_000):
+        delay = rng.choice([0, 0, 0, LATENESS, 3 * LATENESS])
+        time = number * SECOND + rng.randrange(SECOND)
+        values = {"x": rng.choice([None, rng.gauss(50, 2)]), "i": rng.randrange(-99, 99)}
+        event = Event(repr((1,)), time, number, time + delay, values, time + rng.randrange(4_000 * SECOND))
+        pairs.append(((1,), event))
+    events = [event for _, event in pairs]
+    rows = [Row((1,), at, at, at) for at in (rng.randrange(7_000 * SECOND) for _ in range(12))]
+    check(plan, rows, events, point_in_time(plan, event_frame(plan, pairs), spine_frame(plan, rows)))
+
+
+def test_instants_too_wide_apart_for_one_integer():
+    """Entity and time fit 64 bits only by the rank of the time."""
+    plan = plan_of(["int"], [(2**61, True)], ["count", "last"])
+    times = [-(2**60), 0, 1, 2**60]
+    pairs = [
+        ((key,), Event(repr((key,)), time, n, time, {"x": float(n), "i": n}))
+        for key in range(20)
+        for n, time in enumerate(times)
+    ]
+    rows = [Row((key,), at, END, END) for key in range(20) for at in (-(2**60), 0, 1, 2, 2**60, 2**60 + 1)]
+    values = point_in_time(plan, event_frame(plan, pairs), spine_frame(plan, rows))
+    check(plan, rows, [event for _, event in pairs], values)
+
+
+@dataclass(frozen=True)
+class Braid(Family):
+    """A polynomial hash of all values in their order: a monoid that does not commute, unknown to the engine."""
+
+    code: ClassVar[str] = "braid"
+    prime: ClassVar[int] = 1_000_003
+
+    @property
+    def columns(self) -> dict[str, str]:
+        return {self._named("hash"): "<i8", self._named("power"): "<i8"}
+
+    @property
+    def empty(self) -> dict[str, float | int]:
+        return {self._named("hash"): 0, self._named("power"): 1}
+
+    def lower(self) -> list[pl.Expr]:
+        raise NotImplementedError
+
+    def lift(self, events: Events) -> dict[str, Array]:
+        values, valid = events.lanes[self.column]
+        hashes = np.where(valid, np.asarray(values * 8).astype(np.int64) % self.prime, 0)
+        return {self._named("hash"): hashes, self._named("power"): np.where(valid, 31, 1)}
+
+    def combine(self, states: States, starts: Array) -> dict[str, Array]:
+        hashes, powers = (states[name].tolist() for name in self.columns)
+        folded = []
+        for start, end in zip(starts, [*starts[1:], len(hashes)], strict=True):
+            found, power = 0, 1
+            for place in range(start, end):
+                found = (found * powers[place] + hashes[place]) % self.prime
+                power = power * powers[place] % self.prime
+            folded.append((found, power))
+        columns = np.array(folded, dtype=np.int64).reshape(-1, 2).T
+        return dict(zip(self.columns, columns, strict=True))
+
+
+class Hash(Aggregate):
+    """The hash itself."""
+
+    name = "hash"
+    commutative = False
+
+    def families(self, column: str, kind: Kind) -> tuple[Family, ...]:
+        return (Braid(column, kind),)
+
+    def output(self, kind: Kind) -> Kind:
+        return "i64"
+
+    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+        found = states[f"{column}.hash"]
+        return Values(found, np.ones(len(found), dtype=bool))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_family_that_the_engine_does_not_know(monkeypatch, seed):
+    monkeypatch.setitem(catalog.AGGREGATES, "hash", Hash())
+    rng = random.Random(seed)
+    plan = plan_of(["str"], WINDOWS[:2], ["hash", "mean"])
+    features = tuple(feature for feature in plan.features if feature.column == "x")
+    plan = Plan(plan.view, "s", 1, "e", plan.keys, features, plan.ladder, LATENESS, 0, 1, None, "f")
+    keys = [("a",), ("b",)]
+    pairs = [
+        (key, replace(event, values={"x": rng.choice([None, rng.randrange(99) / 8]), "i": None}))
+        for key, event in drawn_events(rng, keys, 600)
+    ]
+    events = [event for _, event in pairs]
+    rows = drawn_rows(rng, keys, events, 30)
+    values = point_in_time(plan, event_frame(plan, pairs), spine_frame(plan, rows))
+    for feature in features:
+        for number, row in enumerate(rows):
+            truth = expected_events(feature, row, events)
+            if feature.aggregate == "hash":
+                found = 0
+                for event in truth:
+                    if event.values["x"] is not None:
+                        found = (found * 31 + int(event.values["x"] * 8)) % Braid.prime
+                assert got(values[feature.name], number) == found
+            else:
+                mean = oracle.value("mean", truth, "x")
+                assert oracle.agree("mean", got(values[feature.name], number), mean, truth, "x")
+
+
+def test_entities_without_a_key_or_events_have_empty_windows():
+    plan = plan_of(["str"], WINDOWS, ["count", "mean", "last"])
+    event = Event(repr(("a",)), 0, 1, 0, {"x": 1.0, "i": 1})
+    spine = spine_frame(plan, [Row((key,), SECOND, END, END) for key in ("a", None, "z")])
+    events = event_frame(plan, [(("a",), event), ((None,), event)])
+    values = point_in_time(plan, events, spine)
+    assert [got(values["count__0"], row) for row in range(3)] == [1, 0, 0]
+    assert [got(values["mean_x_0"], row) for row in range(3)] == [1.0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda events, spine: (events.rename({"known_at": "known"}), spine), "'known_at'.*Did you mean 'known'"),
+        (
+            lambda events, spine: (events, spine.drop("seen_late")),
+            "the spine of view 'v' must have a column 'seen_late'",
+        ),
+        (lambda events, spine: (events, spine.cast({"k0": pl.Int32})), "'k0' must be Int64; got Int32"),
+        (lambda events, spine: (events.cast({"id64": pl.Int64}), spine), "'id64' must be UInt64; got Int64"),
+        (lambda events, spine: (events.cast({"i": pl.Float64}), spine), "'i' must be Int64; got Float64"),
+        (lambda events, spine: (events, spine.with_columns(at=pl.lit(None, pl.Int64))), "'at' must not be null; got 1"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused(change, message):
+    plan = plan_of(["int"], WINDOWS, ["count", "sum"])
+    events = event_frame(plan, [((1,), Event("1", 0, 1, 0, {"x": 1.0, "i": 1}))])
+    with pytest.raises(RequestError, match=message):
+        point_in_time(plan, *change(events, spine_frame(plan, [Row((1,), 1, 1, 1)])))
