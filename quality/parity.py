@@ -1,0 +1,278 @@
+"""Whether two roads agree, feature by feature: values in, verdict out (design §7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from rtml.algebra.family import Array, Kind, Values
+from rtml.plan import Plan, PlannedFeature
+
+WORST = 20
+"""How many of the worst rows a verdict keeps."""
+SUM_TOLERANCE, VARIANCE_TOLERANCE, NOISE = 1e-9, 1e-6, 1e-12
+
+MAGNITUDE = {"sum": "sum", "mean": "mean", "variance": "max", "stddev": "max"}
+"""The aggregate of |x| by which a tolerance is judged: what is not here is exact."""
+
+_WORST_COLUMNS = {"got": pl.Float64(), "expected": pl.Float64(), "difference": pl.Float64(), "why": pl.String()}
+
+
+def is_exact(aggregate: str, kind: Kind) -> bool:
+    """Whether an aggregate of a column must be the same to the last bit."""
+    return aggregate not in MAGNITUDE or (aggregate == "sum" and kind == "i64")
+
+
+def allowed(aggregate: str, kind: Kind, expected: Array, magnitude: Array) -> Array:
+    """Return by how much each value may differ.
+
+    Sums by 1e-9 · Σ|x|, means by that over their count, variances by 1e-6 of themselves; and what numbers of size |x|
+    cannot tell: a spread below |x| · 2⁻⁵³ is noise. `magnitude` is the aggregate `MAGNITUDE` of |x|.
+    """
+    if is_exact(aggregate, kind):
+        return np.zeros(len(expected))
+    if aggregate in ("sum", "mean"):
+        return SUM_TOLERANCE * magnitude + NOISE * np.abs(expected)
+    noise = NOISE * magnitude
+    own = VARIANCE_TOLERANCE * np.abs(expected)
+    return own + (noise if aggregate == "stddev" else noise**2 + noise * 1e-3)
+
+
+def with_magnitudes(plan: Plan) -> Plan:
+    """Return a plan that answers, beside its features, what their tolerances are judged by."""
+    return msgspec.structs.replace(plan, features=(*plan.features, *_magnitudes(plan)))
+
+
+def magnitude_columns(plan: Plan) -> list[pl.Expr]:
+    """Return |x| of the value columns that a plan with magnitudes wants."""
+    pairs = {(feature.column, _size(feature.column)) for feature in plan.features if not exact(feature)}
+    return [pl.col(column).cast(pl.Float64).abs().alias(size) for column, size in sorted(pairs)]
+
+
+def magnitude(feature: PlannedFeature) -> str:
+    """Return the name of the feature that a plan with magnitudes has for another one."""
+    return f"{feature.name}|size"
+
+
+def _magnitudes(plan: Plan) -> list[PlannedFeature]:
+    return [
+        msgspec.structs.replace(
+            feature,
+            name=magnitude(feature),
+            aggregate=MAGNITUDE[feature.aggregate],
+            column=_size(feature.column),
+            kind="f64",
+        )
+        for feature in plan.features
+        if not exact(feature)
+    ]
+
+
+def exact(feature: PlannedFeature) -> bool:
+    """Whether a feature must be the same to the last bit."""
+    return is_exact(feature.aggregate, feature.kind)
+
+
+def _size(column: str) -> str:
+    return f"|{column}|"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One feature on two roads, row by row, and by how much its values may differ."""
+
+    feature: str
+    got: Values
+    expected: Values
+    allowed: Array
+
+
+@dataclass(frozen=True)
+class FeatureParity:
+    """How many rows of one feature were compared, and what came of them.
+
+    `missing` have a value on one road only; `unsettled` differ, where what was seen cannot be told. Differences are the
+    largest of all values on both roads, relative ones to the expected value.
+    """
+
+    feature: str
+    compared: int
+    equal: int
+    differing: int
+    missing: int
+    unsettled: int
+    largest: float
+    largest_relative: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether no row is wrong."""
+        return not self.differing and not self.missing
+
+
+@dataclass(frozen=True)
+class Parity:
+    """A verdict over features, and the worst rows of all: identity, feature, got, expected, difference, why."""
+
+    features: tuple[FeatureParity, ...] = ()
+    worst: pl.DataFrame = field(default_factory=pl.DataFrame)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every feature agrees."""
+        return all(feature.agrees for feature in self.features)
+
+    def total(self, count: str) -> int:
+        """Return one count of all features together."""
+        return sum(getattr(feature, count) for feature in self.features)
+
+    def __str__(self) -> str:
+        """Return what is wrong in words: the features, and the worst row of each."""
+        if self.agrees:
+            return f"{self.total('compared'):,} values agree"
+        return "; ".join(self._words(feature) for feature in self.features if not feature.agrees)
+
+    def _words(self, feature: FeatureParity) -> str:
+        row = self.worst.filter(pl.col("feature") == feature.feature).head(1).to_dicts()
+        counts = f"{feature.differing:,} differ and {feature.missing:,} are missing of {feature.compared:,}"
+        if not row:
+            return f"{feature.feature}: {counts}"
+        given = {name: value for name, value in row[0].items() if name not in ("feature", *_WORST_COLUMNS)}
+        where = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+        return (
+            f"{feature.feature}: {counts}; {where}: got {_shown(row[0]['got'])}, expected {_shown(row[0]['expected'])}"
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Parity]) -> Parity:
+        """Return verdicts over different rows as one."""
+        found: dict[str, list[FeatureParity]] = {}
+        for part in parts:
+            for feature in part.features:
+                found.setdefault(feature.feature, []).append(feature)
+        frames = [part.worst for part in parts if part.worst.height]
+        worst = pl.concat(frames, how="diagonal_relaxed") if frames else pl.DataFrame()
+        return Parity(tuple(_summed(same) for same in found.values()), _worst_of(worst) if frames else worst)
+
+
+def _shown(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.17g}"
+
+
+def _summed(same: Sequence[FeatureParity]) -> FeatureParity:
+    counts = {
+        name: sum(getattr(one, name) for one in same)
+        for name in ("compared", "equal", "differing", "missing", "unsettled")
+    }
+    return FeatureParity(
+        same[0].feature,
+        **counts,
+        largest=max(one.largest for one in same),
+        largest_relative=max(one.largest_relative for one in same),
+    )
+
+
+def agreement(one: Compared) -> Array:
+    """Return which rows have the same value on both roads, or none on both."""
+    both = one.got.valid & one.expected.valid
+    return np.where(both, _close(one), one.got.valid == one.expected.valid)
+
+
+def compare(
+    identity: pl.DataFrame,
+    features: Sequence[Compared],
+    *,
+    absent: Array | None = None,
+    unsettled: Mapping[str, Array] | None = None,
+) -> Parity:
+    """Compare two roads.
+
+    Args:
+        identity: what a row is about, for people to find it.
+        features: the values, rows as in `identity`.
+        absent: rows that one of the roads does not have at all, whatever their values.
+        unsettled: by feature, rows that may differ without being wrong.
+    """
+    none = np.zeros(identity.height, dtype=bool)
+    absent = none if absent is None else absent
+    found, wrong = [], []
+    for one in features:
+        verdict, rows = _compare(one, absent, (unsettled or {}).get(one.feature, none))
+        found.append(verdict)
+        wrong.append(_wrong_rows(identity, one, rows))
+    return Parity(tuple(found), _worst_of(pl.concat(wrong)) if wrong else pl.DataFrame())
+
+
+def _compare(one: Compared, absent: Array, unsettled: Array) -> tuple[FeatureParity, Array]:
+    both = one.got.valid & one.expected.valid & ~absent
+    same = agreement(one) & ~absent
+    open_rows = ~same & unsettled & ~absent
+    wrong = ~same & ~open_rows
+    differences = np.where(both, _difference(one), 0.0)
+    size = np.abs(one.expected.values.astype(np.float64))
+    relative = np.divide(differences, size, out=np.where(differences > 0, np.inf, 0.0), where=size > 0)
+    verdict = FeatureParity(
+        feature=one.feature,
+        compared=len(same),
+        equal=int(same.sum()),
+        differing=int((wrong & both).sum()),
+        missing=int((wrong & ~both).sum()),
+        unsettled=int(open_rows.sum()),
+        largest=float(differences.max(initial=0.0)),
+        largest_relative=float(relative.max(initial=0.0)),
+    )
+    return verdict, np.flatnonzero(wrong)
+
+
+def _close(one: Compared) -> Array:
+    same: Array = one.got.values == one.expected.values
+    return same | (_difference(one) <= np.where(one.allowed > 0, one.allowed, -1))
+
+
+def _difference(one: Compared) -> Array:
+    """Return |got − expected|; integers are subtracted as such, and no two infinities of one sign differ."""
+    got, expected = one.got.values, one.expected.values
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart: Array = np.abs((got - expected).astype(np.float64))
+    apart = np.where(got == expected, 0.0, apart)
+    return np.where(np.isnan(apart), np.inf, apart)
+
+
+def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array) -> pl.DataFrame:
+    """Return the worst of one feature's wrong rows."""
+    both = one.got.valid[rows] & one.expected.valid[rows]
+    apart = np.where(both, _difference(one)[rows], np.inf)
+    chosen = rows[np.argsort(-apart, kind="stable")[:WORST]]
+    return identity[chosen].with_columns(
+        pl.lit(one.feature).alias("feature"),
+        got=_values(one.got, chosen),
+        expected=_values(one.expected, chosen),
+        difference=pl.Series(np.sort(-apart)[:WORST] * -1, dtype=pl.Float64),
+        why=pl.Series([_why(one, row) for row in chosen], dtype=pl.String),
+    )
+
+
+def _values(values: Values, rows: Array) -> pl.Series:
+    shown = zip(values.values[rows].tolist(), values.valid[rows].tolist(), strict=True)
+    return pl.Series([float(value) if there else None for value, there in shown], dtype=pl.Float64)
+
+
+def _why(one: Compared, row: int) -> str:
+    if one.got.valid[row] and one.expected.valid[row]:
+        return "differs"
+    return "missing" if one.expected.valid[row] else "unexpected" if one.got.valid[row] else "no such row"
+
+
+def _worst_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the worst rows, at least one of every feature that has any, the worst first."""
+    rank = pl.col("difference").rank("ordinal", descending=True).over("feature")
+    return (
+        rows.with_columns(rank.alias("rank"))
+        .sort("rank", "difference", descending=[False, True])
+        .head(WORST)
+        .drop("rank")
+    )
