@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, NUMPY_KIND, Events, Lane
-from rtml.define.source import EventSource
+from rtml.errors import DefinitionError, near_miss
 from rtml.plan import Plan
+
+if TYPE_CHECKING:
+    from rtml.define.source import EventSource
 
 INGESTED_AT = "ingested_at"
 
 
 class RowWise(Protocol):
-    """What is asked of a view: which events of a source count, and what is derived from them."""
+    """What the roads ask of a view: whose events, which of them count, and what is derived from them."""
+
+    @property
+    def name(self) -> str:
+        """The view's name."""
 
     @property
     def source(self) -> EventSource:
@@ -32,6 +40,63 @@ class RowWise(Protocol):
 
 
 KEY_TYPES = {"str": pl.String(), "int": pl.Int64(), "bool": pl.Boolean()}
+
+
+class Projection(msgspec.Struct, frozen=True):
+    """A view's row-wise part written down, so that a version goes on being computed when its definition has changed."""
+
+    timestamp: str
+    where: str | None
+    derive: dict[str, str]
+
+    @staticmethod
+    def of(view: RowWise) -> Projection:
+        """Write down what a view does."""
+        where = None if view.where is None else _written(view.where)
+        derive = {name: _written(expression) for name, expression in view.derive.items()}
+        return Projection(view.source.timestamp, where, derive)
+
+    def over(self, name: str, source: EventSource) -> FormerView:
+        """Return what was written down as a view of a source.
+
+        Raises:
+            DefinitionError: the source no longer has what it needs.
+        """
+        where = None if self.where is None else _read(name, self.where)
+        derive = {column: _read(name, text) for column, text in self.derive.items()}
+        view = FormerView(name, source, where, derive)
+        expressions = [*derive.values(), *([] if where is None else [where])]
+        needed = {self.timestamp, *(root for expression in expressions for root in expression.meta.root_names())}
+        missing = sorted(needed - {*source.columns, *derive})
+        if missing or source.timestamp != self.timestamp:
+            wanted = missing[0] if missing else self.timestamp
+            raise DefinitionError(
+                f"view {name!r}, as it was defined before, needs column {wanted!r} of {source.where}."
+                f"{near_miss(wanted, source.columns)}"
+            )
+        return view
+
+
+class FormerView(NamedTuple):
+    """A view as it was defined when one of its versions was made."""
+
+    name: str
+    source: EventSource
+    where: pl.Expr | None
+    derive: Mapping[str, pl.Expr]
+
+
+def _written(expression: pl.Expr) -> str:
+    return str(expression.meta.serialize(format="json"))
+
+
+def _read(name: str, text: str) -> pl.Expr:
+    try:
+        return pl.Expr.deserialize(text.encode(), format="json")
+    except (pl.exceptions.PolarsError, ValueError) as error:
+        raise DefinitionError(
+            f"view {name!r}: this Polars cannot read an expression of a former one: {error}"
+        ) from None
 
 
 def project(view: RowWise, plan: Plan, events: pl.LazyFrame, keep: Sequence[str] = ()) -> pl.LazyFrame:

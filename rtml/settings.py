@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The most entries that one read of a partition takes."""
     credit: int = 200_000
     """The most events of a partition in one epoch."""
+    version_grace: str = "1d"
+    """How long what a promotion has replaced is still written, so that it can be rolled back to."""
     host: str = "127.0.0.1"
     """Where the feature server and the Dagster UI listen."""
     port: int = 8815
@@ -51,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse durations that are none."""
-        for name in ("tile_epoch", "mirror_epoch", "log_epoch", "redis_timeout"):
+        for name in ("tile_epoch", "mirror_epoch", "log_epoch", "version_grace", "redis_timeout"):
             parse_duration(getattr(self, name))
         if not self.features:
             raise SettingsError("features (RTML_FEATURES) must be an import path or a .py file; got nothing")
@@ -82,6 +84,11 @@ class Settings(msgspec.Struct, frozen=True):
     def log_epoch_us(self) -> Duration:
         """The feature log's epoch in microseconds."""
         return parse_duration(self.log_epoch)
+
+    @property
+    def version_grace_us(self) -> Duration:
+        """The grace of replaced versions in microseconds."""
+        return parse_duration(self.version_grace)
 
     @property
     def redis_timeout_seconds(self) -> float:

@@ -251,7 +251,7 @@ class LocalPlatform:
     def _wait_until_live(self) -> None:
         views = list(self.registry.views)
         self._wait_for(
-            lambda: all(self.client.mget([keys.live(view) for view in views])) if views else True,
+            lambda: all(self.client.exists(keys.live(view)) for view in views),
             "the stream's processes",
         )
 

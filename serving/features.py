@@ -15,7 +15,8 @@ from rtml.online import keys
 from rtml.plan import Plan
 from serving.reader import Command, Turns, ViewLookup, last_event
 from serving.state import Snapshot
-from streaming.versions import Service, Version
+from streaming.services import Service
+from streaming.versions import Version
 
 LeadingEdge = Literal["wall_clock", "watermark"]
 LEADING_EDGES = ("wall_clock", "watermark")

@@ -10,7 +10,7 @@ from msgspec import Meta
 from rtml import instants
 from rtml.plan import Plan, describe_window
 from serving.state import Snapshot
-from streaming.versions import Service
+from streaming.services import Service
 
 _TYPES = {"f64": "float", "i64": "integer"}
 _KEY_TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
@@ -65,7 +65,8 @@ def listing(snapshot: Snapshot) -> Listing:
 
 def _service(snapshot: Snapshot, service: Service) -> ListedService:
     views = [_view(snapshot, name, expected) for name, expected in service.fingerprints.items()]
-    plans = {view.name: snapshot.live[view.name].plan for view in views if view.ready}
+    fingerprints = service.fingerprints
+    plans = {view.name: snapshot.live[view.name][fingerprints[view.name]].plan for view in views if view.ready}
     return ListedService(
         name=service.name,
         version=service.version,
@@ -78,13 +79,14 @@ def _service(snapshot: Snapshot, service: Service) -> ListedService:
 
 
 def _view(snapshot: Snapshot, name: str, expected: str) -> ListedView:
-    version = snapshot.live.get(name)
+    version = snapshot.version(name, expected)
     if version is None:
-        return ListedView(name, ready=False, version=None, expected=expected)
+        others = ", ".join(other.version for other in snapshot.live.get(name, {}).values())
+        return ListedView(name, ready=False, version=others or None, expected=expected)
     plan, reach = version.plan, snapshot.reach(version)
     return ListedView(
         name,
-        ready=version.state == "ready" and plan.fingerprint == expected,
+        ready=version.state == "ready",
         version=version.version,
         expected=expected,
         entity=plan.entity,

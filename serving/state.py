@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import redis
@@ -15,7 +15,8 @@ from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml.plan import Plan
 from streaming.positions import parse_positions, watermark
-from streaming.versions import Service, Version, read_services
+from streaming.services import Service, read_services
+from streaming.versions import Version
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -29,7 +30,8 @@ class Snapshot(NamedTuple):
     """One consistent look at what is served."""
 
     services: dict[str, Service]
-    live: dict[str, Version]
+    live: dict[str, dict[str, Version]]
+    """By view and fingerprint: the version that is served of each meaning."""
     watermarks: dict[str, Instant]
     """By source: up to where all is servable."""
 
@@ -49,7 +51,11 @@ class Snapshot(NamedTuple):
         reason = next(self._hindrances(service), None)
         if reason is not None:
             raise NotReadyError(reason)
-        return [self.live[view] for view in service.fingerprints]
+        return [self.live[view][fingerprint] for view, fingerprint in service.fingerprints.items()]
+
+    def version(self, view: str, fingerprint: str) -> Version | None:
+        """Return the version that is served of one meaning of a view, if any."""
+        return self.live.get(view, {}).get(fingerprint)
 
     def unready(self) -> list[str]:
         """Return why not every service can be served: one reason a view, none when all is well."""
@@ -59,13 +65,11 @@ class Snapshot(NamedTuple):
 
     def _hindrances(self, service: Service) -> Iterator[str]:
         for view, expected in service.fingerprints.items():
-            version = self.live.get(view)
+            version = self.version(view, expected)
             if version is None:
-                got = "nothing yet"
+                got = ", ".join(other.version for other in self.live.get(view, {}).values()) or "nothing yet"
             elif version.state != "ready":
                 got = f"{version.version}, which is {version.state}"
-            elif version.plan.fingerprint != expected:
-                got = version.version
             else:
                 continue
             yield f"service {service.name!r}: view {view!r} must serve {expected}; it serves {got}"
@@ -145,16 +149,23 @@ class ServingState:
         services = read_services(self._client)
         views = sorted({view for service in services.values() for view in service.fingerprints})
         live = self._read_live(views)
-        return Snapshot(services, live, self._read_watermarks([version.plan for version in live.values()]))
+        plans = [version.plan for versions in live.values() for version in versions.values()]
+        return Snapshot(services, live, self._read_watermarks(plans))
 
-    def _read_live(self, views: list[str]) -> dict[str, Version]:
-        names: Any = self._client.mget([keys.live(view) for view in views]) if views else []
-        present = [(view, name.decode()) for view, name in zip(views, names, strict=True) if name]
+    def _read_live(self, views: list[str]) -> dict[str, dict[str, Version]]:
         pipeline = self._client.pipeline(transaction=False)
+        for view in views:
+            pipeline.hgetall(keys.live(view))
+        named = zip(views, pipeline.execute(), strict=True)
+        present = [(view, name.decode()) for view, stored in named for name in stored.values()]
         for view, name in present:
             pipeline.hgetall(keys.meta(view, name))
-        metas = zip(present, pipeline.execute(), strict=True)
-        return {view: self._decoded(view, name, meta) for (view, name), meta in metas if meta}
+        live: dict[str, dict[str, Version]] = {}
+        for (view, name), meta in zip(present, pipeline.execute(), strict=True):
+            if meta:
+                version = self._decoded(view, name, meta)
+                live.setdefault(view, {})[version.plan.fingerprint] = version
+        return live
 
     def _decoded(self, view: str, name: str, meta: dict[bytes, bytes]) -> Version:
         """Decode a meta once, for as long as it stays the same: plans cache what they derive."""

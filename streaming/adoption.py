@@ -1,28 +1,29 @@
-"""Which version of each view a tiles flow writes; new ones are made here (design §8)."""
+"""Which versions of each view a tiles flow writes: the definitions' own, and former ones that are still read."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
+from rtml import instants
 from rtml.define.source import EventSource
-from rtml.define.views import StreamFeatureView
-from rtml.instants import BEGINNING
+from rtml.errors import DefinitionError
+from rtml.instants import DAY, Duration
 from rtml.online import keys
 from rtml.plan import Plan
+from rtml.projection import Projection, RowWise
 from rtml.registry import Registry
 from streaming.positions import has_begun
+from streaming.services import Service, meanings_in_use, read_services, write_services
 from streaming.versions import (
-    Service,
     Version,
     create_version,
     find_version,
-    promote,
-    remove_services,
-    save_version,
-    write_services,
+    go_live,
+    live_names,
+    next_version,
+    read_version,
+    set_state,
 )
 
 if TYPE_CHECKING:
@@ -36,56 +37,86 @@ class Adoption:
 
     A new version is given the whole stream, from its beginning: by I1 that changes nothing for the others. Where the
     stream does not hold all (history was landed, or entries were trimmed), a version begins at the boundary that
-    publish fixes; until it has, the view is `waiting`, and the others go on.
+    publish fixes; until it has, the view is `waiting`, and the others go on. Versions that a service reads, or has
+    read within the `grace`, go on as well, whatever the definitions say by now.
     """
 
-    def __init__(self, client: Redis, registry: Registry, source: EventSource) -> None:
+    def __init__(self, client: Redis, registry: Registry, source: EventSource, grace: Duration = DAY) -> None:
         """Decide, and write down what this flow writes from now on."""
         self._client = client
         self._registry = registry
         self._source = source
         self._plans = {view.name: registry.plans[view.name] for view in registry.views_of(source.name)}
-        self.views: list[tuple[StreamFeatureView, Version]] = []
+        self.views: list[tuple[RowWise, Version]] = []
         self.waiting: list[Plan] = []
-        self._adopt()
+        self._adopt(instants.now() - grace)
 
-    def _adopt(self) -> None:
+    def _adopt(self, since: instants.Instant) -> None:
         stored: set[Any] = self._client.smembers(keys.written(self._source.name))
         written = {name.decode() for name in stored}
-        fresh = False
         for plan in self._plans.values():
-            found = find_version(self._client, plan)
-            version = self._begin(plan, found, written)
+            version = self._begin(plan, find_version(self._client, plan), written)
             if version is None:
                 self.waiting.append(plan)
-                continue
-            fresh |= not version.adopted and version.boundary == BEGINNING
-            self.views.append((self._registry.views[plan.view], version))
-        self._write_down(fresh)
+            else:
+                self.views.append((self._registry.views[plan.view], version))
+        self._go_on(written, since)
+        self._write_down()
         if not self._client.exists(keys.rewinding(self._source.name)):
             self.go_live()
 
     def _begin(self, plan: Plan, found: Version | None, written: set[str]) -> Version | None:
         """Return the version to write: the one that was written all along, a new one, or none before publish."""
         partial = self._client.exists(keys.landed(self._source.name), keys.trimmed(self._source.name))
-        if found is None:
+        if found is not None and found.adopted and found.name not in written:
+            found = self._lose(found)
+        if found is None or found.state == "lost":
             if partial:
-                log.warning("view %s has history and no version: it waits until its history is published", plan.view)
+                log.warning("view %s waits for its history: compaction publishes it", plan.view)
                 return None
-            return create_version(self._client, Version(plan, f"{plan.fingerprint}.1", "building"))
-        if found.adopted and found.name not in written:
-            # The stream went on without it: what passed in the meantime is missing from it for ever.
-            if partial:
-                log.error("version %s was not written for a while, and the stream no longer holds that", found.name)
-                save_version(self._client, msgspec.structs.replace(found, state="building"))
-                return None
-            build = int(found.version.rsplit(".", 1)[1]) + 1
-            return create_version(self._client, Version(plan, f"{plan.fingerprint}.{build}", "building"))
-        return found
+            projection = Projection.of(self._registry.views[plan.view])
+            name = next_version(self._client, plan)
+            return create_version(self._client, Version(plan, name, "building", projection=projection))
+        return None if found.state == "replaying" else found
 
-    def _write_down(self, fresh: bool) -> None:
+    def _lose(self, version: Version) -> Version:
+        """The stream went on without it: what passed in the meantime is missing from it for ever."""
+        if version.state != "lost":
+            log.warning("version %s was not written for a while; it is built anew", version.name)
+        return set_state(self._client, version, "lost")
+
+    def _go_on(self, written: set[str], since: instants.Instant) -> None:
+        """Write on what is still read: former meanings of a view, and builds that a newer one is to replace."""
+        chosen = {version.name for _, version in self.views}
+        in_use = meanings_in_use(self._client, since)
+        for view in {*in_use, *self._plans}:
+            for fingerprint, name in live_names(self._client, view).items():
+                ours = view in self._plans and self._plans[view].fingerprint == fingerprint
+                version = read_version(self._client, view, name)
+                if version is None or version.name in chosen or version.plan.source != self._source.name:
+                    continue
+                if (ours or fingerprint in in_use.get(view, ())) and (kept := self._former(version, written)):
+                    self.views.append((kept, version))
+
+    def _former(self, version: Version, written: set[str]) -> RowWise | None:
+        """Return the view that a version was made of, unless there is a hole in it."""
+        if version.state != "ready" or (version.adopted and version.name not in written):
+            self._lose(version)
+            return None
+        if version.projection is None:
+            return None
+        try:
+            return version.projection.over(version.view, self._source)
+        except DefinitionError as error:
+            log.error("version %s cannot be written any longer: %s", version.name, error)
+            self._lose(version)
+            return None
+
+    def _write_down(self) -> None:
         source = self._source
+        fresh = any(not version.adopted and version.from_stream_alone for _, version in self.views)
         if fresh and has_begun(self._client, source.name, source.stream.partitions):
+            self._client.delete(keys.rewind_from(source.name))
             self._client.sadd(keys.rewinding(source.name), *range(source.stream.partitions))
         pipeline = self._client.pipeline(transaction=True)
         pipeline.delete(keys.written(source.name))
@@ -100,24 +131,29 @@ class Adoption:
             version = find_version(self._client, plan)
             if version is None:
                 continue
-            if version.state == "building" and version.boundary == BEGINNING and version.adopted:
-                version = msgspec.structs.replace(version, state="ready")
-                save_version(self._client, version)
+            if version.state == "building" and version.from_stream_alone and version.adopted:
+                version = set_state(self._client, version, "ready")
             if version.state == "ready":
-                promote(self._client, version)
+                go_live(self._client, version)
         self._write_services()
 
     def _write_services(self) -> None:
-        """Tell servers of the services, now that their views are what they expect, and of those that are no more."""
+        """Tell servers of services that are new to them; one that is served changes by promotion only."""
         services = self._registry.services
         ours = [service for service in services.values() if any(view.source is self._source for view in service.views)]
-        write_services(self._client, [Service.of(service, self._registry.plans) for service in ours])
-        remove_services(self._client, keep=services)
+        served = read_services(self._client)
+        for service in ours:
+            record = Service.of(service, self._registry.plans)
+            known = served.get(service.name)
+            if known is None or record.means_the_same(known):
+                write_services(self._client, [record])
+            else:
+                log.warning("service %s is served as it was before its definition changed: promote it", service.name)
 
     def has_news(self) -> bool:
-        """Whether a view that waits has got its version: then a new process should adopt it."""
-        return any(_is_begun(find_version(self._client, plan)) for plan in self.waiting)
+        """Whether a view has a version that is not written yet: then a new process should adopt it."""
+        return any(_is_begun(find_version(self._client, plan)) for plan in self._plans.values())
 
 
 def _is_begun(version: Version | None) -> bool:
-    return version is not None and not version.adopted
+    return version is not None and not version.adopted and version.state in ("building", "ready")

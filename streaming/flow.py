@@ -30,7 +30,7 @@ FLOWS: tuple[Flow, ...] = ("tiles", "mirror")
 
 def tiles_flow(client: Redis, registry: Registry, source: EventSource, settings: Settings) -> Dataflow:
     """Stream → gate → tiles in Redis, servable when written."""
-    adoption = Adoption(client, registry, source)
+    adoption = Adoption(client, registry, source, settings.version_grace_us)
     progress, figures = Progress(source.stream.partitions), Figures(source.name, "tiles")
     reading = _reading("tiles", keys.position(source.name), settings)
     router = Router(source, adoption.views)

@@ -13,12 +13,11 @@ import xxhash
 
 from rtml.algebra.family import EVENT_TIME, Array
 from rtml.define.source import EventSource
-from rtml.define.views import StreamFeatureView
 from rtml.instants import Instant
 from rtml.online import keys
 from rtml.online.codec import FIELD_DTYPE, Records
 from rtml.plan import Plan
-from rtml.projection import INGESTED_AT, project, to_events
+from rtml.projection import INGESTED_AT, RowWise, project, to_events
 from streaming.gate import ARRIVED, Gated
 from streaming.versions import Version
 
@@ -115,7 +114,7 @@ class Routed:
 class Router:
     """Splits accepted events by view, entity and shard; sets aside what is late or publish's (I6)."""
 
-    def __init__(self, source: EventSource, views: list[tuple[StreamFeatureView, Version]]) -> None:
+    def __init__(self, source: EventSource, views: list[tuple[RowWise, Version]]) -> None:
         """Take a source's views, and the version of each that is written."""
         self._source = source
         self._views = views
@@ -136,7 +135,7 @@ class Router:
         return int(good.select((delay > source.lateness_us).sum()).item())
 
     @staticmethod
-    def _batch(view: StreamFeatureView, version: Version, good: pl.DataFrame) -> ViewBatch:
+    def _batch(view: RowWise, version: Version, good: pl.DataFrame) -> ViewBatch:
         plan = version.plan
         projected = project(view, plan, good.lazy(), keep=(ARRIVED,))
         time, ingested = pl.col(EVENT_TIME), pl.col(INGESTED_AT)

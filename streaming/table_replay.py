@@ -12,10 +12,10 @@ from bytewax.dataflow import Dataflow
 from bytewax.errors import BytewaxRuntimeError
 
 from rtml.define.source import EventSource
-from rtml.define.views import StreamFeatureView
 from rtml.errors import RequestError
 from rtml.instants import BEGINNING, Instant
 from rtml.lake import Lake
+from rtml.projection import RowWise
 from streaming.figures import Figures
 from streaming.progress import Progress
 from streaming.route import Routed, Router
@@ -34,7 +34,7 @@ def replay_table(  # noqa: PLR0913
     client: Redis,
     lake: Lake,
     source: EventSource,
-    views: list[tuple[StreamFeatureView, Version]],
+    views: list[tuple[RowWise, Version]],
     *,
     start: Instant,
     end: Instant,
@@ -91,7 +91,7 @@ def _flow(source: EventSource, table: TableSource, router: Router, sink: TileSin
 
 
 def _check(
-    source: EventSource, views: list[tuple[StreamFeatureView, Version]], days: Collection[date] | None, fence: bool
+    source: EventSource, views: list[tuple[RowWise, Version]], days: Collection[date] | None, fence: bool
 ) -> None:
     for view, version in views:
         if view.source.name != source.name or version.view != view.name:

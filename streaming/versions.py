@@ -1,8 +1,8 @@
-"""A view's versions: their meta in Redis, which one is served, and the services that read them."""
+"""A view's versions: their meta in Redis, and which build of each meaning is served."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -11,19 +11,35 @@ from rtml.errors import NotReadyError
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml.plan import Plan
+from rtml.projection import Projection
 
 if TYPE_CHECKING:
     from redis import Redis
 
-    from rtml.define.service import FeatureService
+State = Literal["building", "replaying", "ready", "lost"]
+"""`building`: history or stream are still to come. `replaying`: from the lake, which no flow may disturb. `lost`: it
+was not written for a while, and what passed meanwhile is missing from it for ever."""
 
-State = Literal["building", "ready"]
+STATES: dict[bytes, State] = {b"building": "building", b"replaying": "replaying", b"ready": "ready", b"lost": "lost"}
+INSTANTS = ("boundary", "history_from", "folded_to", "published_to")
 
 _CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV))
+redis.call('HSET', KEYS[1], unpack(ARGV, 2))
+redis.call('SADD', KEYS[2], ARGV[1])
 return 1
 """
+
+GO_LIVE = """
+local function build(name) return tonumber(string.match(name, '%.(%d+)$')) end
+local function go_live(key, fingerprint, version)
+  local old = redis.call('HGET', key, fingerprint)
+  if not old or build(old) < build(version) then redis.call('HSET', key, fingerprint, version) end
+end
+"""
+"""Of two builds of one meaning the newer one is served."""
+
+_GO_LIVE = GO_LIVE + "go_live(KEYS[1], ARGV[1], ARGV[2])"
 
 
 class Version(msgspec.Struct, frozen=True):
@@ -40,6 +56,8 @@ class Version(msgspec.Struct, frozen=True):
     """Late events from before the boundary that were ingested before this instant are in the published tiles."""
     published_to: Instant = BEGINNING
     """Late events that were ingested before this instant have been published."""
+    projection: Projection | None = None
+    """What the view did to events; by it a version outlives its definition."""
 
     adopted: bool = False
     """Whether a tiles flow has begun to write it; only flows write this field."""
@@ -54,50 +72,38 @@ class Version(msgspec.Struct, frozen=True):
         """The view and the version, as keys carry them."""
         return f"{self.view}@{self.version}"
 
+    @property
+    def build(self) -> int:
+        """How often this meaning was built, this time included."""
+        return build_of(self.version)
+
+    @property
+    def from_stream_alone(self) -> bool:
+        """Whether it has no published history, so that the stream gives it everything."""
+        return self.boundary == BEGINNING
+
     def encode(self) -> dict[Any, bytes | str | int]:
         """Return the hash that holds it."""
         return {
             "plan": self.plan.encode(),
             "state": self.state,
-            "boundary": self.boundary,
-            "history_from": self.history_from,
-            "folded_to": self.folded_to,
-            "published_to": self.published_to,
+            "projection": msgspec.json.encode(self.projection),
+            **{name: getattr(self, name) for name in INSTANTS},
         }
 
     @staticmethod
     def decode(version: str, stored: Mapping[Any, Any]) -> Version:
         """Return the version that a hash holds."""
         plan = Plan.decode(stored[b"plan"])
-        instants = {
-            name: int(stored[name.encode()]) for name in ("boundary", "history_from", "folded_to", "published_to")
-        }
-        state: State = "ready" if stored[b"state"] == b"ready" else "building"
-        return Version(plan, version, state, **instants, adopted=b"adopted" in stored)
+        instants = {name: int(stored[name.encode()]) for name in INSTANTS}
+        projection = msgspec.json.decode(stored.get(b"projection", b"null"), type=Projection | None)
+        state = STATES[stored[b"state"]]
+        return Version(plan, version, state, **instants, projection=projection, adopted=b"adopted" in stored)
 
 
-class Service(msgspec.Struct, frozen=True):
-    """A feature service as a server needs it: its columns, and the fingerprint that it expects of each view."""
-
-    name: str
-    version: int
-    columns: tuple[tuple[str, str], ...]
-    fingerprints: dict[str, str]
-    description: str = ""
-    log: float = 0.0
-    """Which share of all entities has its served vectors logged."""
-
-    @property
-    def names(self) -> list[str]:
-        """The columns, as `view__feature`."""
-        return [f"{view}__{feature}" for view, feature in self.columns]
-
-    @staticmethod
-    def of(service: FeatureService, plans: dict[str, Plan]) -> Service:
-        """Return the service of a definition."""
-        fingerprints = {view.name: plans[view.name].fingerprint for view in service.views}
-        columns = tuple((view.name, feature) for view, feature in service.columns)
-        return Service(service.name, service.version, columns, fingerprints, service.description, service.log)
+def build_of(version: str) -> int:
+    """Return the build's number, which follows the fingerprint."""
+    return int(version.rpartition(".")[2])
 
 
 def read_version(client: Redis, view: str, version: str) -> Version | None:
@@ -106,25 +112,41 @@ def read_version(client: Redis, view: str, version: str) -> Version | None:
     return Version.decode(version, stored) if stored else None
 
 
-def live_version(client: Redis, view: str) -> Version | None:
-    """Return the version of a view that is served, if any."""
-    name: Any = client.get(keys.live(view))
+def live_names(client: Redis, view: str) -> dict[str, str]:
+    """Return the version that is served of each of a view's meanings, by fingerprint."""
+    stored: dict[Any, Any] = client.hgetall(keys.live(view))
+    return {fingerprint.decode(): name.decode() for fingerprint, name in stored.items()}
+
+
+def live_version(client: Redis, view: str, fingerprint: str) -> Version | None:
+    """Return the version that is served of one meaning of a view, if any."""
+    name: Any = client.hget(keys.live(view), fingerprint)
     return read_version(client, view, name.decode()) if name else None
+
+
+def version_names(client: Redis, view: str) -> list[str]:
+    """Return all versions of a view, in no order."""
+    stored: set[Any] = client.smembers(keys.versions(view))
+    return [name.decode() for name in stored]
 
 
 def find_version(client: Redis, plan: Plan) -> Version | None:
     """Return the newest build of a plan's fingerprint, if any."""
-    found = None
-    build = 1
-    while version := read_version(client, plan.view, f"{plan.fingerprint}.{build}"):
-        found, build = version, build + 1
-    return found
+    builds = [name for name in version_names(client, plan.view) if name.startswith(f"{plan.fingerprint}.")]
+    return read_version(client, plan.view, max(builds, key=build_of)) if builds else None
+
+
+def next_version(client: Redis, plan: Plan) -> str:
+    """Return the name of the build that comes next."""
+    found = find_version(client, plan)
+    return f"{plan.fingerprint}.{found.build + 1 if found else 1}"
 
 
 def create_version(client: Redis, version: Version) -> Version:
     """Write a new version, or return the one that somebody else wrote first."""
     fields = [part for pair in version.encode().items() for part in pair]
-    client.eval(_CREATE, 1, keys.meta(version.view, version.version), *fields)
+    names = (keys.meta(version.view, version.version), keys.versions(version.view))
+    client.eval(_CREATE, len(names), *names, version.version, *fields)
     stored = read_version(client, version.view, version.version)
     if stored is None:
         raise NotReadyError(f"version {version.version} of view {version.view!r} vanished while it was created")
@@ -136,25 +158,12 @@ def save_version(client: Redis, version: Version) -> None:
     client.hset(keys.meta(version.view, version.version), mapping=version.encode())
 
 
-def promote(client: Redis, version: Version) -> None:
-    """Serve this version of its view from now on."""
-    client.set(keys.live(version.view), version.version)
+def set_state(client: Redis, version: Version, state: State) -> Version:
+    """Write a version's state, and nothing else: its instants may be publish's at this moment."""
+    client.hset(keys.meta(version.view, version.version), "state", state)
+    return msgspec.structs.replace(version, state=state)
 
 
-def write_services(client: Redis, services: Iterable[Service]) -> None:
-    """Tell the servers which services there are."""
-    for service in services:
-        client.hset(keys.SERVICES, service.name, msgspec.json.encode(service))
-
-
-def read_services(client: Redis) -> dict[str, Service]:
-    """Return the services that servers know."""
-    stored: dict[Any, Any] = client.hgetall(keys.SERVICES)
-    return {name.decode(): msgspec.json.decode(text, type=Service) for name, text in stored.items()}
-
-
-def remove_services(client: Redis, *, keep: Iterable[str]) -> None:
-    """Forget the services that no definition has."""
-    gone = set(read_services(client)) - set(keep)
-    if gone:
-        client.hdel(keys.SERVICES, *gone)
+def go_live(client: Redis, version: Version) -> None:
+    """Serve this build of its meaning from now on, unless a newer one is served."""
+    client.eval(_GO_LIVE, 1, keys.live(version.view), version.plan.fingerprint, version.version)

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 GENERATION = "rtml:generation"
 SERVICES = "rtml:services"
+FORMER_SERVICES = "rtml:former_services"
 LONGEST_PART = 64
 SHARDS = 64
 """A fixed number: the count of workers may change, an entity's shard may not (I9)."""
@@ -55,9 +56,19 @@ def meta(view: str, version: str) -> str:
     return f"rtml:meta:{view}@{version}"
 
 
+def versions(view: str) -> str:
+    """Return the key of the set of a view's versions."""
+    return f"rtml:versions:{view}"
+
+
 def live(view: str) -> str:
-    """Return the key that names the version that is served."""
+    """Return the key of the hash that names, for each fingerprint of a view, the version that is served."""
     return f"rtml:live:{view}"
+
+
+def rewind_from(source: str) -> str:
+    """Return the key of the instant that a rewind goes back to; without one, to the stream's beginning."""
+    return f"rtml:rewind_from:{source}"
 
 
 def position(source: str) -> str:

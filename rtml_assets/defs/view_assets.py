@@ -104,9 +104,9 @@ def _published_asset(deployment: Deployment, view: StreamFeatureView) -> dg.Asse
     def published(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with deployment.redis() as client:
             outcome = publish(deployment.lake, client, view, plan)
-        if outcome.late is not None and outcome.late.new:
+        if outcome.remembered:
             kept = sum(rows_by_day(open_table(deployment.lake.late(view.source.name))).values())
-            appended: dict[str, Any] = {"rows": outcome.late.new, "view": view.name, "dagster/row_count": kept}
+            appended: dict[str, Any] = {"rows": outcome.remembered, "view": view.name, "dagster/row_count": kept}
             context.log_event(dg.AssetMaterialization(key_of("late", view.source.name), metadata=appended))
         yield dg.MaterializeResult(metadata=_outcome(outcome))
         yield _late_result(outcome)
@@ -122,7 +122,7 @@ def _late_result(outcome: Published) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.ERROR,
         description=None
         if most <= BOUND
-        else f"one has {most}: rebuild the version, which folds late events into tiles",
+        else f"one has {most}: the version was built anew, with late events in its tiles",
         metadata={"most_late_events": most, "bound": BOUND},
     )
 
@@ -134,6 +134,8 @@ def _outcome(outcome: Published) -> dict[str, Any]:
     if outcome.history is not None:
         history = outcome.history
         found |= {"history_events": history.events, "history_tiles": history.tiles, "history_keys": history.keys}
+    if outcome.caught_up:
+        found["caught_up_events"] = outcome.caught_up
     if outcome.late is not None:
         late = outcome.late
         found |= {

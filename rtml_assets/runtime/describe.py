@@ -20,8 +20,8 @@ from rtml.plan import FORGET_AFTER, RAW_LIMIT, Plan, describe_window
 from rtml.registry import Registry
 from streaming.versions import Version
 
-Live = Callable[[str], Version | None]
-"""View → the version that is served, if any."""
+Live = Callable[[str], Mapping[str, Version]]
+"""View → the versions that are served of it, by fingerprint."""
 
 _KINDS = {"f64": "float", "i64": "integer"}
 
@@ -84,7 +84,7 @@ def source(item: EventSource, registry: Registry) -> Group:
     return Group(_titled("source", item.name, item.description), _facts(facts), columns)
 
 
-def view(item: StreamFeatureView, plan: Plan, live: Version | None) -> Group:
+def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Group:
     """Return what a view means: which events count, its windows and their edges, and its version."""
     facts = {
         "source": item.source.name,
@@ -133,15 +133,15 @@ def entity(item: Entity, registry: Registry) -> Group:
     return Group(_titled("entity", item.name, item.description), _facts(facts))
 
 
-def _version(plan: Plan, live: Version | None) -> str:
-    if live is None:
-        return f"{plan.fingerprint} (not live)"
-    if live.plan.fingerprint != plan.fingerprint:
-        return f"{plan.fingerprint} (live is another: {live.version})"
-    parts: list[str] = [live.state]
-    if live.boundary != instants.BEGINNING:
-        parts.append(f"history up to {instants.to_text(live.boundary)}")
-    return f"{live.version} (live, {', '.join(parts)})"
+def _version(plan: Plan, live: Mapping[str, Version]) -> str:
+    found = live.get(plan.fingerprint)
+    if found is None:
+        others = ", ".join(other.version for other in live.values())
+        return f"{plan.fingerprint} ({f'live is another: {others}' if others else 'not live'})"
+    parts: list[str] = [found.state]
+    if found.boundary != instants.BEGINNING:
+        parts.append(f"history up to {instants.to_text(found.boundary)}")
+    return f"{found.version} (live, {', '.join(parts)})"
 
 
 def _keys(item: StreamFeatureView) -> str:

@@ -17,7 +17,7 @@ from rtml_assets.runtime.describe import Live
 from serving.client import FeatureClient
 from serving.features import FeatureVectors, LeadingEdge
 from streaming.broker import connect
-from streaming.versions import Version, live_version
+from streaming.versions import Version, live_names, read_version
 
 STATUS_STYLES = {"fresh": "green", "stale": "yellow", "partial": "yellow", "missing": "dim", "damaged": "red"}
 PATIENCE_SECONDS = 1.0
@@ -66,24 +66,26 @@ def format_value(value: float | int | None) -> str:
 
 
 def live_versions(url: str) -> Live:
-    """Return what finds a view's live version, and finds none where Redis does not answer."""
+    """Return what finds a view's live versions, and finds none where Redis does not answer."""
     client = connect(url, timeout=PATIENCE_SECONDS)
     try:
         client.ping()
     except redis.RedisError:
         return _none
 
-    def find(view: str) -> Version | None:
+    def find(view: str) -> dict[str, Version]:
         try:
-            return live_version(client, view)
+            names = live_names(client, view)
+            found = {fingerprint: read_version(client, view, name) for fingerprint, name in names.items()}
+            return {fingerprint: version for fingerprint, version in found.items() if version}
         except redis.RedisError as error:
             raise UnavailableError(f"Redis does not answer: {error}") from None
 
     return find
 
 
-def _none(_: str) -> None:
-    return None
+def _none(_: str) -> dict[str, Version]:
+    return {}
 
 
 def _rendered(vectors: FeatureVectors) -> Group:

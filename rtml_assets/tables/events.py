@@ -14,6 +14,7 @@ from quality.contracts import check_contract
 from quality.verdict import Verdict
 from rtml.algebra.family import ID64
 from rtml.define.source import EventSource
+from rtml.instants import Duration
 from rtml.lake import EVENT_DATE, Lake, raw_schema, unsigned
 from rtml.projection import INGESTED_AT
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, rows_by_day, scan, tidy
@@ -107,9 +108,13 @@ def events_meaning(source: EventSource) -> str:
     return meaning_of(source.name, raw_schema(source), source.timestamp, source.event_id)
 
 
-def is_late(source: EventSource) -> pl.Expr:
-    """Whether an event came too late to count online at once: a property of the event alone (I6)."""
-    return pl.col(INGESTED_AT) - pl.col(source.timestamp) > pl.duration(microseconds=source.lateness_us)
+def is_late(source: EventSource, lateness: Duration | None = None) -> pl.Expr:
+    """Whether an event came too late to count online at once: a property of the event alone (I6).
+
+    A former version may have had another lateness than its source has now.
+    """
+    allowed = source.lateness_us if lateness is None else lateness
+    return pl.col(INGESTED_AT) - pl.col(source.timestamp) > pl.duration(microseconds=allowed)
 
 
 def missing_since(raw: DeltaTable | None, lake: Lake, source: EventSource, days: Sequence[date]) -> pl.Series:

@@ -47,7 +47,7 @@ def publish_history(lake: Lake, client: Redis, view: StreamFeatureView, version:
     plan, source = version.plan, view.source
     start = history_start(version)
     time = pl.col(source.timestamp)
-    folded = ~is_late(source) | (pl.col(INGESTED_AT) < to_datetime(version.folded_to))
+    folded = ~is_late(source, plan.lateness) | (pl.col(INGESTED_AT) < to_datetime(version.folded_to))
     inside = (time >= to_datetime(start)) & (time < to_datetime(version.boundary))
     writer = _Writer(client, version, hold)
     for day in rows_by_day(open_table(lake.events(source.name))):

@@ -10,13 +10,13 @@ import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64
 from rtml.define.contract import TIMESTAMP
-from rtml.define.views import StreamFeatureView
 from rtml.instants import BEGINNING, Instant, to_datetime
-from rtml.lake import LATE, Lake
+from rtml.lake import LATE, Lake, signed
 from rtml.online import codec, keys
-from rtml.projection import INGESTED_AT
+from rtml.projection import INGESTED_AT, RowWise, project
 from rtml_assets.tables.delta import insert_new, open_table, rows_by_day
 from rtml_assets.tables.events import is_late, load_events
+from rtml_assets.tables.history import history_start
 from rtml_assets.tables.publisher import Hold
 from rtml_assets.tables.runs import Run, runs
 from streaming.positions import read_positions, watermark
@@ -39,9 +39,7 @@ class LateFigures(NamedTuple):
     most: int
 
 
-def publish_late(
-    lake: Lake, client: Redis, view: StreamFeatureView, version: Version, until: Instant, hold: Hold
-) -> LateFigures:
+def publish_late(lake: Lake, client: Redis, view: RowWise, version: Version, until: Instant, hold: Hold) -> LateFigures:
     """Write the late events that were ingested up to an instant, and that are not in published tiles or out of reach.
 
     Fields are absolute and the table is read before it is added to: it may die anywhere and be repeated.
@@ -51,9 +49,7 @@ def publish_late(
     found = list(runs(view, version.plan, _servable_late(lake, client, view, version, until)))
     fields = {run.tag + keys.versioned(version.view, version.version): run for run in found}
     _write_fields(client, version, fields, hold)
-    # The stream has gone on meanwhile: before its present, no request has seen these fields.
-    present = watermark(read_positions(client, keys.position(version.plan.source), version.plan.partitions))
-    new = _remember(lake, view, version, found, max(until, present))
+    new = _remember(lake, version, view.source.name, _places(found), _present(client, version, until))
     sizes = [len(run.records) for run in found]
     return LateFigures(sum(sizes), new, len(found), max(sizes, default=0))
 
@@ -70,14 +66,14 @@ def reach_of(client: Redis, version: Version, until: Instant) -> Instant:
     return max(0, present - plan.lateness - plan.longest - plan.tiles.coarsest)
 
 
-def _servable_late(
-    lake: Lake, client: Redis, view: StreamFeatureView, version: Version, until: Instant
-) -> pl.LazyFrame:
+def _servable_late(lake: Lake, client: Redis, view: RowWise, version: Version, until: Instant) -> pl.LazyFrame:
     source = view.source
     reach = to_datetime(reach_of(client, version, until))
     days = [day for day in rows_by_day(open_table(lake.events(source.name))) if day >= reach.date()]
     time, ingested = pl.col(source.timestamp), pl.col(INGESTED_AT)
-    late = load_events(lake, source, days).filter(is_late(source), time >= reach, ingested <= to_datetime(until))
+    late = load_events(lake, source, days).filter(
+        is_late(source, version.plan.lateness), time >= reach, ingested <= to_datetime(until)
+    )
     if version.boundary == BEGINNING:
         return late
     folded = (time < to_datetime(version.boundary)) & (ingested < to_datetime(version.folded_to))
@@ -109,16 +105,45 @@ def _write_fields(client: Redis, version: Version, found: Mapping[str, Run], hol
     pipeline.execute()
 
 
-def _remember(lake: Lake, view: StreamFeatureView, version: Version, found: list[Run], at: Instant) -> int:
-    """Append to `late/` what is not there yet, as servable from an instant on; return how many rows that were."""
+def remember_folded(lake: Lake, client: Redis, view: RowWise, version: Version, until: Instant) -> int:
+    """Remember which late events the published tiles hold, as servable from now on; return how many are new."""
+    source, plan = view.source, version.plan
+    start = history_start(version)
+    days = [day for day in rows_by_day(open_table(lake.events(source.name))) if day >= to_datetime(start).date()]
+    time, ingested = pl.col(source.timestamp), pl.col(INGESTED_AT)
+    folded = load_events(lake, source, days).filter(
+        is_late(source, plan.lateness),
+        time >= to_datetime(start),
+        time < to_datetime(version.boundary),
+        ingested < to_datetime(version.folded_to),
+    )
+    places = project(view, plan, folded).select(EVENT_TIME, ID64).collect()
+    return _remember(lake, version, source.name, places, _present(client, version, until))
+
+
+def _present(client: Redis, version: Version, until: Instant) -> Instant:
+    """Return the stream's present: before it, no request has seen what is published now."""
+    return max(until, watermark(read_positions(client, keys.position(version.plan.source), version.plan.partitions)))
+
+
+def _places(found: list[Run]) -> pl.DataFrame:
+    """Return the event times (µs) and id64 of runs of records."""
     if not found:
-        return 0
+        return pl.DataFrame(schema={EVENT_TIME: pl.Int64, ID64: pl.UInt64})
     records = np.concatenate([run.records for run in found])
-    time = pl.Series(EVENT_TIME, records["time"].astype(np.int64)).cast(TIMESTAMP)
-    rows = pl.DataFrame([time, pl.Series(ID64, records["id64"].view(np.int64))]).with_columns(
+    return pl.DataFrame({EVENT_TIME: records["time"].astype(np.int64), ID64: records["id64"].astype(np.uint64)})
+
+
+def _remember(lake: Lake, version: Version, source: str, places: pl.DataFrame, at: Instant) -> int:
+    """Append to `late/` what is not there yet, as servable from an instant on; return how many rows that were."""
+    if places.is_empty():
+        return 0
+    rows = places.with_columns(
+        pl.col(EVENT_TIME).cast(TIMESTAMP),
+        signed(ID64),
         view=pl.lit(version.view),
         version=pl.lit(version.version),
         published_at=pl.lit(to_datetime(at), dtype=TIMESTAMP),
-        event_date=pl.col(EVENT_TIME).dt.date(),
+        event_date=pl.col(EVENT_TIME).cast(TIMESTAMP).dt.date(),
     )
-    return insert_new(lake.late(view.source.name), rows.select(*LATE), ["view", "version", EVENT_TIME, ID64])
+    return insert_new(lake.late(source), rows.select(*LATE), ["view", "version", EVENT_TIME, ID64])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -13,12 +14,24 @@ from rtml.instants import BEGINNING, Instant, floor, to_text
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.plan import Plan
+from rtml.projection import Projection, RowWise
+from rtml_assets.tables.catch_up import catch_up, is_followed
 from rtml_assets.tables.history import History, history_from, publish_history
-from rtml_assets.tables.late import LateFigures, publish_late
+from rtml_assets.tables.late import BOUND, LateFigures, publish_late, remember_folded
 from rtml_assets.tables.publisher import Hold, sole_publisher
 from rtml_assets.tables.touched import complete_to, touched_days
-from streaming.positions import RETENTION, arrived_at, has_begun, read_positions, watermark
-from streaming.versions import Version, create_version, find_version
+from streaming.positions import RETENTION, read_positions, watermark
+from streaming.rewind import request_rewind
+from streaming.versions import (
+    GO_LIVE,
+    State,
+    Version,
+    create_version,
+    find_version,
+    live_names,
+    next_version,
+    read_version,
+)
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -36,14 +49,15 @@ _PUBLISHED_TO = _RAISE + "keep('published_to', ARGV[1])"
 
 _READY = f"""
 {_RAISE}
-for i = 2, #ARGV, 2 do
+{GO_LIVE}
+for i = 3, #ARGV, 2 do
   if ARGV[i] == 'published_to' or ARGV[i] == 'folded_to' then keep(ARGV[i], ARGV[i + 1])
   else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
-if redis.call('EXISTS', KEYS[3]) == 0 then redis.call('SET', KEYS[2], ARGV[1]) end
+if redis.call('EXISTS', KEYS[3]) == 0 then go_live(KEYS[2], ARGV[1], ARGV[2]) end
 return 1
 """
-"""Ready and live in one step. A stream that is going back reads the meta when it is done, and promotes then."""
+"""Ready and live in one step. A stream that is going back reads the meta when it is done, and goes live then."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,25 @@ class Published:
     version: Version | None
     history: History | None = None
     late: LateFigures | None = None
+    caught_up: int = 0
+    """Events from the boundary on that were applied from the lake, because the stream does not hold them."""
+    remembered: int = 0
+    """Late events that are servable now and were not before: their rows in `late/`."""
     why: str = ""
+
+
+class _Work(NamedTuple):
+    """What one publisher works on."""
+
+    lake: Lake
+    client: Redis
+    view: StreamFeatureView
+    plan: Plan
+    mirrored: Instant
+    """Up to when all is in `raw/`."""
+    until: Instant
+    """Up to when all is in `events/`."""
+    hold: Hold
 
 
 def boundary(plan: Plan, complete: Instant) -> Instant:
@@ -62,121 +94,119 @@ def boundary(plan: Plan, complete: Instant) -> Instant:
 
 
 def publish(lake: Lake, client: Redis, view: StreamFeatureView, plan: Plan) -> Published:
-    """Publish a version's history if it is still to be, then its late events.
+    """Publish a version's history if it is still to be, then the late events of all versions that are served.
 
     It may die anywhere and be repeated: what history holds is fixed first, then come tiles, then the meta that makes
-    them count. One publisher of a view waits for the other.
+    them count. One publisher of a view waits for the other. A version with an entity of more than `BOUND` late events
+    is built anew, its late events in the tiles.
 
     Raises:
-        NotReadyError: history is to be published, and `events/` does not hold all of it yet, or the stream no longer
-            holds what follows it; or another publisher is at work.
+        NotReadyError: history is to be published, and `events/` does not hold all of it yet; or another publisher is
+            at work.
     """
     with sole_publisher(client, view.name) as hold:
-        return _publish(lake, client, view, plan, hold)
+        mirrored = watermark(read_positions(client, keys.mirrored(plan.source), plan.partitions))
+        if mirrored == BEGINNING:
+            return Published(None, why="nothing is mirrored yet")
+        work = _Work(lake, client, view, plan, mirrored, complete_to(lake, view.source, mirrored), hold)
+        _publish_others(work)
+        return _publish(work)
 
 
-def _publish(lake: Lake, client: Redis, view: StreamFeatureView, plan: Plan, hold: Hold) -> Published:
-    mirrored = watermark(read_positions(client, keys.mirrored(plan.source), plan.partitions))
-    if mirrored == BEGINNING:
-        return Published(None, why="nothing is mirrored yet")
-    until = complete_to(lake, view.source, mirrored)
-    version = find_version(client, plan)
-    if version is None and not client.exists(keys.landed(plan.source), keys.trimmed(plan.source)):
-        return Published(None, why="the stream holds all events: it makes the version itself")
-    if version is not None and not _has_history_to_come(version):
-        return _publish_late_alone(lake, client, view, version, max(until, version.published_to), hold)
-    _check_complete(lake, client, view, mirrored, until)
-    hold()
-    if version is None:
-        _check_followed(client, view, boundary(plan, until))
-        version = _begin(client, plan, until)
-    history = publish_history(lake, client, view, version, hold)
-    late = publish_late(lake, client, view, version, until, hold)
-    ready = msgspec.structs.replace(version, history_from=history_from(lake, view), published_to=until, state="ready")
-    hold()
-    _serve(client, ready)
-    return Published(ready, history, late)
+def _publish(work: _Work) -> Published:
+    version = find_version(work.client, work.plan)
+    if version is None or version.state == "lost":
+        if not work.client.exists(keys.landed(work.plan.source), keys.trimmed(work.plan.source)):
+            return Published(None, why="the stream holds all events: it makes the version itself")
+        return _publish_all(work, None)
+    if version.state != "ready" and not version.from_stream_alone:
+        return _publish_all(work, version)
+    late = _publish_late(work, work.view, version)
+    if version.state == "ready" and late.most > BOUND:
+        return _with(_publish_all(work, None), late)
+    return Published(
+        msgspec.structs.replace(version, published_to=_late_to(work, version)), late=late, remembered=late.new
+    )
 
 
-def _publish_late_alone(
-    lake: Lake, client: Redis, view: StreamFeatureView, version: Version, until: Instant, hold: Hold
-) -> Published:
-    late = publish_late(lake, client, view, version, until, hold)
-    hold()
-    client.eval(_PUBLISHED_TO, 1, keys.meta(version.view, version.version), until)  # the rest may be the stream's
-    return Published(msgspec.structs.replace(version, published_to=until), None, late)
+def _with(rebuilt: Published, late: LateFigures) -> Published:
+    """Say of a build that took another one's place why it did."""
+    return dataclasses.replace(rebuilt, late=late, remembered=rebuilt.remembered + late.new)
 
 
-def _has_history_to_come(version: Version) -> bool:
-    """Whether a version waits for publish; one without a boundary waits for the stream."""
-    return version.state == "building" and version.boundary != BEGINNING
+def _publish_all(work: _Work, version: Version | None) -> Published:
+    """History, what the stream lacks of that which follows it, and late events; then the version counts."""
+    _check_complete(work)
+    work.hold()
+    version = version or _begin(work)
+    history = publish_history(work.lake, work.client, work.view, version, work.hold)
+    caught_up = 0
+    if version.state == "replaying":
+        caught_up = catch_up(work.lake, work.client, work.view, version, work.mirrored, work.hold)
+    late = publish_late(work.lake, work.client, work.view, version, work.until, work.hold)
+    folded = remember_folded(work.lake, work.client, work.view, version, work.until)
+    begin = history_from(work.lake, work.view)
+    ready = msgspec.structs.replace(version, history_from=begin, published_to=work.until, state="ready")
+    work.hold()
+    _serve(work.client, ready)
+    return Published(ready, history, late, caught_up, folded + late.new)
 
 
-def _begin(client: Redis, plan: Plan, until: Instant) -> Version:
+def _publish_others(work: _Work) -> None:
+    """Publish what was late for the other versions of the view that are served: former meanings, former builds."""
+    newest = find_version(work.client, work.plan)
+    for name in live_names(work.client, work.view.name).values():
+        version = read_version(work.client, work.view.name, name)
+        if version is None or version.state != "ready" or version.projection is None:
+            continue
+        if version.plan.source == work.plan.source and (newest is None or version.version != newest.version):
+            _publish_late(work, version.projection.over(version.view, work.view.source), version)
+
+
+def _publish_late(work: _Work, view: RowWise, version: Version) -> LateFigures:
+    until = _late_to(work, version)
+    late = publish_late(work.lake, work.client, view, version, until, work.hold)
+    work.hold()
+    work.client.eval(_PUBLISHED_TO, 1, keys.meta(version.view, version.version), until)  # the rest may be the stream's
+    return late
+
+
+def _late_to(work: _Work, version: Version) -> Instant:
+    return max(work.until, version.published_to)
+
+
+def _begin(work: _Work) -> Version:
     """Fix what history is to hold; from here on the stream may write what follows it.
 
-    A stream that has come further has to go back for the new version's sake.
+    A stream that has come further has to go back for the new version's sake. What it holds no longer, or never held
+    because it was landed, is replayed from the lake first, and no flow may write the version meanwhile.
     """
-    if has_begun(client, plan.source, plan.partitions):
-        client.sadd(keys.rewinding(plan.source), *range(plan.partitions))
-    name, edge = f"{plan.fingerprint}.1", boundary(plan, until)
-    return create_version(client, Version(plan, name, "building", boundary=edge, folded_to=until))
+    client, plan, edge = work.client, work.plan, boundary(work.plan, work.until)
+    request_rewind(client, work.view.source)
+    state: State = "building" if is_followed(client, work.view.source, edge) else "replaying"
+    projection = Projection.of(work.view)
+    name = next_version(client, plan)
+    return create_version(
+        client, Version(plan, name, state, boundary=edge, folded_to=work.until, projection=projection)
+    )
 
 
 def _serve(client: Redis, ready: Version) -> None:
     """Write the meta by which history counts; and serve it, unless the stream has to catch up first."""
     fields = [part for pair in ready.encode().items() for part in pair]
     names = (keys.meta(ready.view, ready.version), keys.live(ready.view), keys.rewinding(ready.plan.source))
-    client.eval(_READY, len(names), *names, ready.version, *fields)
+    client.eval(_READY, len(names), *names, ready.plan.fingerprint, ready.version, *fields)
 
 
-def _check_complete(lake: Lake, client: Redis, view: StreamFeatureView, mirrored: Instant, until: Instant) -> None:
+def _check_complete(work: _Work) -> None:
     """Refuse to fix history at what `events/` happens to hold: what is missing would be missing for ever."""
-    landed = client.get(keys.landed(view.source.name))
-    trimmed = client.exists(keys.trimmed(view.source.name))
-    needed = max(int(landed) if landed else BEGINNING, mirrored - RETENTION if trimmed else BEGINNING)
-    if until < min(needed, mirrored):
-        days = touched_days(lake, view.source)
+    source, client = work.view.source, work.client
+    landed = client.get(keys.landed(source.name))
+    trimmed = client.exists(keys.trimmed(source.name))
+    needed = max(int(landed) if landed else BEGINNING, work.mirrored - RETENTION if trimmed else BEGINNING)
+    if work.until < min(needed, work.mirrored):
+        days = touched_days(work.lake, source)
         raise NotReadyError(
-            f"view {view.name!r}: history is complete only to {to_text(until)}, and must be to {to_text(needed)}: "
-            f"materialise {len(days)} days of events/{view.source.name} first, {days[0]} to {days[-1]}"
+            f"view {work.view.name!r}: history is complete only to {to_text(work.until)}, and must be to "
+            f"{to_text(needed)}: materialise {len(days)} days of events/{source.name} first, {days[0]} to {days[-1]}"
         )
-
-
-def _check_followed(client: Redis, view: StreamFeatureView, edge: Instant) -> None:
-    """Refuse a boundary that the stream's entries do not reach back to: what lies between would be missing for ever.
-
-    Events of the boundary and after may have been ingested as early as the skew before it.
-    """
-    source = view.source
-    if not client.exists(keys.trimmed(source.name)):
-        return
-    needed = edge - source.skew_us
-    for partition in range(source.stream.partitions):
-        oldest = _oldest(client, view, partition)
-        if oldest is not None and oldest > needed:
-            raise NotReadyError(
-                f"view {view.name!r}: its history would end at {to_text(edge)}, and needs all that source "
-                f"{source.name!r} ingested from {to_text(needed)} on to follow; but the stream was trimmed, and the "
-                f"oldest entry of partition {partition} is of {to_text(oldest)}: what came between would be missing"
-            )
-
-
-def _oldest(client: Redis, view: StreamFeatureView, partition: int) -> Instant | None:
-    """Return from when on a partition holds all entries; nothing where it holds all that there ever were."""
-    source = view.source
-    key = source.stream.key(partition)
-    if not client.exists(key):
-        return None
-    info: Any = client.xinfo_stream(key)
-    if info.get("entries-added") == info["length"]:  # from Redis 7 on it counts what was ever added
-        return None
-    stamped = client.exists(keys.replay_time(source.name))
-    entries: Any = client.xrange(key, count=1)
-    if entries:
-        offset, fields = entries[0]
-        stamp = fields.get(b"ingested_at") if stamped else None
-        return arrived_at(offset) if stamp is None or not stamp.isdigit() else int(stamp)
-    if stamped:  # the last entry's stamp went with it; the mirror has come that far
-        return read_positions(client, keys.mirrored(source.name), source.stream.partitions)[partition].ingested_at
-    return arrived_at(info["last-generated-id"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def sole_publisher(client: Redis, view: str) -> Iterator[Hold]:
         NotReadyError: another publisher is at work all the while, or this one was so slow that it lost its lock.
     """
     key = keys.publishing(view)
-    lock = client.lock(key, timeout=HELD_SECONDS, blocking_timeout=WAIT_SECONDS)
+    lock = client.lock(key, timeout=HELD_SECONDS, blocking_timeout=WAIT_SECONDS, thread_local=False)
     if not lock.acquire():
         raise NotReadyError(
             f"view {view!r}: another publisher has been at work for {WAIT_SECONDS:g} s (it holds {key!r}); try again"
@@ -50,3 +51,33 @@ def sole_publisher(client: Redis, view: str) -> Iterator[Hold]:
     finally:
         with suppress(LockError):  # it ran out: whoever has it now keeps it
             lock.release()
+
+
+@contextmanager
+def kept(hold: Hold) -> Iterator[None]:
+    """Hold the lock through a block of work that cannot do so itself.
+
+    Raises:
+        NotReadyError: it was lost meanwhile.
+    """
+    done = threading.Event()
+    failures: list[NotReadyError] = []
+
+    def renew() -> None:
+        while not done.wait(HELD_SECONDS / 4):
+            try:
+                hold()
+            except NotReadyError as error:
+                failures.append(error)
+                return
+
+    thread = threading.Thread(target=renew, name="rtml-hold", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+    hold()

@@ -9,11 +9,10 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array
-from rtml.define.views import StreamFeatureView
 from rtml.online import keys
 from rtml.online.codec import Records
 from rtml.plan import Plan
-from rtml.projection import project, to_events
+from rtml.projection import RowWise, project, to_events
 
 
 class Run(NamedTuple):
@@ -24,7 +23,7 @@ class Run(NamedTuple):
     records: Array
 
 
-def runs(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame, size: int | None = None) -> Iterator[Run]:
+def runs(view: RowWise, plan: Plan, events: pl.LazyFrame, size: int | None = None) -> Iterator[Run]:
     """Split a view's events (`id64` unsigned) by entity, and where a size is given by tiles of that size."""
     frame = project(view, plan, events).sort(*plan.key_names, EVENT_TIME, ID64).collect()
     if frame.is_empty():

@@ -19,6 +19,7 @@ from streaming.entries import Entries
 from streaming.figures import Figures
 from streaming.positions import MOVED, RETENTION, START, Position, arrived_at, raise_position, read_positions
 from streaming.progress import Progress
+from streaming.rewind import offset_before
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -72,7 +73,7 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
         start = stored if resume_state is None else min(stored, Position(resume_state), key=lambda found: found.order)
         rewinds = self._reading.flow == "tiles" and self._client.sismember(keys.rewinding(self._source.name), for_part)
         if rewinds:
-            start = Position()
+            start = self._rewound(partition)
         if start.offset == stored.offset:
             self._progress.cover(partition, stored.ingested_at)
             start = stored
@@ -83,11 +84,20 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
             opened.when_at(stored, self._finish_rewind)
         return opened
 
+    def _rewound(self, partition: int) -> Position:
+        """Return where a rewind begins: before all entries, or those that were ingested from an instant on."""
+        instant: Any = self._client.get(keys.rewind_from(self._source.name))
+        if instant is None:
+            return Position()
+        return Position(offset_before(self._client, self._source, partition, int(instant)))
+
     def _finish_rewind(self, partition: int) -> None:
         """Note that a partition is where it was before; the last one to come so far ends the rewind."""
         rewinding = keys.rewinding(self._source.name)
-        if self._client.srem(rewinding, partition) and not self._client.exists(rewinding) and self._adoption:
-            self._adoption.go_live()
+        if self._client.srem(rewinding, partition) and not self._client.exists(rewinding):
+            self._client.delete(keys.rewind_from(self._source.name))
+            if self._adoption:
+                self._adoption.go_live()
 
 
 class RedisStreamPartition(StatefulSourcePartition[Entries, str]):

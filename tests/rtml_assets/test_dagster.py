@@ -129,8 +129,8 @@ def test_touched_days_are_built_and_published_in_real_runs(settings, lake, clien
     assert summary.published["shop_orders"]["state"] == "ready"
     assert summary.warnings == []
     assert touched_days(lake, orders, PLANS) == []
-    versions = {plan.view: version for plan in PLANS if (version := live_version(client, plan.view))}
-    assert check_served(settings, client, EVENTS, versions, EVENTS[-1].ingested) > 10
+    versions = {plan.view: version for plan in PLANS if (version := live_version(client, plan.view, plan.fingerprint))}
+    assert check_served(settings, client, EVENTS, versions, EVENTS[-1].ingested, EVENTS[-1].ingested) > 10
     for key in (["raw", "orders"], ["events", "orders"], ["tiles", "shop_orders"], ["tiles", "till_orders"]):
         assert instance.get_materialized_partitions(dg.AssetKey(key)) == {str(day) for day in days}
     record = instance.fetch_materializations(

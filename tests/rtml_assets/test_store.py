@@ -8,7 +8,7 @@ import pytest
 from rtml.errors import RequestError, UnknownNameError
 from rtml.instants import to_datetime
 from rtml_assets.store import FeatureStore
-from streaming.versions import Service, write_services
+from streaming.services import Service, write_services
 from tests.rtml_assets.orders import REGISTRY, generate, sales
 from tests.rtml_assets.test_publish import publish_all, take
 

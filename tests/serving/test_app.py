@@ -14,7 +14,7 @@ from rtml import instants
 from rtml.settings import Settings
 from serving.app import App
 from serving.wire import MOST_BYTES
-from streaming.versions import promote, save_version
+from streaming.versions import go_live, save_version
 from tests.serving.online import REGISTRY, OwnRedis, eventually, fill, version_of
 
 ANN = {"entities": [{"user": "ann"}]}
@@ -243,7 +243,7 @@ def test_it_is_ready_when_all_views_are(serve, own_redis):
 
     building = msgspec.structs.replace(version_of(REGISTRY.plans["shop_visits"], build=2), state="building")
     save_version(client, building)
-    promote(client, building)
+    go_live(client, building)
     eventually(lambda: not ready()["ready"])
     (reason,) = ready()["reasons"]
     assert reason.startswith("service 'shopping': view 'shop_visits' must serve")

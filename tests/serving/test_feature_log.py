@@ -18,7 +18,7 @@ from rtml.lake import Lake, served_schema
 from serving import feature_log
 from serving.client import FeatureClient
 from serving.feature_log import FeatureLog
-from streaming.versions import Service, write_services
+from streaming.services import Service, write_services
 from tests.serving.conftest import Filled, Serve
 from tests.serving.online import REGISTRY, eventually, services
 

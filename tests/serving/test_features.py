@@ -17,7 +17,8 @@ USERS = REGISTRY.plans["user_purchases"]
 def snapshot(purchases: int = PRESENT, visits: int = PRESENT, **changes) -> Snapshot:
     live = {view: version_of(plan) for view, plan in REGISTRY.plans.items()} | changes
     known = {service.name: service for service in services()}
-    return Snapshot(known, {k: v for k, v in live.items() if v is not None}, {"purchases": purchases, "visits": visits})
+    served = {k: {v.plan.fingerprint: v} for k, v in live.items() if v is not None}
+    return Snapshot(known, served, {"purchases": purchases, "visits": visits})
 
 
 def ask(service: str = "spending", at: object = PRESENT, edge: str = "wall_clock", **look) -> Question:

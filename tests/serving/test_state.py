@@ -8,7 +8,8 @@ from rtml.instants import BEGINNING
 from rtml.online import keys
 from serving.redis_io import connect_reader
 from serving.state import ServingState, Snapshot
-from streaming.versions import promote, save_version, write_services
+from streaming.services import write_services
+from streaming.versions import Version, create_version, go_live, save_version
 from tests.serving.online import REGISTRY, OwnRedis, eventually, fill, services, version_of
 
 
@@ -40,20 +41,25 @@ def test_nothing_is_known_before_the_first_look():
 def test_a_snapshot_has_services_versions_and_watermarks(state):
     seen = state.refresh()
     assert set(seen.services) == {"spending", "shopping"}
-    assert {view: version.version for view, version in seen.live.items()} == {
-        view: f"{plan.fingerprint}.1" for view, plan in REGISTRY.plans.items()
-    }
+    assert {
+        view: {name: found.version for name, found in versions.items()} for view, versions in seen.live.items()
+    } == {view: {plan.fingerprint: f"{plan.fingerprint}.1"} for view, plan in REGISTRY.plans.items()}
     assert set(seen.watermarks) == {"purchases", "visits"}
     assert seen.unready() == []
 
 
+def shop_visits(look: Snapshot) -> Version:
+    (version,) = look.live["shop_visits"].values()
+    return version
+
+
 def test_a_plan_is_decoded_once_however_often_the_rest_changes(state, own_redis):
-    before = state.refresh().live["shop_visits"]
-    assert state.refresh().live["shop_visits"] is before
+    before = shop_visits(state.refresh())
+    assert shop_visits(state.refresh()) is before
     moved = msgspec.structs.replace(before, published_to=5)
     client = connect_reader(own_redis.url, 1)
     save_version(client, moved)
-    after = state.refresh().live["shop_visits"]
+    after = shop_visits(state.refresh())
     assert (after.published_to, after.plan) == (5, before.plan)
     assert after.plan is before.plan
     client.close()
@@ -62,7 +68,7 @@ def test_a_plan_is_decoded_once_however_often_the_rest_changes(state, own_redis)
 def test_all_views_in_the_way_are_told():
     plan = REGISTRY.plans["user_purchases"]
     building = msgspec.structs.replace(version_of(plan), state="building")
-    look = Snapshot({service.name: service for service in services()}, {plan.view: building}, {})
+    look = Snapshot({service.name: service for service in services()}, {plan.view: {plan.fingerprint: building}}, {})
     stuck = f"view 'user_purchases' must serve {plan.fingerprint}; it serves {building.version}, which is building"
     fingerprint = REGISTRY.plans["shop_visits"].fingerprint
     assert sorted(look.unready()) == [
@@ -74,14 +80,13 @@ def test_all_views_in_the_way_are_told():
     assert look.reach(building) == BEGINNING
 
 
-def test_a_promotion_is_seen_without_a_restart(state, own_redis):
+def test_a_newer_build_is_seen_without_a_restart(state, own_redis):
     client = connect_reader(own_redis.url, 1)
     state.refresh()
     state.start()
     second = version_of(REGISTRY.plans["shop_visits"], build=2)
-    save_version(client, second)
-    promote(client, second)
-    eventually(lambda: state.snapshot.live["shop_visits"].version == second.version)
+    go_live(client, create_version(client, second))
+    eventually(lambda: shop_visits(state.snapshot).version == second.version)
     client.close()
 
 

@@ -16,11 +16,12 @@ from deltalake import DeltaTable
 
 import rtml
 from rtml.define.source import EventSource
-from rtml.errors import SendError, SettingsError, UnavailableError
-from rtml.instants import BEGINNING, DAY, HOUR, MINUTE, to_instant
+from rtml.errors import SendError, SettingsError, UnavailableError, UnknownNameError
+from rtml.instants import BEGINNING, DAY, HOUR, MINUTE, now, to_instant
 from rtml.lake import Lake, unsigned
 from rtml.online import keys
 from rtml.plan import Plan
+from rtml.projection import FormerView
 from rtml.registry import Registry
 from rtml.tiles import Tile
 from rtml_assets.runtime.redis_server import EmbeddedRedis
@@ -36,16 +37,15 @@ from streaming.producer import Producer
 from streaming.progress import Progress
 from streaming.pruning import expired
 from streaming.scripts import generation_bytes
+from streaming.services import Service, read_former, read_services, retire_service, serve_record, write_services
 from streaming.sources.redis_stream import Reading, RedisStreamSource
 from streaming.versions import (
-    Service,
     Version,
     create_version,
     find_version,
+    live_names,
     live_version,
-    read_services,
     save_version,
-    write_services,
 )
 
 DAY_ONE = datetime(2024, 1, 1, tzinfo=UTC)
@@ -306,6 +306,8 @@ class TestAdoption:
             name=f"v_{source.name}",
             source=source,
             entity=rtml.Entity("key"),
+            where=pl.col("doubled") > 1,
+            derive={"doubled": pl.col("x") * 2},
             features=[rtml.Count(windows=list(windows))],
         )
         return Registry.of([rtml.FeatureService(f"s_{source.name}", features=[view])])
@@ -315,7 +317,8 @@ class TestAdoption:
         return plan
 
     def live(self, client: Any, registry: Registry) -> Version:
-        found = live_version(client, self.plan(registry).view)
+        plan = self.plan(registry)
+        found = live_version(client, plan.view, plan.fingerprint)
         assert found is not None
         return found
 
@@ -342,18 +345,37 @@ class TestAdoption:
         assert read_services(client)[f"s_{source.name}"].fingerprints == {live.view: live.plan.fingerprint}
         assert Adoption(client, registry, source).views[0][1].version == version.version
 
-    def test_a_changed_view_is_given_the_whole_stream_before_it_is_served(
+    def test_a_changed_view_is_given_the_whole_stream_beside_the_old_one(
         self, client: Any, source: EventSource
     ) -> None:
         first, changed = self.registry(source, "1h"), self.registry(source, "2h")
+        old, new = self.plan(first), self.plan(changed)
         Producer(client, source, accept_stamps=True).send(events(4), ingested_at="at", partition=0)
         assert self.stream_to_the_end(client, source, Adoption(client, first, source)) == [4, 0]
         adoption = Adoption(client, changed, source)
-        assert self.live(client, changed).plan.fingerprint == self.plan(first).fingerprint
-        assert self.plan(first).fingerprint in read_services(client)[f"s_{source.name}"].fingerprints.values()
+        assert {version.plan.fingerprint for _, version in adoption.views} == {old.fingerprint, new.fingerprint}
+        assert live_names(client, old.view) == {old.fingerprint: f"{old.fingerprint}.1"}
         assert self.stream_to_the_end(client, source, adoption) == [4, 0]
-        assert self.live(client, changed).plan.fingerprint == self.plan(changed).fingerprint
-        assert self.plan(changed).fingerprint in read_services(client)[f"s_{source.name}"].fingerprints.values()
+        assert set(live_names(client, old.view)) == {old.fingerprint, new.fingerprint}
+        served = read_services(client)[f"s_{source.name}"]
+        assert served.fingerprints == {old.view: old.fingerprint}  # until it is promoted
+        serve_record(client, Service.of(changed.services[served.name], changed.plans), now())
+        again = Adoption(client, changed, source)
+        assert len(again.views) == 2  # it can be rolled back to
+        assert len(Adoption(client, changed, source, grace=-1).views) == 1
+        assert not again.has_news()
+
+    def test_a_former_version_counts_what_its_definition_counted(self, client: Any, source: EventSource) -> None:
+        first, changed = self.registry(source, "1h"), self.registry(source, "2h")
+        adoption = Adoption(client, first, source)
+        former = next(kept for kept, _ in Adoption(client, changed, source).views if isinstance(kept, FormerView))
+        (original,) = (view for view, _ in adoption.views)
+        assert original.where is not None
+        assert former.where is not None
+        assert former.where.meta.eq(original.where)
+        assert {name: str(one) for name, one in former.derive.items()} == {
+            name: str(one) for name, one in original.derive.items()
+        }
 
     def test_a_definition_that_comes_back_is_built_anew(self, client: Any, source: EventSource) -> None:
         """What passed while its old version was not written would be missing from that for ever."""
@@ -361,7 +383,8 @@ class TestAdoption:
         producer = Producer(client, source, accept_stamps=True)
         for day, registry in enumerate([first, changed, first]):
             producer.send(events(4, DAY_ONE + timedelta(days=day)), ingested_at="at", partition=0)
-            read = self.stream_to_the_end(client, source, Adoption(client, registry, source))
+            serve_record(client, Service.of(registry.services[f"s_{source.name}"], registry.plans), now())
+            read = self.stream_to_the_end(client, source, Adoption(client, registry, source, grace=-1))
             assert read == [4 * (day + 1), 0]
         assert self.live(client, first).version == f"{self.plan(first).fingerprint}.2"
 
@@ -380,7 +403,7 @@ class TestAdoption:
         client.set(keys.landed(source.name), 1)
         changed = self.registry(source, "2h")
         adoption = Adoption(client, changed, source)
-        assert adoption.views == []
+        assert [isinstance(kept, FormerView) for kept, _ in adoption.views] == [True]
         assert not adoption.has_news()
         version = Version(self.plan(changed), f"{self.plan(changed).fingerprint}.1", "ready", boundary=DAY)
         create_version(client, version)
@@ -392,16 +415,23 @@ class TestAdoption:
         with pytest.raises(RestartRequiredError, match="a view that waited has got its version"):
             part.next_batch()
         again = Adoption(client, changed, source)
-        assert [found.boundary for _, found in again.views] == [DAY]
+        assert [found.boundary for _, found in again.views] == [DAY, BEGINNING]  # the new one, and the one served
         assert not again.has_news()
 
-    def test_a_service_that_no_definition_has_is_forgotten(self, client: Any, source: EventSource) -> None:
+    def test_a_service_that_no_definition_has_is_served_until_it_is_retired(
+        self, client: Any, source: EventSource
+    ) -> None:
         registry = self.registry(source, "1h")
         Adoption(client, registry, source)
         gone = Service(f"gone_{source.name}", 1, (), {})
         write_services(client, [gone])
         Adoption(client, registry, source)
+        assert read_services(client)[gone.name] == gone
+        retire_service(client, gone.name, now())
         assert gone.name not in read_services(client)
+        assert [one.service for one in read_former(client)[gone.name]] == [gone]
+        with pytest.raises(UnknownNameError, match="no service 'gone"):
+            retire_service(client, gone.name, now())
 
     def test_a_version_is_created_once(self, client: Any, source: EventSource) -> None:
         (plan,) = self.registry(source, "1h").plans.values()
