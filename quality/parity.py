@@ -96,7 +96,7 @@ class FeatureParity:
     """How many rows of one feature were compared, and what came of them.
 
     `missing` have a value on one road only; `unsettled` differ, where what was seen cannot be told. Differences are the
-    largest of all values on both roads, relative ones to the expected value.
+    largest of all values on both roads, relative ones to expected values other than zero.
     """
 
     feature: str
@@ -187,6 +187,7 @@ def compare(
     features: Sequence[Compared],
     *,
     absent: Array | None = None,
+    damaged: Array | None = None,
     unsettled: Mapping[str, Array] | None = None,
 ) -> Parity:
     """Compare two roads.
@@ -195,32 +196,34 @@ def compare(
         identity: what a row is about, for people to find it.
         features: the values, rows as in `identity`.
         absent: rows that one of the roads does not have at all, whatever their values.
+        damaged: rows that are wrong, whatever their values.
         unsettled: by feature, rows that may differ without being wrong.
     """
     none = np.zeros(identity.height, dtype=bool)
     absent = none if absent is None else absent
+    damaged = none if damaged is None else damaged
     found, wrong = [], []
     for one in features:
-        verdict, rows = _compare(one, absent, (unsettled or {}).get(one.feature, none))
+        verdict, rows = _compare(one, absent, damaged, (unsettled or {}).get(one.feature, none))
         found.append(verdict)
         wrong.append(_wrong_rows(identity, one, rows))
     return Parity(tuple(found), _worst_of(pl.concat(wrong)) if wrong else pl.DataFrame())
 
 
-def _compare(one: Compared, absent: Array, unsettled: Array) -> tuple[FeatureParity, Array]:
+def _compare(one: Compared, absent: Array, damaged: Array, unsettled: Array) -> tuple[FeatureParity, Array]:
     both = one.got.valid & one.expected.valid & ~absent
-    same = agreement(one) & ~absent
-    open_rows = ~same & unsettled & ~absent
+    same = agreement(one) & ~absent & ~damaged
+    open_rows = ~same & unsettled & ~absent & ~damaged
     wrong = ~same & ~open_rows
     differences = np.where(both, _difference(one), 0.0)
     size = np.abs(one.expected.values.astype(np.float64))
-    relative = np.divide(differences, size, out=np.where(differences > 0, np.inf, 0.0), where=size > 0)
+    relative = np.divide(differences, size, out=np.zeros(len(size)), where=size > 0)
     verdict = FeatureParity(
         feature=one.feature,
         compared=len(same),
         equal=int(same.sum()),
-        differing=int((wrong & both).sum()),
-        missing=int((wrong & ~both).sum()),
+        differing=int((wrong & (both | damaged)).sum()),
+        missing=int((wrong & ~both & ~damaged).sum()),
         unsettled=int(open_rows.sum()),
         largest=float(differences.max(initial=0.0)),
         largest_relative=float(relative.max(initial=0.0)),
