@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from rtml.define.contract import Event, Field, Timestamp
     from rtml.define.entity import Entity
     from rtml.define.feature import Count, First, Last, Max, Mean, Min, Stddev, Sum, Variance, Window
+    from rtml.define.label import LabelSource
     from rtml.define.service import FeatureService
     from rtml.define.source import EventSource, RedisStream
+    from rtml.define.spine import Spine
     from rtml.define.views import StreamFeatureView
-    from rtml.errors import RtmlError
+    from rtml.errors import NotBuiltWarning, RtmlError
 
 _HOME = {
     **dict.fromkeys(("Event", "Field", "Timestamp"), "rtml.define.contract"),
@@ -26,7 +28,9 @@ _HOME = {
     **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
     "Entity": "rtml.define.entity",
     "FeatureService": "rtml.define.service",
-    "RtmlError": "rtml.errors",
+    "LabelSource": "rtml.define.label",
+    **dict.fromkeys(("NotBuiltWarning", "RtmlError"), "rtml.errors"),
+    "Spine": "rtml.define.spine",
     "StreamFeatureView": "rtml.define.views",
 }
 
@@ -38,12 +42,15 @@ __all__ = [
     "FeatureService",
     "Field",
     "First",
+    "LabelSource",
     "Last",
     "Max",
     "Mean",
     "Min",
+    "NotBuiltWarning",
     "RedisStream",
     "RtmlError",
+    "Spine",
     "Stddev",
     "StreamFeatureView",
     "Sum",

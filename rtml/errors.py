@@ -11,6 +11,8 @@ RtmlError
 ├── UnavailableError     Redis, or another part, did not answer
 ├── CodecError           bytes that this version of rtml cannot read
 └── OverflowedError      an integer sum beyond 64 bits
+
+NotBuiltWarning          the one warning: offline tables lag behind what was mirrored
 """
 
 from __future__ import annotations
@@ -71,6 +73,10 @@ class CodecError(RtmlError):
 
 class OverflowedError(RtmlError):
     """An integer sum beyond 64 bits."""
+
+
+class NotBuiltWarning(UserWarning):
+    """Days of events that the offline tables do not hold yet: what is computed from them lacks those events."""
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Kind
 from rtml.define.contract import TIMESTAMP
-from rtml.define.source import EventSource
+from rtml.define.service import FeatureService
+from rtml.define.source import SPINE_TIME, EventSource
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, KEY_TYPES
 
@@ -37,11 +38,14 @@ LATE: dict[str, pl.DataType] = {
 }
 """When a late event became servable, in the source's own time."""
 
-ASKED_AT, SERVED_AT, WATERMARK, SERVICE_VERSION = "timestamp", "served_at", "watermark", "service_version"
+VALUE_TYPES: dict[Kind, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64()}
+"""The types of features' values."""
+
+SERVED_AT, WATERMARK, SERVICE_VERSION = "served_at", "watermark", "service_version"
 VERSION, STATUS, LAST_INGESTED, PUBLISHED_TO = "version", "status", "last_ingested", "published_to"
 """What `served/` says of each view, in columns `view__…`."""
 
-_OUTPUTS: dict[Kind, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64()}
+
 _NUMPY_TO_POLARS: dict[str, pl.DataType] = {"<i8": pl.Int64(), "<f8": pl.Float64(), "<u8": pl.Int64()}
 
 
@@ -114,7 +118,7 @@ def served_schema(plans: Sequence[Plan], columns: Sequence[tuple[str, str]]) -> 
     and the partition's day, that of `timestamp`.
     """
     by_view = {plan.view: plan for plan in plans}
-    values = {f"{view}__{feature}": _OUTPUTS[by_view[view].feature(feature).output] for view, feature in columns}
+    values = {f"{view}__{feature}": VALUE_TYPES[by_view[view].feature(feature).output] for view, feature in columns}
     seen: dict[str, pl.DataType] = {
         VERSION: pl.String(),
         STATUS: pl.String(),
@@ -123,7 +127,7 @@ def served_schema(plans: Sequence[Plan], columns: Sequence[tuple[str, str]]) -> 
     }
     return {
         **{name: KEY_TYPES[kind] for plan in plans for name, kind in plan.keys},
-        ASKED_AT: TIMESTAMP,
+        SPINE_TIME: TIMESTAMP,
         SERVED_AT: TIMESTAMP,
         WATERMARK: TIMESTAMP,
         **values,
@@ -136,6 +140,30 @@ def served_schema(plans: Sequence[Plan], columns: Sequence[tuple[str, str]]) -> 
 def of_view(view: str, name: str) -> str:
     """Return the column of a view's feature, or of what `served/` says of the view."""
     return f"{view}__{name}"
+
+
+def values_schema(plan: Plan) -> dict[str, pl.DataType]:
+    """Return a view's features as columns of values."""
+    return {feature.name: VALUE_TYPES[feature.output] for feature in plan.features}
+
+
+def features_schema(plan: Plan) -> dict[str, pl.DataType]:
+    """Return the columns of `features/`: keys, the instant, values, and the partition's day."""
+    keys = {name: KEY_TYPES[kind] for name, kind in plan.keys}
+    return {**keys, SPINE_TIME: TIMESTAMP, **values_schema(plan), EVENT_DATE: pl.Date()}
+
+
+def training_schema(service: FeatureService, plans: Mapping[str, Plan]) -> dict[str, pl.DataType]:
+    """Return the columns of `training/`: keys, the instant, features, labels, and the partition's day."""
+    spine = service.spine()
+    kinds = spine.columns(service.key_types)
+    columns: dict[str, pl.DataType] = {name: KEY_TYPES[kind] for name, kind in kinds.items()}
+    columns[SPINE_TIME] = TIMESTAMP
+    for view, name in service.columns:
+        columns[f"{view.name}__{name}"] = VALUE_TYPES[plans[view.name].feature(name).output]
+    for label in spine.labels:
+        columns |= label.columns
+    return {**columns, EVENT_DATE: pl.Date()}
 
 
 def signed(column: str = ID64) -> pl.Expr:

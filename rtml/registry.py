@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -14,13 +14,14 @@ from typing import TypeVar
 
 from rtml.compile import compile_view
 from rtml.define.entity import Entity
+from rtml.define.label import LabelSource
 from rtml.define.service import FeatureService
 from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml.errors import DefinitionError, SettingsError, UnknownNameError
 from rtml.plan import Plan
 
-T = TypeVar("T", EventSource, Entity, StreamFeatureView, FeatureService)
+T = TypeVar("T", EventSource, Entity, StreamFeatureView, FeatureService, LabelSource)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Registry:
     entities: dict[str, Entity]
     views: dict[str, StreamFeatureView]
     services: dict[str, FeatureService]
+    labels: dict[str, LabelSource] = field(default_factory=dict)
 
     @classmethod
     def of(cls, definitions: Iterable[object]) -> Registry:
@@ -39,19 +41,22 @@ class Registry:
         Raises:
             DefinitionError: two different definitions have one name, or an entity's keys differ in type between views.
         """
-        found = [
-            item for item in definitions if isinstance(item, (EventSource, Entity, StreamFeatureView, FeatureService))
-        ]
+        found = list(definitions)
         services = [item for item in found if isinstance(item, FeatureService)]
+        spines = [service.training for service in services if service.training is not None]
+        labels = [item for item in found if isinstance(item, LabelSource)]
+        labels += [label for spine in spines for label in spine.labels]
         views = [item for item in found if isinstance(item, StreamFeatureView)]
         views += [view for service in services for view in service.views]
         entities = [item for item in found if isinstance(item, Entity)] + [view.entity for view in views]
         sources = [item for item in found if isinstance(item, EventSource)] + [view.source for view in views]
+        sources += [spine.source for spine in spines] + [label.source for label in labels]
         registry = cls(
             _by_name("source", sources),
             _by_name("entity", entities),
             _by_name("view", views),
             _by_name("service", services),
+            _by_name("label source", labels),
         )
         registry._check_key_types()
         registry._check_streams()
@@ -96,6 +101,10 @@ class Registry:
     def service(self, name: str) -> FeatureService:
         """Return a service, or an error with the nearest name."""
         return _get("service", self.services, name)
+
+    def label(self, name: str) -> LabelSource:
+        """Return a label source, or an error with the nearest name."""
+        return _get("label source", self.labels, name)
 
 
 def load(features: str) -> Registry:

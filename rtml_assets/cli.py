@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from rtml.errors import RtmlError
-
-if TYPE_CHECKING:
-    from rtml.registry import Registry
-    from rtml.settings import Settings
+from rtml_assets import cli_versions
+from rtml_assets.cli_common import connected, load_project, load_settings
 
 app = typer.Typer(
     name="rtml",
@@ -98,8 +96,8 @@ def up(
     from rtml_assets.runtime.project import forget_last_run
     from rtml_assets.runtime.up import run_up
 
-    forget_last_run(_settings().home_path)
-    settings, registry = _load()
+    forget_last_run(load_settings().home_path)
+    settings, registry = load_project()
     raise typer.Exit(run_up(console, settings, registry, server=server, dagster=dagster))
 
 
@@ -107,6 +105,10 @@ def up(
 def stream(
     source: Source,
     flow: Annotated[FlowName, typer.Option(help="Which of its two flows.")] = FlowName.both,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Go back first: read again what was ingested from this instant on."),
+    ] = None,
 ) -> None:
     """Run a source's flows: `tiles` to Redis, `mirror` to the lake.
 
@@ -114,11 +116,16 @@ def stream(
 
         rtml stream departures
         rtml stream departures --flow tiles
+        rtml stream departures --from 2013-03-01T06:00:00Z   # nothing counts twice
     """
+    from rtml_assets.runtime.rewind import rewind
     from rtml_assets.runtime.up import run_flows
 
-    settings, registry = _load()
-    registry.source(source)
+    settings, registry = load_project()
+    definition = registry.source(source)
+    if start is not None:
+        with connected(settings) as client:
+            console.print(rewind(client, settings, registry, definition, start), highlight=False)
     chosen = [name.value for name in FlowName if name is not FlowName.both and flow in (name, FlowName.both)]
     raise typer.Exit(run_flows(console, settings, source, chosen))
 
@@ -134,7 +141,7 @@ def serve() -> None:
     """
     from serving.run import serve as run_server
 
-    run_server(_settings())
+    run_server(load_settings())
 
 
 @app.command()
@@ -164,7 +171,7 @@ def replay(
     from rtml_assets.runtime import history
     from rtml_assets.runtime.replay import replay_one
 
-    settings, registry = _load()
+    settings, registry = load_project()
     definition = registry.source(source)
     with console.status(f"reading the history of {source}"):
         events = (
@@ -190,7 +197,7 @@ def get(
     """
     from rtml_assets.runtime.online import vector_table
 
-    console.print(vector_table(_settings(), service, keys, at, edge.value))
+    console.print(vector_table(load_settings(), service, keys, at, edge.value))
 
 
 @app.command()
@@ -207,12 +214,12 @@ def describe(
     from rtml_assets.runtime import describe as words
     from rtml_assets.runtime.online import live_versions
 
-    settings, registry = _load()
+    settings, registry = load_project()
     console.print(words.describe(registry, name, live_versions(settings.redis_url)))
 
 
 @app.command("settings")
-def show_settings() -> None:
+def showload_settings() -> None:
     """Show every setting: its value, where that comes from, and what it means.
 
     The environment (`RTML_*`) goes before `rtml.toml`, that before `.rtml/run.json`, which a running `rtml up`
@@ -221,6 +228,9 @@ def show_settings() -> None:
     from rtml_assets.runtime.documented import settings_table
 
     console.print(settings_table())
+
+
+app.add_typer(cli_versions.app)
 
 
 def main() -> None:
@@ -237,19 +247,6 @@ def fail(error: Exception) -> None:
     from rich.text import Text
 
     Console(stderr=True).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
-
-
-def _settings() -> Settings:
-    from rtml.settings import load_settings
-
-    return load_settings()
-
-
-def _load() -> tuple[Settings, Registry]:
-    from rtml.registry import load
-
-    chosen = _settings()
-    return chosen, load(chosen.features)
 
 
 if __name__ == "__main__":

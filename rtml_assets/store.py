@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from rtml.instants import Instant
+from rtml.define.label import LabelSource
+from rtml.errors import NotBuiltWarning
+from rtml.instants import Instant, to_instant
+from rtml.lake import VALUE_TYPES, Lake
 from rtml.projection import KEY_TYPES
+from rtml.registry import Registry, load
 from rtml.settings import Settings, load_settings
+from rtml_assets.tables.logged import logged_features
+from rtml_assets.tables.training_set import Progress, TrainingSet
+from rtml_assets.tables.written import write_pieces
 from serving.client import FeatureClient
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge
@@ -18,20 +28,27 @@ from streaming.versions import Version
 
 Entities = Sequence[Mapping[str, Any]] | pl.DataFrame
 At = datetime | Instant | str | None
-_VALUES: dict[str, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64()}
+Labels = Sequence[str | LabelSource] | None
 
 
 class FeatureStore:
     """Features of a project as frames; a context manager, or `close` it.
 
     Args:
-        settings: where the online store is; by default those of this process.
+        settings: where the online store and the lake are; by default those of this process.
+        registry: the definitions; by default those that the settings name, loaded when they are first needed, which
+            is for what is computed from the lake. That needs no Redis, as what is online needs no lake.
         log: takes what is served online, as a feature server would.
     """
 
-    def __init__(self, settings: Settings | None = None, *, log: FeatureLog | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, registry: Registry | None = None, *, log: FeatureLog | None = None
+    ) -> None:
         """Connect when first asked."""
-        settings = settings or load_settings()
+        self._settings = settings = settings or load_settings()
+        if registry is not None:
+            self.__dict__["registry"] = registry
+        self._lake = Lake(settings.lake_root)
         self._client = FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us, background=False, log=log)
 
     def __enter__(self) -> FeatureStore:
@@ -41,6 +58,11 @@ class FeatureStore:
     def __exit__(self, *_: object) -> None:
         """Close."""
         self.close()
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The definitions."""
+        return load(self._settings.features)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -80,6 +102,75 @@ class FeatureStore:
         snapshot = self._client.snapshot()
         return snapshot.watermark(snapshot.versions(snapshot.service(service)))
 
+    def get_historical_features(
+        self,
+        service: str,
+        spine: pl.DataFrame | pl.LazyFrame,
+        known_at: str = "serving",
+        labels: Labels = None,
+        progress: Progress | None = None,
+    ) -> pl.DataFrame:
+        """Return a training set: the spine as it is, columns `view__feature` as of each row's instant, then labels.
+
+        It is computed from the tables `events/<source>`: what is not compacted yet is not there, and a warning names
+        the days that lack. A window is `[timestamp − w, timestamp)`: a row never sees its own event. About 8 million
+        events are in memory at a time, besides the spine and its features.
+
+        Args:
+            service: a feature service's name.
+            spine: the join keys of all of the service's views, `timestamp` (`Datetime("us", "UTC")`), and any other
+                columns, such as labels of one's own. Its rows keep their order and number.
+            known_at: `serving` counts what serving had at a row's instant: events that had arrived, and late ones
+                that had been published; `hindsight` counts by event time alone.
+            labels: label sources, or their names; the spine then has their join keys as well.
+            progress: called with the rows done, and all rows.
+
+        Raises:
+            UnknownNameError: there is no such service or label source.
+            RequestError, InstantError: the spine, `known_at` or `labels` are not what they should be.
+        """
+        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels)
+        checked = wanted.check(spine)
+        for words in wanted.missing(checked):
+            warnings.warn(words, NotBuiltWarning, stacklevel=2)
+        return wanted.compute(checked, progress)
+
+    def write_historical_features(
+        self,
+        service: str,
+        spine: pl.DataFrame | pl.LazyFrame,
+        destination: str | Path,
+        known_at: str = "serving",
+        labels: Labels = None,
+        progress: Progress | None = None,
+    ) -> int:
+        """Write the training set that `get_historical_features` returns, a million rows at a time; return its rows.
+
+        `destination` is a file `….parquet`, with the rows in order, or a folder or URL for a Delta table; what is
+        there is replaced. A large spine is best sorted by time: then each piece reads the events of its own days only.
+        """
+        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels)
+        checked = wanted.check(spine)
+        for words in wanted.missing(checked):
+            warnings.warn(words, NotBuiltWarning, stacklevel=2)
+        schema = pl.Schema({**checked.rows.schema, **wanted.columns})
+        return write_pieces(wanted.pieces(checked, progress), schema, str(destination))
+
+    def get_logged_features(
+        self, service: str, start: At = None, end: At = None, labels: Labels = None
+    ) -> pl.DataFrame:
+        """Return a training set from the log of what was served at instants in `[start, end)`; nothing is recomputed.
+
+        The columns are those of the table `served/<service>`: join keys, `timestamp` (the instant that was asked for),
+        values, versions and statuses, ordered by `timestamp`; then labels.
+
+        Raises:
+            UnknownNameError: there is no such service or label source.
+            RequestError: nothing is logged, or a label's join keys are not in the log.
+        """
+        first, last = (None if bound is None else to_instant(bound) for bound in (start, end))
+        return logged_features(self._lake, self.registry, service, first, last, labels)
+
     def _ask(
         self, service: str, entities: Entities, at: At, leading_edge: LeadingEdge
     ) -> tuple[Sequence[Mapping[str, Any]], FeatureVectors]:
@@ -101,4 +192,4 @@ def _keys(versions: list[Version], rows: Sequence[Mapping[str, Any]]) -> list[pl
 def _dtype(versions: list[Version], column: str) -> pl.DataType:
     view, feature = column.split("__")
     plan = next(version.plan for version in versions if version.view == view)
-    return _VALUES[plan.feature(feature).output]
+    return VALUE_TYPES[plan.feature(feature).output]

@@ -33,7 +33,8 @@ from rtml.registry import Registry, load
 from rtml.settings import Settings
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from rtml_assets.runtime.supervisor import Child, Supervisor
-from rtml_assets.store import FeatureStore
+from rtml_assets.store import FeatureStore, Labels
+from rtml_assets.tables.training_set import Progress
 from serving.feature_log import FeatureLog
 from streaming.broker import connect
 from streaming.positions import Position, read_positions
@@ -107,7 +108,7 @@ class LocalPlatform:
         )
         self._supervisor.start()
         self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)
-        self.store = FeatureStore(self.settings, log=self._log)
+        self.store = FeatureStore(self.settings, self.registry, log=self._log)
         self._wait_until_live()
 
     @property
@@ -196,6 +197,17 @@ class LocalPlatform:
     ) -> pl.DataFrame:
         """Return the same shape as `online`, with each value's status."""
         return self.store.statuses(service, entities, at=self._at(service, at))
+
+    def historical(
+        self,
+        service: str,
+        spine: pl.DataFrame | pl.LazyFrame,
+        known_at: str = "serving",
+        labels: Labels = None,
+        progress: Progress | None = None,
+    ) -> pl.DataFrame:
+        """Return a training set from what is compacted: see `FeatureStore.get_historical_features`."""
+        return self.store.get_historical_features(service, spine, known_at, labels, progress)
 
     def compact(self) -> Summary:
         """Materialise the Dagster assets of all days that events have touched, and publish what was late.

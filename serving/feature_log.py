@@ -15,9 +15,9 @@ import xxhash
 
 from rtml import instants
 from rtml.define.contract import TIMESTAMP
+from rtml.define.source import SPINE_TIME
 from rtml.instants import BEGINNING, Duration, Instant
 from rtml.lake import (
-    ASKED_AT,
     EVENT_DATE,
     LAST_INGESTED,
     PUBLISHED_TO,
@@ -170,7 +170,7 @@ def _frame(taken: _Taken) -> pl.DataFrame:
         name: [entity[name] for entity in taken.entities] for plan in plans for name in plan.key_names
     }
     columns |= {
-        ASKED_AT: [vectors.at] * count,
+        SPINE_TIME: [vectors.at] * count,
         SERVED_AT: [taken.served_at] * count,
         WATERMARK: [vectors.watermark] * count,
         SERVICE_VERSION: [question.service.version] * count,
@@ -183,7 +183,7 @@ def _frame(taken: _Taken) -> pl.DataFrame:
         columns[of_view(view, LAST_INGESTED)] = [_known(instant) for instant in vectors.last_ingested[view]]
         columns[of_view(view, PUBLISHED_TO)] = [_known(vectors.published_to[view])] * count
     series = [_series(name, columns[name], kind) for name, kind in schema.items() if name != EVENT_DATE]
-    return pl.DataFrame(series).with_columns(pl.col(ASKED_AT).dt.date().alias(EVENT_DATE)).select(*schema)
+    return pl.DataFrame(series).with_columns(pl.col(SPINE_TIME).dt.date().alias(EVENT_DATE)).select(*schema)
 
 
 def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:

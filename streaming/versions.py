@@ -164,6 +164,16 @@ def set_state(client: Redis, version: Version, state: State) -> Version:
     return msgspec.structs.replace(version, state=state)
 
 
+def request_rebuild(client: Redis, version: Version) -> None:
+    """Have publish build this meaning anew, as after a correction of its data; the request ends with the version."""
+    client.hset(keys.meta(version.view, version.version), "rebuild", 1)
+
+
+def is_rebuild_requested(client: Redis, version: Version) -> bool:
+    """Whether a version is to be built anew."""
+    return bool(client.hexists(keys.meta(version.view, version.version), "rebuild"))
+
+
 def go_live(client: Redis, version: Version) -> None:
     """Serve this build of its meaning from now on, unless a newer one is served."""
     client.eval(_GO_LIVE, 1, keys.live(version.view), version.plan.fingerprint, version.version)

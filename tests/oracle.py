@@ -84,3 +84,17 @@ def agree(aggregate: str, got: Value, expected: Value, events: list[Event], colu
     # Numbers of size x are themselves only known to x · 2⁻⁵³: a spread below that is noise.
     noise = max((abs(e.values[column] or 0) for e in events), default=0) * 1e-12
     return abs(got - expected) <= 1e-6 * abs(expected) + (noise if aggregate == "stddev" else noise**2 + noise * 1e-3)
+
+
+def servable(event: Event, lateness: int, at: int, published: int | None) -> bool:
+    """Whether serving had an event at an instant: on time from its arrival on, late from its publication on."""
+    if event.ingested - event.time <= lateness:
+        return event.ingested <= at
+    return published is not None and published <= at
+
+
+def label(events: Iterable[Event], key: str, at: int, horizon: int) -> Event | None:
+    """The last event in `[at, at + horizon)` that had arrived by its end."""
+    end = at + horizon
+    found = [e for e in events if e.key == key and at <= e.time < end and e.ingested <= end]
+    return max(found, key=lambda e: (e.time, e.id64), default=None)

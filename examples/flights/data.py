@@ -26,11 +26,11 @@ DAY_MINUTES = 24 * 60
 Bound = date | datetime | str | None
 
 DEPARTURE_COLUMNS = (
-    "event_id", "event_time", "origin", "dest", "route", "carrier", "tailnum",
+    "event_id", "event_time", "flight", "origin", "dest", "route", "carrier", "tailnum",
     "distance", "sched_hour", "dep_delay", "cancelled", "ingested_at",
 )  # fmt: skip
 ARRIVAL_COLUMNS = (
-    "event_id", "event_time", "origin", "dest", "route", "carrier", "tailnum",
+    "event_id", "event_time", "flight", "origin", "dest", "route", "carrier", "tailnum",
     "distance", "sched_hour", "dep_delay", "arr_delay", "air_time", "diverted", "ingested_at",
 )  # fmt: skip
 
@@ -66,7 +66,7 @@ def arrivals(start: Bound = None, end: Bound = None) -> pl.DataFrame:
 def _flights() -> pl.DataFrame:
     """Read every flight, with its scheduled departure in UTC."""
     with zipfile.ZipFile(_data_file("flights.csv.zip")) as archive:
-        flights = pl.read_csv(archive.read("flights.csv"), null_values="NA")
+        flights = pl.read_csv(archive.read("flights.csv"), null_values="NA").rename({"flight": "number"})
     scheduled = pl.datetime("year", "month", "day", "hour", "minute", time_unit="us", time_zone=ORIGIN_ZONE)
     return flights.with_columns(
         pl.col("distance", "dep_delay", "arr_delay", "air_time").cast(pl.Float64),
@@ -99,8 +99,12 @@ def _zones() -> pl.DataFrame:
 
 
 def _events(flights: pl.DataFrame, prefix: str, start: Bound, end: Bound) -> pl.DataFrame:
-    """Give the flights between the bounds their ids and stamps, in the order of their stamps."""
-    flights = flights.filter(*_between(start, end)).with_columns(event_id=_event_id(prefix))
+    """Give the flights between the bounds their names, ids and stamps, in the order of their stamps."""
+    flights = (
+        flights.filter(*_between(start, end))
+        .with_columns(flight=_flight())
+        .with_columns(event_id=pl.format(f"{prefix}-{{}}", "flight"))
+    )
     delay = _ingestion_delay(flights["event_id"])
     return flights.with_columns(ingested_at=pl.col("event_time") + delay).sort("ingested_at", "event_id")
 
@@ -111,11 +115,11 @@ def _between(start: Bound, end: Bound) -> list[pl.Expr]:
     return first if end is None else [*first, event_time < to_datetime(to_instant(end))]
 
 
-def _event_id(prefix: str) -> pl.Expr:
-    """Name a flight by carrier, number, origin and schedule, as in `D-UA1545-EWR-2013-01-01-0515`."""
+def _flight() -> pl.Expr:
+    """Name a flight by carrier, number, origin and schedule, as in `UA1545-EWR-2013-01-01-0515`."""
     day = [pl.col(name).cast(pl.String).str.zfill(2) for name in ("month", "day")]
     hour = pl.col("sched_dep_time").cast(pl.String).str.zfill(4)
-    return pl.format(prefix + "-{}{}-{}-{}-{}-{}-{}", "carrier", "flight", "origin", "year", *day, hour)
+    return pl.format("{}{}-{}-{}-{}-{}-{}", "carrier", pl.col("number"), "origin", "year", *day, hour)
 
 
 def _ingestion_delay(event_ids: pl.Series) -> pl.Series:

@@ -1,6 +1,6 @@
 """How late will this flight be? What a model would want to know, minute by minute, about New York in 2013.
 
-Two streams (what took off, what landed), four views of them, and one service that a model reads.
+Two streams (what took off, what landed), four views of them, a label, and one service that a model reads.
 `data.py` makes the events; `rtml describe origin_departures` explains what a view means.
 """
 
@@ -12,11 +12,13 @@ from rtml import (
     Entity,
     EventSource,
     FeatureService,
+    LabelSource,
     Last,
     Max,
     Mean,
     Min,
     RedisStream,
+    Spine,
     Stddev,
     StreamFeatureView,
 )
@@ -28,10 +30,14 @@ TEAM = ["team:eta"]
 
 
 class Flight(rtml.Event):
-    """What every event says of its flight; `event_time` is true UTC, and `sched_hour` is New York's clock."""
+    """What every event says of its flight (such as `UA1545-EWR-2013-01-01-0515`).
+
+    `event_time` is true UTC, and `sched_hour` is New York's clock.
+    """
 
     event_id: str
     event_time: rtml.Timestamp
+    flight: str
     origin: str
     dest: str
     route: str
@@ -139,7 +145,14 @@ destination_arrivals = StreamFeatureView(
     freshness="1s", ttl="2d", owners=TEAM, tags={"tier": "1", "topic": "arrivals"},
 )  # fmt: skip
 
-# A service lists whole views, or a choice of their features.
+# What a model learns to predict: how late the flight landed, which is known within a day of its take-off.
+
+arrival_delay = LabelSource(
+    name="arrival_delay", source=arrivals, join_keys=["flight"], labels=["arr_delay"], horizon="24h",
+    description="How many minutes late the flight landed", owners=TEAM,
+)  # fmt: skip
+
+# A service lists whole views, or a choice of their features; and what a training set has a row for.
 
 eta = FeatureService(
     "eta",
@@ -149,5 +162,6 @@ eta = FeatureService(
         route_arrivals,
         destination_arrivals[["count_3h", "arr_delay_mean_3h", "late_share_24h", "diverted_share_24h"]],
     ],
+    training=Spine(departures, where=~pl.col("cancelled"), labels=[arrival_delay]),
     version=1, description="For a model of arrival delays, asked before take-off", owners=TEAM,
 )  # fmt: skip

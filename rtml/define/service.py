@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rtml.define.naming import check_name, check_owners
+from rtml.define.naming import check_name, check_owners, check_type
+from rtml.define.spine import Spine
 from rtml.define.views import Selection, StreamFeatureView
 from rtml.errors import DefinitionError
 
@@ -20,15 +21,17 @@ class FeatureService:
         version: the version that the model was trained on.
         log: which share of all entities has its served vectors logged to `served/<name>`, from 0 to 1; chosen by the
             hash of the join keys, so that an entity is logged always or never.
+        training: which rows its training set `training/<name>` has; without it there is no such table.
 
     Raises:
-        DefinitionError: nothing is selected, or something twice.
+        DefinitionError: nothing is selected, or something twice; or the training set's rows lack a join key.
     """
 
     name: str
     features: Sequence[StreamFeatureView | Selection]
     version: int = 1
     log: float = 0.01
+    training: Spine | None = None
     description: str = ""
     owners: Sequence[str] = ()
     columns: tuple[tuple[StreamFeatureView, str], ...] = field(init=False, repr=False, default=())
@@ -53,6 +56,17 @@ class FeatureService:
                 raise DefinitionError.at(where, "features", "views or selections of them", item)
         self._check_unique(where, columns)
         object.__setattr__(self, "columns", tuple(columns))
+        if self.training is not None:
+            check_type(where, "training", self.training, Spine, "a Spine")
+            self._check_training(where, self.training)
+
+    def _check_training(self, where: str, training: Spine) -> None:
+        for view in self.views:
+            training.check_service(where, view.key_types)
+        features = {f"{view.name}__{name}" for view, name in self.columns}
+        for label in training.labels:
+            if both := features & set(label.columns):
+                raise DefinitionError(f"{where}: training: {min(both)!r} is both a feature and a label")
 
     @staticmethod
     def _check_unique(where: str, columns: list[tuple[StreamFeatureView, str]]) -> None:
@@ -67,3 +81,18 @@ class FeatureService:
     def views(self) -> tuple[StreamFeatureView, ...]:
         """The views that are read, each once, in order."""
         return tuple(dict.fromkeys(view for view, _ in self.columns))
+
+    @property
+    def key_types(self) -> dict[str, str]:
+        """The join keys of all views, each once, with their types."""
+        return {key: kind for view in self.views for key, kind in view.key_types.items()}
+
+    def spine(self) -> Spine:
+        """Return which rows its training set has.
+
+        Raises:
+            DefinitionError: it has none.
+        """
+        if self.training is None:
+            raise DefinitionError(f"service {self.name!r} has no training=Spine(...), and so no training set")
+        return self.training

@@ -14,6 +14,11 @@ from rtml.define.naming import check_duration, check_name, check_owners, check_t
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import Duration
 
+SPINE_TIME = "timestamp"
+"""The column that holds each row's instant, where rows are entities at instants: spines, logs, snapshots."""
+KEY_WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
+"""The types of join keys in words."""
+
 
 @dataclass(frozen=True)
 class RedisStream:
@@ -115,6 +120,21 @@ class EventSource:
             return self.columns[name]
         except KeyError:
             raise UnknownNameError.of("column", name, self.columns, f"source {self.name!r}, asked by {where}") from None
+
+    def key_kind(self, name: str, where: str, asker: str) -> str:
+        """Return the type of a join key: `str`, `int` or `bool`.
+
+        Raises:
+            UnknownNameError: the contract has no such column; `asker` is who asked.
+            DefinitionError: the column may be null, is of another type, or has a name that rows of instants need.
+        """
+        if name == SPINE_TIME:
+            raise DefinitionError(f"{where}: a join key may not be called {name!r}: that is a row's instant")
+        column = self.column(name, asker)
+        if column.nullable or column.is_float or column.is_timestamp:
+            got = f"{'nullable ' if column.nullable else ''}{column.dtype}"
+            raise DefinitionError.at(where, f"join key {name!r}", "a non-null string, integer or boolean", got)
+        return "str" if column.dtype == pl.String else "bool" if column.dtype == pl.Boolean else "int"
 
     @property
     def frame_schema(self) -> dict[str, pl.DataType]:

@@ -16,7 +16,7 @@ from rtml.define.feature import TAILS, Aggregation, Tail
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
 from rtml.define.source import EventSource
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
-from rtml.instants import HOUR, Duration, format_duration
+from rtml.instants import DAY, HOUR, Duration, format_duration
 from rtml.tiles import Ladder, Window
 
 EXACT_UP_TO = 24 * HOUR
@@ -56,6 +56,7 @@ class StreamFeatureView:
         ladder: tile sizes, finest first; by default chosen from the windows (design §4).
         freshness: how old the stream's position may be before values are `stale`.
         ttl: how old an entity's last event may be before its values are `stale`.
+        snapshots: how far apart the instants are at which the table `features/<name>` has values; it divides a day.
 
     Raises:
         DefinitionError: a parameter cannot mean what it says.
@@ -71,6 +72,7 @@ class StreamFeatureView:
     ladder: Sequence[str] | None = None
     freshness: str = "5s"
     ttl: str | None = None
+    snapshots: str = "24h"
     description: str = ""
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -86,6 +88,9 @@ class StreamFeatureView:
             raise DefinitionError.at(where, "tail", "'exact' or 'tile'", self.tail)
         self.__dict__["freshness_us"] = check_duration(where, "freshness", self.freshness)
         self.__dict__["ttl_us"] = None if self.ttl is None else check_duration(where, "ttl", self.ttl)
+        self.__dict__["snapshots_us"] = check_duration(where, "snapshots", self.snapshots)
+        if DAY % self.snapshots_us:
+            raise DefinitionError.at(where, "snapshots", "a duration that divides a day", self.snapshots)
         self.__dict__["key_types"] = self._check_keys(where)
         self.__dict__["kinds"] = self._check_expressions(where)
         self.__dict__["resolved"] = self._resolve(where)
@@ -94,20 +99,14 @@ class StreamFeatureView:
     place: str = field(init=False, repr=False, default="")
     freshness_us: Duration = field(init=False, repr=False, default=0)
     ttl_us: Duration | None = field(init=False, repr=False, default=None)
+    snapshots_us: Duration = field(init=False, repr=False, default=0)
     key_types: dict[str, str] = field(init=False, repr=False, default_factory=dict)
     kinds: dict[str, pl.DataType] = field(init=False, repr=False, default_factory=dict)
     resolved: dict[str, Feature] = field(init=False, repr=False, default_factory=dict)
 
     def _check_keys(self, where: str) -> dict[str, str]:
-        types: dict[str, str] = {}
-        for key in self.entity.join_keys:
-            column = self.source.column(key, f"{where}, entity {self.entity.name!r}")
-            kind = "str" if column.dtype == pl.String else "bool" if column.dtype == pl.Boolean else "int"
-            if column.nullable or column.is_float or column.is_timestamp:
-                got = f"{'nullable ' if column.nullable else ''}{column.dtype}"
-                raise DefinitionError.at(where, f"join key {key!r}", "a non-null string, integer or boolean", got)
-            types[key] = kind
-        return types
+        asker = f"{where}, entity {self.entity.name!r}"
+        return {key: self.source.key_kind(key, where, asker) for key in self.entity.join_keys}
 
     def _check_expressions(self, where: str) -> dict[str, pl.DataType]:
         """Check them, and keep them with casts that cannot stop the stream; return the columns that there are."""

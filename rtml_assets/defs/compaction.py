@@ -10,6 +10,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
 from rtml.define.source import EventSource
+from rtml.define.views import StreamFeatureView
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import daily, key_of
 from rtml_assets.tables.touched import outside_days, touched_days
@@ -27,10 +28,12 @@ def compaction_job(deployment: Deployment, source: EventSource) -> UnresolvedAss
     )
 
 
-def building(deployment: Deployment, source: EventSource) -> list[dg.AssetKey]:
-    """Return a source's assets that are built by day."""
-    views = deployment.registry.views_of(source.name)
-    return [key_of("events", source.name), *(key_of("tiles", view.name) for view in views)]
+def building(
+    deployment: Deployment, source: EventSource, views: Sequence[StreamFeatureView] | None = None
+) -> list[dg.AssetKey]:
+    """Return a source's assets that are built by day, of some of its views, or of all."""
+    chosen = deployment.registry.views_of(source.name) if views is None else views
+    return [key_of("events", source.name), *(key_of("tiles", view.name) for view in chosen)]
 
 
 def publishing(deployment: Deployment, source: EventSource) -> list[dg.AssetKey]:

@@ -55,7 +55,8 @@ def contract_notes(source: EventSource) -> dict[str, str]:
 
 @contextmanager
 def beta_is_meant() -> Iterator[None]:
-    """Leave out what Dagster says of backfill policies at every definition: that they are in beta."""
+    """Leave out what Dagster says at every definition of what we need: that it is in beta."""
+    needed = "Parameter `(backfill_policy|allow_nonexistent_upstream_partitions)`"
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=dg.BetaWarning)
+        warnings.filterwarnings("ignore", message=needed, category=dg.BetaWarning)
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -91,11 +91,27 @@ def _materialize_source(
     summary.days[source.name] = chosen
     if outside := outside_days(deployment.lake, source):
         summary.warnings.append(f"{source.where}: starts and ends leave out {len(outside)} days, such as {outside[0]}")
+    run_requests(deployment, source, requests_for(deployment, source, chosen), chosen, instance, summary)
+
+
+def run_requests(
+    deployment: Deployment,
+    source: EventSource,
+    requests: Iterable[dg.RunRequest],
+    days: Sequence[date],
+    instance: dg.DagsterInstance,
+    summary: Summary,
+) -> None:
+    """Execute runs of a source's compaction job in this process, and add to the summary what they did.
+
+    Raises:
+        CompactionError: a run failed; names the assets and the checks.
+    """
     job = definitions_of(deployment).resolve_job_def(compaction_job(deployment, source).name)
     # Events may be of a later year than the machine's, in tests and replays; Dagster's days end today.
-    last = datetime.combine(max(chosen, default=date.min), datetime.min.time(), UTC) + timedelta(days=2)
+    last = datetime.combine(max(days, default=date.min), datetime.min.time(), UTC) + timedelta(days=2)
     with partition_loading_context(effective_dt=max(last, datetime.now(UTC))):
-        for request in requests_for(deployment, source, chosen):
+        for request in requests:
             result = job.execute_in_process(
                 run_config=_QUIET,
                 instance=instance,

@@ -10,13 +10,14 @@ import dagster as dg
 
 from rtml.algebra.counting import ROWS
 from rtml.define.views import StreamFeatureView
-from rtml.instants import BEGINNING, Instant, format_duration, to_text
+from rtml.instants import BEGINNING, Instant, format_duration, now, to_text
 from rtml.lake import tiles_schema
 from rtml.plan import Plan, describe_window
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import ONE_RUN, beta_is_meant, daily, key_of, table_metadata, tags_of
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.late import BOUND
+from rtml_assets.tables.pruning import prune_versions
 from rtml_assets.tables.publish import Published, publish
 from rtml_assets.tables.tiles import TilesDay, compact_tiles
 
@@ -103,12 +104,13 @@ def _published_asset(deployment: Deployment, view: StreamFeatureView) -> dg.Asse
     )
     def published(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with deployment.redis() as client:
+            pruned = prune_versions(client, plan, now() - deployment.settings.version_grace_us)
             outcome = publish(deployment.lake, client, view, plan)
         if outcome.remembered:
             kept = sum(rows_by_day(open_table(deployment.lake.late(view.source.name))).values())
             appended: dict[str, Any] = {"rows": outcome.remembered, "view": view.name, "dagster/row_count": kept}
             context.log_event(dg.AssetMaterialization(key_of("late", view.source.name), metadata=appended))
-        yield dg.MaterializeResult(metadata=_outcome(outcome))
+        yield dg.MaterializeResult(metadata=_outcome(outcome) | ({"pruned": pruned} if pruned else {}))
         yield _late_result(outcome)
 
     return published

@@ -28,15 +28,16 @@ from quality.parity import (
 )
 from rtml.algebra.family import EVENT_TIME, NUMPY_KIND, Array, Values
 from rtml.define.service import FeatureService
+from rtml.define.source import SPINE_TIME
 from rtml.define.views import StreamFeatureView
 from rtml.instants import BEGINNING, to_datetime
-from rtml.lake import ASKED_AT, LAST_INGESTED, PUBLISHED_TO, STATUS, VERSION, WATERMARK, Lake, of_view
+from rtml.lake import LAST_INGESTED, PUBLISHED_TO, STATUS, VERSION, WATERMARK, Lake, of_view
 from rtml.plan import Plan, PlannedFeature
 from rtml.point_in_time.join import point_in_time
-from rtml.point_in_time.timeline import AT, KNOWN_AT, LATE, SEEN, SEEN_LATE
 from rtml.projection import INGESTED_AT, project
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import load_events
+from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN, SEEN_LATE, Asked
 from rtml_assets.tables.served import logged_vectors
 from rtml_assets.tables.touched import complete_now
 from streaming.versions import Version, read_version
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 NEWEST = 20_000
 """How many vectors are looked at."""
-_ROW, _SEALED, _UNSEEN = "row", "sealed", "unseen"
+_ROW, _SEALED, _UNSEEN = "__row", "__sealed", "unseen"
 
 
 @dataclass(frozen=True)
@@ -109,16 +110,17 @@ def _check(
     lake: Lake, view: StreamFeatureView, plan: Plan, version: Version, features: Sequence[str], rows: pl.DataFrame
 ) -> _Checked:
     """Compare one view's part of vectors that were served from one version."""
-    plan = msgspec.structs.replace(plan, features=tuple(plan.feature(name) for name in features))
-    spine = _spine(plan, rows)
-    events = _events(lake, view, plan, version, spine)
+    asked = Asked.of(view, plan, features)
+    plan = asked.plan
+    spine = _spine(asked, rows)
+    events = _events(lake, asked, version, spine)
     compared = _compared(plan, events, spine, rows)
     compared, publishing = _with_publication(plan, version, events, spine, rows, compared)
     wrong = ~_agreeing(compared)
     unsettled = np.zeros(rows.height, dtype=bool)
     unsettled[wrong] = _is_ambiguous(plan, events, spine.filter(wrong))
     parity = compare(
-        rows.select(*plan.key_names, pl.col(ASKED_AT).alias(AT)),
+        rows.select(*asked.whole.key_names, pl.col(SPINE_TIME).alias(AT)),
         compared,
         damaged=(rows[of_view(plan.view, STATUS)] == "damaged").to_numpy(),
         unsettled={one.feature: unsettled for one in compared},
@@ -126,40 +128,40 @@ def _check(
     return _Checked(parity, publishing, _unseen(plan, events, spine))
 
 
-def _spine(plan: Plan, rows: pl.DataFrame) -> pl.DataFrame:
+def _spine(asked: Asked, rows: pl.DataFrame) -> pl.DataFrame:
     """Return whose features were asked for, at which instant, and what the server had seen."""
 
     def instant(name: str) -> pl.Expr:
         return pl.col(name).dt.epoch("us").fill_null(BEGINNING)
 
     return rows.select(
-        *plan.key_names,
-        instant(ASKED_AT).alias(AT),
-        instant(of_view(plan.view, LAST_INGESTED)).alias(SEEN),
-        instant(of_view(plan.view, PUBLISHED_TO)).alias(SEEN_LATE),
+        *(pl.col(name).alias(asked.renamed.get(name, name)) for name in asked.whole.key_names),
+        instant(SPINE_TIME).alias(AT),
+        instant(of_view(asked.view.name, LAST_INGESTED)).alias(SEEN),
+        instant(of_view(asked.view.name, PUBLISHED_TO)).alias(SEEN_LATE),
         instant(WATERMARK).alias(_SEALED),
     )
 
 
-def _events(lake: Lake, view: StreamFeatureView, plan: Plan, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
+def _events(lake: Lake, asked: Asked, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
     """Return the events that any row may count, and from when on each may be known."""
-    source, finest = view.source, plan.tiles.finest
-    asked_at = spine[AT].to_numpy()
-    first = to_datetime(max(0, int(asked_at.min()) - plan.longest - finest)).date()
-    last = to_datetime(int(asked_at.max())).date()
+    plan, source, at = asked.plan, asked.view.source, spine[AT].to_numpy()
+    first = to_datetime(max(0, int(at.min()) - plan.longest - plan.tiles.finest)).date()
+    last = to_datetime(int(at.max())).date()
     days = [day for day in rows_by_day(open_table(lake.events(source.name))) if first <= day <= last]
     time, ingested = pl.col(EVENT_TIME), pl.col(INGESTED_AT)
     late = ingested - time > plan.lateness
     in_history = (time < version.boundary) & (~late | (ingested < version.folded_to))
-    asked = spine.lazy().select(plan.key_names).unique()
+    entities = spine.lazy().select(plan.key_names).unique()
     return (
-        project(view, plan, load_events(lake, source, days))
-        .join(asked, on=list(plan.key_names), how="semi")
+        project(asked.view, asked.whole, load_events(lake, source, days))
+        .rename(asked.renamed)
+        .join(entities, on=list(plan.key_names), how="semi")
         .filter(~in_history | (time >= version.history_from))
         .with_columns(
             *magnitude_columns(plan),
             pl.when(in_history).then(pl.lit(BEGINNING, dtype=pl.Int64)).otherwise(ingested).alias(KNOWN_AT),
-            (late & ~in_history).alias(LATE),
+            (late & ~in_history).alias(IS_LATE),
         )
         .collect()
     )
@@ -232,7 +234,7 @@ def _is_ambiguous(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> Arra
     """
     rows = spine.with_columns(pl.int_range(pl.len()).alias(_ROW))
     ingested = pl.col(INGESTED_AT)
-    doubtful = events.filter(~pl.col(LATE), pl.col(KNOWN_AT) != BEGINNING).select(
+    doubtful = events.filter(~pl.col(IS_LATE), pl.col(KNOWN_AT) != BEGINNING).select(
         *plan.key_names, EVENT_TIME, INGESTED_AT
     )
     inside = (

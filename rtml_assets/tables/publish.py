@@ -28,6 +28,7 @@ from streaming.versions import (
     Version,
     create_version,
     find_version,
+    is_rebuild_requested,
     live_names,
     next_version,
     read_version,
@@ -98,7 +99,7 @@ def publish(lake: Lake, client: Redis, view: StreamFeatureView, plan: Plan) -> P
 
     It may die anywhere and be repeated: what history holds is fixed first, then come tiles, then the meta that makes
     them count. One publisher of a view waits for the other. A version with an entity of more than `BOUND` late events
-    is built anew, its late events in the tiles.
+    is built anew, its late events in the tiles; so is one whose rebuild was requested.
 
     Raises:
         NotReadyError: history is to be published, and `events/` does not hold all of it yet; or another publisher is
@@ -122,7 +123,7 @@ def _publish(work: _Work) -> Published:
     if version.state != "ready" and not version.from_stream_alone:
         return _publish_all(work, version)
     late = _publish_late(work, work.view, version)
-    if version.state == "ready" and late.most > BOUND:
+    if version.state == "ready" and (late.most > BOUND or is_rebuild_requested(work.client, version)):
         return _with(_publish_all(work, None), late)
     return Published(
         msgspec.structs.replace(version, published_to=_late_to(work, version)), late=late, remembered=late.new

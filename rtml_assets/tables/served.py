@@ -9,9 +9,9 @@ from typing import NamedTuple
 import polars as pl
 
 from rtml.define.service import FeatureService
+from rtml.define.source import SPINE_TIME
 from rtml.instants import Instant, to_datetime
 from rtml.lake import (
-    ASKED_AT,
     LAST_INGESTED,
     SERVED_AT,
     SERVICE_VERSION,
@@ -82,4 +82,4 @@ def logged_vectors(
         if sum(part.height for part in found) >= newest:
             break
     joined = pl.concat(found) if found else pl.DataFrame(schema=schema)
-    return Logged(joined.sort(SERVED_AT, ASKED_AT).tail(newest), other, incomplete)
+    return Logged(joined.sort(SERVED_AT, SPINE_TIME).tail(newest), other, incomplete)

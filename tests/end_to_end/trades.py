@@ -77,4 +77,4 @@ desk_trades = StreamFeatureView(
     ],
 )
 
-risk = FeatureService("risk", features=[account_trades, desk_trades], version=1)
+risk = FeatureService("risk", features=[account_trades, desk_trades], version=1, log=1)

@@ -18,7 +18,7 @@ FLIGHTS = 336_776
 CANCELLED = 8_255
 LANDED = 328_063
 DIVERTED_BUT_LANDED = 717
-SHARED = ["event_id", "event_time", "origin", "dest", "route", "carrier", "tailnum"]
+SHARED = ["event_id", "event_time", "flight", "origin", "dest", "route", "carrier", "tailnum"]
 LATENESS_S = 15 * 60
 
 
@@ -83,6 +83,13 @@ def test_every_landing_is_one_event(arrivals: pl.DataFrame) -> None:
     assert arrivals.height == LANDED
     assert arrivals["event_id"].n_unique() == LANDED
     assert arrivals["event_id"].str.starts_with("A-").all()
+
+
+def test_a_landing_is_of_the_flight_that_took_off(departures: pl.DataFrame, arrivals: pl.DataFrame) -> None:
+    for events in (departures, arrivals):
+        assert events.filter(pl.col("flight") != pl.col("event_id").str.slice(2)).is_empty()
+    landed = arrivals.join(departures, on="flight", how="anti")
+    assert landed.is_empty()
 
 
 def test_columns_and_types(departures: pl.DataFrame, arrivals: pl.DataFrame) -> None:

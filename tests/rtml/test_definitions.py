@@ -12,7 +12,20 @@ import polars as pl
 import pytest
 
 import rtml
-from rtml import Count, Entity, EventSource, FeatureService, Mean, Min, RedisStream, StreamFeatureView, Sum, Window
+from rtml import (
+    Count,
+    Entity,
+    EventSource,
+    FeatureService,
+    LabelSource,
+    Mean,
+    Min,
+    RedisStream,
+    Spine,
+    StreamFeatureView,
+    Sum,
+    Window,
+)
 from rtml.compile import compile_view
 from rtml.errors import DefinitionError, RtmlError, SettingsError, UnknownNameError
 from rtml.registry import Registry, load
@@ -92,6 +105,40 @@ class Reserved(rtml.Event):
     id64: int
 
 
+def label(**changes: object) -> LabelSource:
+    given: dict[str, object] = {"name": "bought", "source": PURCHASES, "join_keys": ["user"], "labels": ["amount"]}
+    return LabelSource(**{**given, "horizon": "24h", **changes})  # type: ignore[arg-type]
+
+
+class Visit(rtml.Event):
+    at: rtml.Timestamp
+    usr: str
+    shop: str
+
+
+VISITS = EventSource(name="visits", schema=Visit, timestamp="at", stream=RedisStream("visits"))
+
+
+class Timed(rtml.Event):
+    at: rtml.Timestamp
+    timestamp: str
+
+
+class Mature(Purchase):
+    mature: bool
+
+
+class Named(Purchase):
+    count_1h: int
+
+
+NAMED = source(schema=Named)
+
+
+def service(**changes: object) -> FeatureService:
+    return FeatureService("fraud", features=[view()], **changes)  # type: ignore[arg-type]
+
+
 SOFT: Any = "soft"
 WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: view(name="a__b"), "view 'a__b' (test_definitions.py:"),
@@ -154,6 +201,54 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: FeatureService("s", features=[]), "features must be at least one view"),
     (lambda: FeatureService("s", features=[view(), view()["count_1h"]]), "'user_purchases__count_1h' is listed twice"),
     (lambda: FeatureService("s", features=[view()], version=0), "version must be 1 or more; got 0"),
+    (lambda: view(snapshots="7h"), "snapshots must be a duration that divides a day; got '7h'"),
+    (lambda: view(snapshots="daily"), "snapshots: a duration must look like"),
+    (
+        lambda: view(source=source(schema=Timed, event_id=None), entity=Entity("timestamp")),
+        "a join key may not be called 'timestamp': that is a row's instant",
+    ),
+    (lambda: label(name="a b"), "label source 'a b' (test_definitions.py:"),
+    (lambda: label(source="purchases"), "source must be an EventSource; got 'purchases'"),
+    (lambda: label(owners=["bob"]), "owners must be e-mail addresses or 'team:<name>'; got 'bob'"),
+    (lambda: label(join_keys="user"), "join_keys must be a list of different column names; got 'user'"),
+    (lambda: label(join_keys=[]), "join_keys must be a list of different column names; got []"),
+    (
+        lambda: label(join_keys=["amount"]),
+        "join key 'amount' must be a non-null string, integer or boolean; got 'nullable Float64'",
+    ),
+    (lambda: label(labels=["amount", "amount"]), "labels must be a list of different column names"),
+    (lambda: label(labels=["amuont"]), "labels: unknown column 'amuont' of 'purchases'. Did you mean 'amount'?"),
+    (lambda: label(source=source(schema=Mature), labels=["mature"]), "labels: 'mature' is the platform's own word"),
+    (lambda: label(horizon="tomorrow"), "horizon: a duration must look like"),
+    (lambda: label(horizon="0s"), "horizon: a duration must be longer than nothing"),
+    (lambda: Spine("purchases"), "Spine (test_definitions.py:"),  # type: ignore[arg-type]
+    (lambda: Spine(PURCHASES, where=pl.col("amonut") > 1), "where: unknown column 'amonut'. Did you mean 'amount'?"),
+    (lambda: Spine(PURCHASES, where=pl.col("amount").shift() > 1), "where must be row by row"),
+    (lambda: Spine(PURCHASES, where=pl.col("amount")), "where must be boolean; got 'Float64'"),
+    (lambda: Spine(PURCHASES, where=True), "where must be a Polars expression"),  # type: ignore[arg-type]
+    (lambda: Spine(PURCHASES, labels=label()), "labels must be a list of label sources"),  # type: ignore[arg-type]
+    (lambda: Spine(PURCHASES, labels=["bought"]), "labels must be label sources; got 'bought'"),  # type: ignore[list-item]
+    (lambda: Spine(PURCHASES, labels=[label(), label()]), "labels must be label sources of different names"),
+    (
+        lambda: Spine(VISITS, labels=[label()]),
+        "labels: 'bought': the spine's source 'visits' has no join key 'user'. Did you mean 'usr'?",
+    ),
+    (
+        lambda: Spine(VISITS, labels=[label(join_keys=["shop"])]),
+        "join key 'shop' of source 'visits' must be an integer; got 'a string'",
+    ),
+    (lambda: service(training=PURCHASES), "training must be a Spine; got EventSource"),
+    (
+        lambda: service(training=Spine(VISITS)),
+        "training: the spine's source 'visits' has no join key 'user'. Did you mean 'usr'?",
+    ),
+    (
+        lambda: service(
+            training=Spine(PURCHASES, labels=[label(name="user_purchases", source=NAMED, labels=["count_1h"])])
+        ),
+        "training: 'user_purchases__count_1h' is both a feature and a label",
+    ),
+    (lambda: service().spine(), "service 'fraud' has no training=Spine(...)"),
 ]
 
 
@@ -234,6 +329,17 @@ class TestRegistry:
         assert list(registry.sources) == ["purchases"]
         assert list(registry.entities) == ["user"]
         assert registry.view("user_purchases").name == "user_purchases"
+
+    def test_holds_what_training_sets_are_made_of(self) -> None:
+        bought = label(source=source(name="sold", stream=RedisStream("sold")))
+        registry = Registry.of([service(training=Spine(PURCHASES, labels=[bought]))])
+        assert list(registry.sources) == ["purchases", "sold"]
+        assert registry.label("bought") is bought
+        assert bought.columns == {"bought__amount": pl.Float64, "bought__mature": pl.Boolean}
+        with pytest.raises(UnknownNameError, match=r"no label source 'buoght'\. Did you mean 'bought'\?"):
+            registry.label("buoght")
+        with pytest.raises(DefinitionError, match="two different label source definitions are called 'bought'"):
+            Registry.of([label(), label()])
 
     def test_refuses_two_meanings_of_one_name(self) -> None:
         with pytest.raises(DefinitionError, match="two different view definitions are called 'user_purchases'"):

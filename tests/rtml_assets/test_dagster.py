@@ -86,7 +86,8 @@ def test_every_asset_says_what_it_is(deployment):
     names = {key.to_user_string() for key in graph.get_all_asset_keys()}
     assert names == {
         *(f"{table}/orders" for table in ("stream", "raw", "quarantine", "events", "late")),
-        *(f"{table}/{view}" for table in ("tiles", "published") for view in ("shop_orders", "till_orders")),
+        *(f"{table}/{view}" for table in ("tiles", "published", "features") for view in ("shop_orders", "till_orders")),
+        "promotion/sales",
     }
     parents = {
         key.to_user_string(): {up.to_user_string() for up in graph.get(key).parent_keys}
@@ -101,6 +102,7 @@ def test_every_asset_says_what_it_is(deployment):
     assert all(graph.get(key).code_version for key in graph.get_all_asset_keys())
     assert parents["tiles/shop_orders"] == {"events/orders"}
     assert parents["published/shop_orders"] == {"tiles/shop_orders", "events/orders"}
+    assert parents["promotion/sales"] == {"published/shop_orders", "published/till_orders"}
     assert parents["late/orders"] == {"published/shop_orders", "published/till_orders"}
     events: Any = graph.get(dg.AssetKey(["events", "orders"]))
     assert events.group_name == "orders"

@@ -1,0 +1,109 @@
+"""The commands about versions: what has changed, backfills, promotions and the way back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rtml_assets.cli_common import connected, load_project
+
+app = typer.Typer()
+console = Console()
+
+View = Annotated[str, typer.Argument(help="The StreamFeatureView's name.", show_default=False)]
+Service = Annotated[str, typer.Argument(help="The FeatureService's name.", show_default=False)]
+
+
+@app.command()
+def diff(
+    service: Annotated[str | None, typer.Argument(help="A FeatureService's name; by default all.")] = None,
+) -> None:
+    """Show how definitions differ from what is served, and what it takes to serve them.
+
+    Examples:
+
+        rtml diff
+        rtml diff eta
+    """
+    from rtml.lake import Lake
+    from rtml_assets.runtime.diff import diff as compare
+    from rtml_assets.runtime.diff import rendered
+
+    settings, registry = load_project()
+    with connected(settings) as client:
+        found = compare(client, Lake(settings.lake_root), registry, service)
+    console.print(rendered(found))
+
+
+@app.command()
+def backfill(
+    view: View,
+    start: Annotated[str | None, typer.Option("--from", help="The first day, such as 2013-01-01.")] = None,
+    end: Annotated[str | None, typer.Option("--to", help="The day after the last one.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also days that are built already.")] = False,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="And a new build of what is served, as after a correction of its data.")
+    ] = False,
+) -> None:
+    """Build a view's past days through Dagster, and publish its history beside what is served.
+
+    It may be stopped and repeated: days that are built are left out. It does not disturb the live stream.
+
+    Examples:
+
+        rtml backfill origin_departures
+        rtml backfill origin_departures --from 2013-01-01 --to 2013-02-01 --all
+    """
+    from rtml_assets.runtime.backfill import run_backfill
+
+    settings, registry = load_project()
+    run_backfill(console, settings, registry, view, start, end, every=every, rebuild=rebuild)
+
+
+@app.command()
+def promote(
+    service: Service,
+) -> None:
+    """Serve a service as it is defined now: at once, and only when all that it reads is complete and proven.
+
+    Examples:
+
+        rtml promote eta
+    """
+    from rtml_assets.runtime.promoting import run_promote
+
+    settings, registry = load_project()
+    run_promote(console, settings, registry, service)
+
+
+@app.command()
+def rollback(service: Service) -> None:
+    """Serve a service as it was before its last promotion.
+
+    Examples:
+
+        rtml rollback eta
+    """
+    from rtml_assets.runtime.promoting import run_rollback
+
+    settings, _ = load_project()
+    run_rollback(console, settings, service)
+
+
+@app.command()
+def retire(service: Service) -> None:
+    """Serve a service no longer; `rtml rollback` brings it back.
+
+    Examples:
+
+        rtml retire eta
+    """
+    from rtml.instants import now
+    from streaming.services import retire_service
+
+    settings, _ = load_project()
+    with connected(settings) as client:
+        retire_service(client, service, now())
+    console.print(f"{service} is served no longer")

@@ -1,0 +1,145 @@
+"""Labels of rows: the last event of a label source within a horizon, as far as it had arrived by then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from rtml.algebra.family import EVENT_TIME, ID64, Array
+from rtml.define.label import LabelSource
+from rtml.define.source import EventSource
+from rtml.errors import RequestError
+from rtml.instants import BEGINNING, Instant, to_datetime, to_instant
+from rtml.lake import EVENT_DATE, Lake, raw_schema
+from rtml.projection import INGESTED_AT, KEY_TYPES
+from rtml.registry import Registry
+from rtml_assets.tables.delta import open_table, rows_by_day, scan
+from rtml_assets.tables.events import load_events, missing_since
+from rtml_assets.tables.spans import ROWS_AT_ONCE, Reach, Span, entity_parts, spans
+from rtml_assets.tables.spine import CheckedSpine
+from rtml_assets.tables.touched import touched_days
+
+_NONE = -1
+
+
+def chosen_labels(registry: Registry, labels: Sequence[str | LabelSource] | None) -> tuple[LabelSource, ...]:
+    """Return label sources that are given, or named.
+
+    Raises:
+        RequestError: no list, or one with something else in it, or twice the same.
+        UnknownNameError: there is no label source of that name.
+    """
+    if labels is None:
+        return ()
+    if isinstance(labels, str) or not isinstance(labels, Sequence):
+        raise RequestError(f"labels must be a list of label sources or their names; got {labels!r}")
+    found = tuple(label if isinstance(label, LabelSource) else registry.label(label) for label in labels)
+    names = [label.name for label in found]
+    if len(set(names)) != len(names):
+        raise RequestError(f"labels must be different label sources; got {names}")
+    return found
+
+
+def labels_of(lake: Lake, label: LabelSource, spine: CheckedSpine, limit: int = ROWS_AT_ONCE) -> pl.DataFrame:
+    """Return a label source's columns for each row of a spine that has its join keys, in its order.
+
+    Labels are null where there are none, or where the horizon has not passed; about `limit` events are in memory.
+    """
+    keys = spine.keys.select(label.join_keys)
+    mature = spine.at <= known_to(lake, label) - label.horizon_us
+    values = pl.DataFrame(schema={name: label.source.columns[name].dtype for name in label.labels})
+    rows, found = [np.zeros(0, dtype=np.int64)], [values]
+    counts = rows_by_day(open_table(lake.events(label.source.name)))
+    wanted = np.flatnonzero(mature)
+    for span in spans(spine.at[wanted], Reach(0, label.horizon_us - 1), counts, limit):
+        inside = wanted[(spine.at[wanted] >= span.first) & (spine.at[wanted] <= span.last)]
+        for part in entity_parts(keys[inside], span.parts):
+            some = inside[part]
+            events = _candidates(lake, label, keys[some], span)
+            chosen = _last_known(keys[some], spine.at[some], events, label)
+            rows.append(some[chosen != _NONE])
+            found.append(events.select(label.labels)[chosen[chosen != _NONE]])
+    return _placed(label, mature, np.concatenate(rows), pl.concat(found))
+
+
+def known_to(lake: Lake, label: LabelSource) -> Instant:
+    """Return up to when all that arrived at a label's source is in `events/`, as far as the lake can tell."""
+    source = label.source
+    newest = _newest(lake, source)
+    days = touched_days(lake, source)
+    if newest == BEGINNING or not days:
+        return newest
+    first = missing_since(open_table(lake.raw(source.name)), lake, source, days).min()
+    return newest if first is None else min(newest, to_instant(first) - 1)
+
+
+def _newest(lake: Lake, source: EventSource) -> Instant:
+    """Return the last `ingested_at` of `events/`. The table's log says which days may have it, to the millisecond."""
+    table = open_table(lake.events(source.name))
+    if table is None:
+        return BEGINNING
+    files = pl.DataFrame(table.get_add_actions(flatten=True))
+    days: list[date] | None = None
+    if (latest := f"max.{INGESTED_AT}") in files.columns and not files[latest].has_nulls():
+        near = pl.col(latest) >= pl.col(latest).max() - pl.duration(milliseconds=1)
+        days = files.filter(near)[f"partition.{EVENT_DATE}"].unique().to_list()
+    found = scan(table, raw_schema(source), days).select(pl.col(INGESTED_AT).max()).collect().item()
+    return BEGINNING if found is None else to_instant(found)
+
+
+def _candidates(lake: Lake, label: LabelSource, keys: pl.DataFrame, span: Span) -> pl.DataFrame:
+    """Return the events of some entities that rows of a span may look at, sorted by time and id64."""
+    first, last = to_datetime(span.first), to_datetime(span.last + label.horizon_us)
+    time = pl.col(label.source.timestamp)
+    events = load_events(lake, label.source, span.days).filter(time >= first, time < last)
+    own = {_own(key): pl.col(key).cast(KEY_TYPES[kind]) for key, kind in label.key_types.items()}
+    own[_own(EVENT_TIME)] = time.dt.epoch("us")
+    own[_own(INGESTED_AT)] = pl.col(INGESTED_AT).dt.epoch("us")
+    wanted = keys.unique().rename(_own).lazy()
+    joined = events.with_columns(**own).join(wanted, on=wanted.collect_schema().names(), how="semi")
+    return joined.select(*label.labels, *own, ID64).sort(_own(EVENT_TIME), ID64).collect(engine="streaming")
+
+
+def _own(name: str) -> str:
+    """Name a column that stands beside those of a contract."""
+    return f"__{name}"
+
+
+def _last_known(keys: pl.DataFrame, at: Array, events: pl.DataFrame, label: LabelSource) -> Array:
+    """Return for each row the last event in `[at, at + horizon)` that had arrived by its end; -1 for none.
+
+    Entities and times are packed into one sorted column, which two binary searches cut. From the last event of a row
+    one steps back over those that had not arrived: a few steps, since such events are late ones.
+    """
+    own = events.select(pl.col(_own(key)).alias(key) for key in label.join_keys)
+    codes = pl.concat([own, keys]).select(pl.struct(pl.all()).rank("dense")).to_series().to_numpy().astype(np.int64)
+    of_event, of_row = codes[: events.height], codes[events.height :]
+    order = np.argsort(of_event, kind="stable")
+    time, arrived = (events[_own(name)].to_numpy()[order] for name in (EVENT_TIME, INGESTED_AT))
+    moments = np.unique(time)
+    width = len(moments) + 1
+    packed = of_event[order] * width + np.searchsorted(moments, time)
+    end = at + label.horizon_us
+    begin = np.searchsorted(packed, of_row * width + np.searchsorted(moments, at))
+    last = np.searchsorted(packed, of_row * width + np.searchsorted(moments, end)) - 1
+    rows = np.arange(len(at))
+    while len(rows):
+        rows = rows[last[rows] >= begin[rows]]
+        rows = rows[arrived[last[rows]] > end[rows]]
+        last[rows] -= 1
+    inside = last >= begin
+    chosen = np.full(len(at), _NONE, dtype=np.int64)
+    chosen[inside] = order[last[inside]]
+    return chosen
+
+
+def _placed(label: LabelSource, mature: Array, rows: Array, values: pl.DataFrame) -> pl.DataFrame:
+    """Put found values at their rows, and null elsewhere."""
+    where = np.full(len(mature), _NONE, dtype=np.int64)
+    where[rows] = np.arange(len(rows))
+    index = pl.select(pl.when(pl.lit(pl.Series(where)) >= 0).then(pl.lit(pl.Series(where)))).to_series()
+    columns = [values[name].gather(index).alias(label.column(name)) for name in label.labels]
+    return pl.DataFrame([*columns, pl.Series(label.mature, mature, dtype=pl.Boolean)])

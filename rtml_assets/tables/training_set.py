@@ -1,0 +1,208 @@
+"""A training set: the features of a service, and labels, as they were at each row's instant; larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from rtml.algebra.family import EVENT_TIME, ID64, Array, Values
+from rtml.define.label import LabelSource
+from rtml.define.service import FeatureService
+from rtml.define.source import SPINE_TIME, EventSource
+from rtml.lake import VALUE_TYPES, Lake
+from rtml.plan import PlannedFeature
+from rtml.point_in_time.join import point_in_time
+from rtml.projection import KEY_TYPES
+from rtml.registry import Registry
+from rtml_assets.tables.delta import open_table, rows_by_day
+from rtml_assets.tables.labels import chosen_labels, labels_of
+from rtml_assets.tables.seen import AT, SEEN, SEEN_LATE, Asked, KnownAt, check_known_at
+from rtml_assets.tables.spans import ROWS_AT_ONCE, Reach, Span, days_between, entity_parts, spans
+from rtml_assets.tables.spine import CheckedSpine, check_spine, service_keys
+from rtml_assets.tables.touched import touched_days
+
+Progress = Callable[[int, int], None]
+"""Told how many rows are done, of how many."""
+SPINE_ROWS_AT_ONCE = 1_000_000
+"""So many rows of a spine are in memory at a time when their training set is written."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What is wanted of a service for rows that are given: its features as of what is known, and labels.
+
+    `limit` is about how many events may be in memory at a time.
+    """
+
+    lake: Lake
+    service: FeatureService
+    asked: tuple[Asked, ...]
+    known_at: KnownAt = "serving"
+    labels: tuple[LabelSource, ...] = ()
+    limit: int = ROWS_AT_ONCE
+    keys: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        lake: Lake,
+        registry: Registry,
+        service: str,
+        known_at: str = "serving",
+        labels: Sequence[str | LabelSource] | None = None,
+        limit: int = ROWS_AT_ONCE,
+    ) -> TrainingSet:
+        """Look up what is named.
+
+        Raises:
+            UnknownNameError: there is no such service or label source.
+            RequestError: `known_at` or `labels` are not what they should be.
+        """
+        found = registry.service(service)
+        asked = tuple(
+            Asked.of(view, registry.plans[view.name], [name for owner, name in found.columns if owner is view])
+            for view in found.views
+        )
+        chosen = chosen_labels(registry, labels)
+        keys = {**service_keys(found), **{key: kind for label in chosen for key, kind in label.key_types.items()}}
+        return cls(lake, found, asked, check_known_at(known_at), chosen, limit, keys)
+
+    @property
+    def columns(self) -> dict[str, pl.DataType]:
+        """The columns that are added to a spine: features in the service's order, then labels."""
+        plans = {asked.view.name: asked.plan for asked in self.asked}
+        features: dict[str, pl.DataType] = {
+            f"{view.name}__{name}": VALUE_TYPES[plans[view.name].feature(name).output]
+            for view, name in self.service.columns
+        }
+        return features | {name: dtype for label in self.labels for name, dtype in label.columns.items()}
+
+    def check(self, spine: pl.DataFrame | pl.LazyFrame) -> CheckedSpine:
+        """Return the spine, collected, if it can be answered; see `check_spine` for what is raised."""
+        return check_spine(spine, self.keys, self.columns, f"spine of service {self.service.name!r}")
+
+    def compute(self, spine: CheckedSpine, progress: Progress | None = None) -> pl.DataFrame:
+        """Return the spine's columns and rows as they are, then the columns that are added."""
+        values: dict[str, pl.Series] = {}
+        for number, asked in enumerate(self.asked):
+            told = None if progress is None else _share(progress, number, len(self.asked), len(spine))
+            values |= self._features(asked, spine, told)
+        parts = [labels_of(self.lake, label, spine, self.limit) for label in self.labels]
+        values |= {column.name: column for part in parts for column in part}
+        return spine.rows.with_columns(values[name].alias(name) for name in self.columns)
+
+    def pieces(self, spine: CheckedSpine, progress: Progress | None = None) -> Iterator[pl.DataFrame]:
+        """Return the same in pieces of rows, in order."""
+        total = len(spine)
+        for start in range(0, total, SPINE_ROWS_AT_ONCE):
+            rows = slice(start, start + SPINE_ROWS_AT_ONCE)
+            part = CheckedSpine(spine.rows[rows], spine.keys[rows], spine.at[rows])
+            yield self.compute(part)
+            if progress is not None:
+                progress(start + len(part), total)
+
+    def missing(self, spine: CheckedSpine) -> list[str]:
+        """Say of each source which days rows look at that are in `raw/`, but not (or not all of them) in `events/`."""
+        wanted: dict[EventSource, list[Reach]] = {}
+        for asked in self.asked:
+            wanted.setdefault(asked.view.source, []).append(asked.reach)
+        for label in self.labels:
+            wanted.setdefault(label.source, []).append(Reach(0, label.horizon_us))
+        found = {source: self._missing(source, reaches, spine.at) for source, reaches in wanted.items()}
+        return [_in_words(source, days) for source, days in found.items() if days]
+
+    def _missing(self, source: EventSource, reaches: Sequence[Reach], at: Array) -> tuple[date, ...]:
+        if not len(at):
+            return ()
+        days = dict.fromkeys(touched_days(self.lake, source), 1)
+        first = int(at.min()) - max(reach.before for reach in reaches)
+        return days_between(days, first, int(at.max()) + max(reach.after for reach in reaches))
+
+    def _features(self, asked: Asked, spine: CheckedSpine, progress: Progress | None) -> dict[str, pl.Series]:
+        plan, done = asked.plan, 0
+        kept = {feature.name: _Kept.of(feature, len(spine)) for feature in plan.features}
+        keys = spine.keys.select(asked.whole.key_names).rename(asked.renamed, strict=False)
+        counts = rows_by_day(open_table(self.lake.events(asked.view.source.name)))
+        latest = spine.at - 1  # of the events before a row's instant
+        for span in spans(latest, asked.reach, counts, self.limit):
+            inside = np.flatnonzero((latest >= span.first) & (latest <= span.last))
+            for part in entity_parts(keys[inside], span.parts):
+                rows = inside[part]
+                for name, values in self._part(asked, keys[rows], spine.at[rows], span).items():
+                    kept[name].put(rows, values)
+                done += len(rows)
+                if progress is not None:
+                    progress(done, len(spine))
+        return {f"{asked.view.name}__{name}": column.series() for name, column in kept.items()}
+
+    def _part(self, asked: Asked, keys: pl.DataFrame, at: Array, span: Span) -> dict[str, Values]:
+        events = load_part(self.lake, asked, keys, span, self.known_at)
+        instants = [pl.Series(name, at) for name in (AT, SEEN, SEEN_LATE)]
+        return point_in_time(asked.plan, events, keys.with_columns(instants))
+
+
+def _in_words(source: EventSource, days: Sequence[date]) -> str:
+    shown = ", ".join(map(str, days[:_SHOWN])) + (", …" if len(days) > _SHOWN else "")
+    return (
+        f"{len(days)} days of source {source.name!r} are mirrored but not compacted, and so not (or not wholly) "
+        f"counted: {shown}. Run Dagster's job compact_{source.name} (or LocalPlatform.compact())"
+    )
+
+
+def load_part(lake: Lake, asked: Asked, keys: pl.DataFrame, span: Span, known_at: KnownAt) -> pl.DataFrame:
+    """Return the events of some entities that the rows of a span look at."""
+    time = pl.col(EVENT_TIME)
+    events = asked.events(lake, span.days, known_at)
+    events = events.filter(time >= span.first - asked.reach.before, time <= span.last + asked.reach.after)
+    names = list(asked.plan.key_names)
+    return events.join(keys.unique().lazy(), on=names, how="semi").collect(engine="streaming")
+
+
+def training_rows(service: FeatureService, events: pl.LazyFrame) -> pl.LazyFrame:
+    """Return the rows of a service's own training set, from its spine's events: keys and `timestamp`, in their order.
+
+    Args:
+        service: one with `training`.
+        events: some of `events/` of the spine's source, with unsigned `id64`.
+    """
+    spine = service.spine()
+    from_events = events if spine.where is None else events.filter(spine.where)
+    keys = [pl.col(name).cast(KEY_TYPES[kind]) for name, kind in spine.columns(service.key_types).items()]
+    return from_events.sort(spine.source.timestamp, ID64).select(
+        *keys, pl.col(spine.source.timestamp).alias(SPINE_TIME)
+    )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A feature's values, as they are found: rows in any order."""
+
+    values: Array
+    valid: Array
+
+    @classmethod
+    def of(cls, feature: PlannedFeature, length: int) -> _Kept:
+        return cls(np.zeros(length, dtype="<f8" if feature.output == "f64" else "<i8"), np.zeros(length, dtype=bool))
+
+    def put(self, rows: Array, found: Values) -> None:
+        self.values[rows] = found.values
+        self.valid[rows] = found.valid
+
+    def series(self) -> pl.Series:
+        return to_series(self.values, self.valid)
+
+
+def to_series(values: Array, valid: Array) -> pl.Series:
+    """Return values as a column, null where they are not valid."""
+    column = pl.Series(values)
+    return column if valid.all() else column.zip_with(pl.Series(valid), pl.Series([None], dtype=column.dtype))
+
+
+def _share(progress: Progress, number: int, count: int, total: int) -> Progress:
+    """Tell of one of several passes over the rows as of a share of them."""
+    return lambda done, _: progress((number * total + done) // count, total)

@@ -1,0 +1,47 @@
+"""Frames that come in pieces → one Delta table or Parquet file, at no time whole in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+PARQUET = ".parquet"
+
+
+def write_pieces(pieces: Iterator[pl.DataFrame], schema: pl.Schema, destination: str) -> int:
+    """Write pieces of rows, and return how many rows they had.
+
+    Args:
+        pieces: frames of one schema, in order.
+        schema: that schema.
+        destination: `….parquet` becomes one file, with its rows in order; any other folder or URL a Delta table.
+            What is there is replaced, at the end and at once.
+    """
+    rows = 0
+
+    def counted(
+        columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        nonlocal rows
+        del predicate, limit, size  # of a whole table that is written there are none
+        for piece in pieces:
+            rows += piece.height
+            yield piece if columns is None else piece.select(columns)
+
+    frame = register_io_source(counted, schema=schema)
+    if not destination.endswith(PARQUET):
+        frame.sink_delta(destination, mode="overwrite", delta_write_options={"schema_mode": "overwrite"})
+    elif "://" in destination:
+        frame.sink_parquet(destination)
+    else:
+        part = Path(f"{destination}.part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            frame.sink_parquet(part)
+            part.replace(destination)
+        finally:
+            part.unlink(missing_ok=True)
+    return rows
