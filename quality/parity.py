@@ -13,7 +13,9 @@ from rtml.algebra.family import Array, Kind, Values
 from rtml.plan import Plan, PlannedFeature
 
 WORST = 20
-"""How many of the worst rows a verdict keeps."""
+"""How many of the worst rows a verdict keeps; of every feature at least one."""
+EXAMPLES = 3
+"""How many of them it puts into words."""
 SUM_TOLERANCE, VARIANCE_TOLERANCE, NOISE = 1e-9, 1e-6, 1e-12
 
 MAGNITUDE = {"sum": "sum", "mean": "mean", "variance": "max", "stddev": "max"}
@@ -131,21 +133,13 @@ class Parity:
         return sum(getattr(feature, count) for feature in self.features)
 
     def __str__(self) -> str:
-        """Return what is wrong in words: the features, and the worst row of each."""
+        """Return what is wrong in words: an example or two, and the features."""
         if self.agrees:
             return f"{self.total('compared'):,} values agree"
-        return "; ".join(self._words(feature) for feature in self.features if not feature.agrees)
-
-    def _words(self, feature: FeatureParity) -> str:
-        row = self.worst.filter(pl.col("feature") == feature.feature).head(1).to_dicts()
-        counts = f"{feature.differing:,} differ and {feature.missing:,} are missing of {feature.compared:,}"
-        if not row:
-            return f"{feature.feature}: {counts}"
-        given = {name: value for name, value in row[0].items() if name not in ("feature", *_WORST_COLUMNS)}
-        where = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
-        return (
-            f"{feature.feature}: {counts}; {where}: got {_shown(row[0]['got'])}, expected {_shown(row[0]['expected'])}"
-        )
+        wrong = [feature for feature in self.features if not feature.agrees]
+        examples = "; ".join(_example(row) for row in self.worst.head(EXAMPLES).to_dicts())
+        names = ", ".join(f"{feature.feature} ({_counts(feature)})" for feature in wrong)
+        return f"{examples}. {len(wrong)} of {len(self.features)} features disagree: {names}"
 
     @staticmethod
     def joined(parts: Sequence[Parity]) -> Parity:
@@ -159,8 +153,20 @@ class Parity:
         return Parity(tuple(_summed(same) for same in found.values()), _worst_of(worst) if frames else worst)
 
 
-def _shown(value: float | None) -> str:
-    return "nothing" if value is None else f"{value:.17g}"
+def _example(row: Mapping[str, object]) -> str:
+    given = {name: value for name, value in row.items() if name not in ("feature", *_WORST_COLUMNS)}
+    where = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
+    return f"{row['feature']} of {where}: got {_shown(row['got'])}, expected {_shown(row['expected'])}"
+
+
+def _counts(feature: FeatureParity) -> str:
+    parts = {"differ": feature.differing, "are missing": feature.missing}
+    words = " and ".join(f"{count:,} {what}" for what, count in parts.items() if count)
+    return f"{words} of {feature.compared:,}"
+
+
+def _shown(value: object) -> str:
+    return f"{value:.15g}" if isinstance(value, float) else "nothing"
 
 
 def _summed(same: Sequence[FeatureParity]) -> FeatureParity:
@@ -217,7 +223,7 @@ def _compare(one: Compared, absent: Array, damaged: Array, unsettled: Array) -> 
     wrong = ~same & ~open_rows
     differences = np.where(both, _difference(one), 0.0)
     size = np.abs(one.expected.values.astype(np.float64))
-    relative = np.divide(differences, size, out=np.zeros(len(size)), where=size > 0)
+    relative = np.divide(differences, size, out=np.zeros(len(size)), where=(size > 0) & np.isfinite(size))
     verdict = FeatureParity(
         feature=one.feature,
         compared=len(same),
@@ -233,7 +239,8 @@ def _compare(one: Compared, absent: Array, damaged: Array, unsettled: Array) -> 
 
 def _close(one: Compared) -> Array:
     same: Array = one.got.values == one.expected.values
-    return same | (_difference(one) <= np.where(one.allowed > 0, one.allowed, -1))
+    apart = _difference(one)
+    return same | (np.isfinite(apart) & (apart <= np.where(one.allowed > 0, one.allowed, -1)))
 
 
 def _difference(one: Compared) -> Array:
@@ -271,11 +278,7 @@ def _why(one: Compared, row: int) -> str:
 
 
 def _worst_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the worst rows, at least one of every feature that has any, the worst first."""
-    rank = pl.col("difference").rank("ordinal", descending=True).over("feature")
-    return (
-        rows.with_columns(rank.alias("rank"))
-        .sort("rank", "difference", descending=[False, True])
-        .head(WORST)
-        .drop("rank")
-    )
+    """Return the worst rows, at least one of every feature that has any; first the worst of each."""
+    ranked = rows.with_columns(pl.col("difference").rank("ordinal", descending=True).over("feature").alias("rank"))
+    ordered = ranked.sort("rank", "difference", descending=[False, True], maintain_order=True)
+    return ordered.head(max(WORST, rows["feature"].n_unique())).drop("rank")

@@ -88,7 +88,8 @@ def test_a_changed_tile_is_found_and_named(lake: Lake) -> None:
             "start": row["tile_start"],
         }
         assert (worst["tile"], worst["why"]) == ("1h", "differs")
-    assert "till_orders__count: 1 differ and 0 are missing of" in str(parity)
+    assert "till_orders__count (1 differ of" in str(parity)
+    assert f"tile 1h, start {row['tile_start']}" in str(parity)
     assert f"shop {row['shop']}, till {row['till']}" in str(parity)
     assert tiles_versus_events(lake, till_orders, plan_of(till_orders), days[0]).agrees
 
