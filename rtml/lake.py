@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -40,6 +40,11 @@ LATE: dict[str, pl.DataType] = {
 
 VALUE_TYPES: dict[Kind, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64()}
 """The types of features' values."""
+
+SERVED_AT, WATERMARK, SERVICE_VERSION = "served_at", "watermark", "service_version"
+VERSION, STATUS, LAST_INGESTED, PUBLISHED_TO = "version", "status", "last_ingested", "published_to"
+"""What `served/` says of each view, in columns `view__…`."""
+
 
 _NUMPY_TO_POLARS: dict[str, pl.DataType] = {"<i8": pl.Int64(), "<f8": pl.Float64(), "<u8": pl.Int64()}
 
@@ -102,6 +107,39 @@ def tiles_schema(plan: Plan) -> dict[str, pl.DataType]:
         **{name: _NUMPY_TO_POLARS[kind] for name, kind in states.items()},
         EVENT_DATE: pl.Date(),
     }
+
+
+def served_schema(plans: Sequence[Plan], columns: Sequence[tuple[str, str]]) -> dict[str, pl.DataType]:
+    """Return the columns of `served/`, for a service that reads these `(view, feature)` of the views of these plans.
+
+    The join keys of all views; `timestamp`, the instant asked; `served_at` by the wall clock; `watermark`, null while
+    nothing was servable; the values; for each view its version, the row's status, the entity's `last_ingested` as read
+    (null when it had none) and up to when late events were published (null when they never were); the service's version
+    and the partition's day, that of `timestamp`.
+    """
+    by_view = {plan.view: plan for plan in plans}
+    values = {f"{view}__{feature}": VALUE_TYPES[by_view[view].feature(feature).output] for view, feature in columns}
+    seen: dict[str, pl.DataType] = {
+        VERSION: pl.String(),
+        STATUS: pl.String(),
+        LAST_INGESTED: TIMESTAMP,
+        PUBLISHED_TO: TIMESTAMP,
+    }
+    return {
+        **{name: KEY_TYPES[kind] for plan in plans for name, kind in plan.keys},
+        SPINE_TIME: TIMESTAMP,
+        SERVED_AT: TIMESTAMP,
+        WATERMARK: TIMESTAMP,
+        **values,
+        **{of_view(plan.view, name): kind for plan in plans for name, kind in seen.items()},
+        SERVICE_VERSION: pl.Int64(),
+        EVENT_DATE: pl.Date(),
+    }
+
+
+def of_view(view: str, name: str) -> str:
+    """Return the column of a view's feature, or of what `served/` says of the view."""
+    return f"{view}__{name}"
 
 
 def values_schema(plan: Plan) -> dict[str, pl.DataType]:

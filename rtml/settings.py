@@ -34,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True):
     """How often the tiles flow snapshots its position."""
     mirror_epoch: str = "30s"
     """How often the mirror flow commits to the lake."""
+    log_epoch: str = "10s"
+    """How often the feature server appends what it served to the lake."""
     batch: int = 4096
     """The most entries that one read of a partition takes."""
     credit: int = 200_000
@@ -51,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse durations that are none."""
-        for name in ("tile_epoch", "mirror_epoch", "version_grace", "redis_timeout"):
+        for name in ("tile_epoch", "mirror_epoch", "log_epoch", "version_grace", "redis_timeout"):
             parse_duration(getattr(self, name))
         if not self.features:
             raise SettingsError("features (RTML_FEATURES) must be an import path or a .py file; got nothing")
@@ -77,6 +79,11 @@ class Settings(msgspec.Struct, frozen=True):
     def mirror_epoch_us(self) -> Duration:
         """The mirror flow's epoch in microseconds."""
         return parse_duration(self.mirror_epoch)
+
+    @property
+    def log_epoch_us(self) -> Duration:
+        """The feature log's epoch in microseconds."""
+        return parse_duration(self.log_epoch)
 
     @property
     def version_grace_us(self) -> Duration:

@@ -22,6 +22,7 @@ from rtml_assets.tables.logged import logged_features
 from rtml_assets.tables.training_set import Progress, TrainingSet
 from rtml_assets.tables.written import write_pieces
 from serving.client import FeatureClient
+from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge
 from streaming.versions import Version
 
@@ -37,15 +38,18 @@ class FeatureStore:
         settings: where the online store and the lake are; by default those of this process.
         registry: the definitions; by default those that the settings name, loaded when they are first needed, which
             is for what is computed from the lake. That needs no Redis, as what is online needs no lake.
+        log: takes what is served online, as a feature server would.
     """
 
-    def __init__(self, settings: Settings | None = None, registry: Registry | None = None) -> None:
+    def __init__(
+        self, settings: Settings | None = None, registry: Registry | None = None, *, log: FeatureLog | None = None
+    ) -> None:
         """Connect when first asked."""
         self._settings = settings = settings or load_settings()
         if registry is not None:
             self.__dict__["registry"] = registry
         self._lake = Lake(settings.lake_root)
-        self._client = FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us, background=False)
+        self._client = FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us, background=False, log=log)
 
     def __enter__(self) -> FeatureStore:
         """Return the store itself."""

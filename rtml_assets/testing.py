@@ -39,6 +39,7 @@ from rtml_assets.runtime.supervisor import Child, Supervisor
 from rtml_assets.store import FeatureStore, Labels
 from rtml_assets.tables.promotion import Promotion, promote, rollback
 from rtml_assets.tables.training_set import Progress
+from serving.feature_log import FeatureLog
 from streaming.broker import connect
 from streaming.producer import Producer
 
@@ -117,7 +118,8 @@ class LocalPlatform:
         for key in figures:
             self.client.hdel(key, UPDATED)
         self._supervisor.start()
-        self.store = FeatureStore(self.settings, self.registry)
+        self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)
+        self.store = FeatureStore(self.settings, self.registry, log=self._log)
         self._wait_for(lambda: all(self.client.hexists(key, UPDATED) for key in figures), "the stream's processes")
 
     def redefine(self, features: str) -> None:
@@ -204,10 +206,13 @@ class LocalPlatform:
     def settle(self, timeout: str = "30s") -> None:
         """Return when both flows of every source have passed the last entry sent, refused and late ones included.
 
+        What was served before, of services that log it, is in the lake then.
+
         Raises:
             UnavailableError: that took longer; names the flow, and how far behind it is.
         """
         deadline = time.monotonic() + instants.parse_duration(timeout) / 1e6
+        self._log.flush()
         for source in self.registry.sources.values():
             present = self._clock()
             for flow, key in (("tiles", keys.position(source.name)), ("mirror", keys.mirrored(source.name))):
@@ -252,6 +257,7 @@ class LocalPlatform:
         # Dagster takes seconds to import, which a test that never compacts need not wait for.
         from rtml_assets.defs.materialize import materialize_days  # noqa: PLC0415
 
+        self._log.flush()
         summary = materialize_days(self.settings, self.registry, durable=False)
         for words in summary.warnings:
             warnings.warn(words, stacklevel=2)

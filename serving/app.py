@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
@@ -10,8 +11,10 @@ from urllib.parse import unquote
 from uuid import uuid4
 
 from rtml.errors import RtmlError, UnavailableError, near_miss
+from rtml.lake import Lake
 from rtml.settings import Settings
 from serving.batches import Batches
+from serving.feature_log import FeatureLog
 from serving.listing import listing
 from serving.metrics import Metrics
 from serving.openapi import openapi
@@ -85,7 +88,9 @@ class App:
         self._reader = RedisReader(settings.redis_url, timeout)
         self.state = ServingState(self._client)
         self.metrics = Metrics(lambda: self.state.snapshot)
-        self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us)
+        self.log = FeatureLog(Lake(settings.lake_root), settings.log_epoch_us)
+        self.metrics.watch(self.log)
+        self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
         self._openapi = Reply(200, encode(openapi()))
         self._page = page()
         self._routes = {
@@ -105,10 +110,12 @@ class App:
         except UnavailableError as error:
             _log.warning("%s", error)
         self.state.start()
+        self.log.start()
 
     async def close(self) -> None:
-        """Stop looking, and close all connections."""
+        """Stop looking, append what is still to be logged, and close all connections."""
         self.state.stop()
+        await asyncio.to_thread(self.log.stop)
         self._client.close()
         await self._reader.close()
 

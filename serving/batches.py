@@ -15,6 +15,7 @@ from typing import Any
 
 from rtml.errors import OverflowedError, UnavailableError
 from rtml.instants import Instant
+from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, Question, Row
 from serving.metrics import Metrics
 from serving.reader import Turns
@@ -52,8 +53,9 @@ class _Asked:
 class Batches:
     """Answers requests, together where they can be."""
 
-    def __init__(self, state: ServingState, reader: RedisReader, metrics: Metrics, epoch: int) -> None:
+    def __init__(self, state: ServingState, reader: RedisReader, metrics: Metrics, epoch: int, log: FeatureLog) -> None:
         """Take the parts that do the work."""
+        self._log = log
         self._state = state
         self._reader = reader
         self._metrics = metrics
@@ -123,6 +125,8 @@ class Batches:
                 stop = start + len(asked.rows)
                 asked.waiting.give(vectors.part(start, stop) if len(batch) > 1 else vectors)
                 start = stop
+            entities = [entity for asked in batch for entity in asked.waiting.entities]
+            self._log.take(question, entities, [row for asked in batch for row in asked.rows], vectors)
 
     async def _answer_long(self, question: Question, waiting: _Waiting) -> None:
         try:
@@ -135,7 +139,9 @@ class Batches:
             for lookup in lookups:
                 parts.append(lookup.vectors())
                 await asyncio.sleep(0)  # merged in pieces, so that others are answered between
-            waiting.give(FeatureVectors.joined(parts))
+            vectors = FeatureVectors.joined(parts)
+            waiting.give(vectors)
+            self._log.take(question, waiting.entities, [row for lookup in lookups for row in lookup.rows], vectors)
         except Exception as error:  # noqa: BLE001
             waiting.fail(error)
 

@@ -9,6 +9,7 @@ import redis
 
 from rtml import instants
 from rtml.errors import UnavailableError
+from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, prepare
 from serving.reader import Turns
 from serving.redis_io import connect_reader
@@ -28,10 +29,19 @@ class FeatureClient:
         client: a Redis client or URL.
         epoch: how often the stream's position moves, in microseconds; staleness is counted beyond it.
         background: refresh versions and positions every 100 ms by a thread; without it, before every request.
+        log: takes what is served, of the services that ask for it; whoever made it starts, flushes and stops it.
     """
 
-    def __init__(self, client: Redis | str, *, epoch: int = instants.SECOND, background: bool = True) -> None:
+    def __init__(
+        self,
+        client: Redis | str,
+        *,
+        epoch: int = instants.SECOND,
+        background: bool = True,
+        log: FeatureLog | None = None,
+    ) -> None:
         """Connect."""
+        self._log = log
         self._owned = isinstance(client, str)
         self._client = connect_reader(client, TIMEOUT_SECONDS) if isinstance(client, str) else client
         self._epoch = epoch
@@ -88,4 +98,7 @@ class FeatureClient:
                 lookup.absorb(pipeline.execute())
         except redis.RedisError as error:
             raise UnavailableError(f"Redis does not answer: {error}") from None
-        return lookup.vectors()
+        vectors = lookup.vectors()
+        if self._log is not None:
+            self._log.take(lookup.question, entities, lookup.rows, vectors)
+        return vectors

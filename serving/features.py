@@ -35,7 +35,9 @@ class FeatureVectors(msgspec.Struct, frozen=True):
 
     `status` gives for every view one of `fresh`, `stale`, `partial`, `missing`, `damaged` a row; `watermark` is the
     instant (µs) up to which all of the service's sources are servable, and `age_ms` how far that lies before `at`;
-    both are `None` while nothing is servable.
+    both are `None` while nothing is servable. `last_ingested` is by view and row the newest event that the entity's
+    stream had, and `published_to` by view up to when late events were published before the read: the beginning of time
+    where there was nothing.
     """
 
     features: list[str]
@@ -44,18 +46,31 @@ class FeatureVectors(msgspec.Struct, frozen=True):
     at: Instant
     watermark: Instant | None
     age_ms: float | None
+    last_ingested: dict[str, list[Instant]] = {}
+    published_to: dict[str, Instant] = {}
 
     def part(self, start: int, stop: int) -> FeatureVectors:
         """Return the answer to some of the rows."""
-        status = {view: statuses[start:stop] for view, statuses in self.status.items()}
-        return msgspec.structs.replace(self, rows=self.rows[start:stop], status=status)
+        return self.at_places(range(start, stop))
+
+    def at_places(self, places: Sequence[int]) -> FeatureVectors:
+        """Return the answer to the rows at these places."""
+        return msgspec.structs.replace(
+            self,
+            rows=[self.rows[place] for place in places],
+            status={view: [found[place] for place in places] for view, found in self.status.items()},
+            last_ingested={view: [found[place] for place in places] for view, found in self.last_ingested.items()},
+        )
 
     @staticmethod
     def joined(parts: Sequence[FeatureVectors]) -> FeatureVectors:
         """Return answers to the same question as one, rows in order."""
         rows = [row for part in parts for row in part.rows]
         status = {view: [one for part in parts for one in part.status[view]] for view in parts[0].status}
-        return msgspec.structs.replace(parts[0], rows=rows, status=status)
+        ingested = {
+            view: [one for part in parts for one in part.last_ingested[view]] for view in parts[0].last_ingested
+        }
+        return msgspec.structs.replace(parts[0], rows=rows, status=status, last_ingested=ingested)
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,7 @@ class Lookup:
     def __init__(self, question: Question, turns: Turns, rows: Sequence[Row]) -> None:
         """Plan the reads."""
         self.question = question
-        self.count = len(rows)
+        self.rows = rows
         at = question.at
         self.views = [
             ViewLookup(version, turns.at(version.plan, at), [row[number] for row in rows], at)
@@ -136,14 +151,18 @@ class Lookup:
         question, watermark = self.question, self.question.watermark
         return FeatureVectors(
             features=question.service.names,
-            rows=self._rows() if self.count else [],
+            rows=self._values() if self.rows else [],
             status={view.plan.view: list(self._statuses(view)) for view in self.views},
             at=question.at,
             watermark=None if watermark == BEGINNING else watermark,
             age_ms=None if watermark == BEGINNING else max(0, question.at - watermark) / 1_000,
+            last_ingested={
+                view.plan.view: [row.fetched.header.last_ingested for row in view.rows] for view in self.views
+            },
+            published_to={view.plan.view: view.version.published_to for view in self.views},
         )
 
-    def _rows(self) -> list[list[float | int | None]]:
+    def _values(self) -> list[list[float | int | None]]:
         answers = {view.plan.view: view.answer().features for view in self.views}
         whole = {view.plan.view: [not row.damaged for row in view.rows] for view in self.views}
         columns = []

@@ -15,13 +15,14 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
 from rtml import instants
 from rtml.errors import UnavailableError
 from rtml.instants import BEGINNING, Instant
+from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors
 from serving.state import Snapshot
 from serving.wire import Reply
@@ -59,6 +60,10 @@ class Metrics:
         self._statuses = Counter("rtml_row_statuses", "Rows by status", ["view", "status"], registry=registry)
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
         self._children: dict[tuple[str, int], _Route] = {}
+
+    def watch(self, log: FeatureLog) -> None:
+        """Show what a log has written and given up."""
+        self._registry.register(_Logged(log))
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an answer."""
@@ -113,3 +118,15 @@ class _Watermarks(Collector):
         return GaugeMetricFamily(
             "rtml_watermark_age_seconds", "How far a source's watermark lies behind the clock", labels=["source"]
         )
+
+
+class _Logged(Collector):
+    """How many served rows were logged, and how many were given up."""
+
+    def __init__(self, log: FeatureLog) -> None:
+        self._log = log
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily("rtml_log_rows", "Served rows appended to the lake", value=self._log.logged)
+        dropped = "Served rows given up, since the lake could not be written"
+        yield CounterMetricFamily("rtml_log_dropped_rows", dropped, value=self._log.dropped)

@@ -126,3 +126,8 @@ def written(source: str) -> str:
 def publishing(view: str) -> str:
     """Return the key of the lock that the one publisher of a view holds."""
     return f"rtml:publishing:{view}"
+
+
+def scratch(view: str) -> str:
+    """Return the key of the hash of a view's scratch versions, with when each was begun: replays to be compared."""
+    return f"rtml:scratch:{view}"

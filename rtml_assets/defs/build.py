@@ -7,6 +7,7 @@ import dagster as dg
 from rtml_assets.defs.compaction import compaction_job, hourly
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.figures import figures_sensor
+from rtml_assets.defs.parity_checks import parity
 from rtml_assets.defs.promotion_assets import promotion_asset, promotion_job
 from rtml_assets.defs.source_assets import events_asset, external_assets
 from rtml_assets.defs.training_assets import features_asset, trained_services, training_asset, training_job
@@ -18,6 +19,7 @@ def definitions_of(deployment: Deployment) -> dg.Definitions:
     sources = list(deployment.registry.sources.values())
     jobs = [compaction_job(deployment, source) for source in sources]
     trained = trained_services(deployment)
+    served, checking = parity(deployment)
     return dg.Definitions(
         assets=[
             *(spec for source in sources for spec in external_assets(deployment, source)),
@@ -26,13 +28,19 @@ def definitions_of(deployment: Deployment) -> dg.Definitions:
             *(asset for view in deployment.registry.views.values() for asset in view_assets(deployment, view)),
             *(features_asset(deployment, view) for view in deployment.registry.views.values()),
             *(training_asset(deployment, service) for service in trained),
+            *served,
         ],
+        asset_checks=[check for some in checking for check in some.checks],
         jobs=[
             *jobs,
             *(training_job(service) for service in trained),
             *(promotion_job(service) for service in deployment.registry.services.values()),
+            *(some.job for some in checking),
         ],
-        schedules=[hourly(deployment, source, job) for source, job in zip(sources, jobs, strict=True)],
+        schedules=[
+            *(hourly(deployment, source, job) for source, job in zip(sources, jobs, strict=True)),
+            *(some.schedule for some in checking),
+        ],
         sensors=[figures_sensor(deployment)],
         executor=dg.in_process_executor,
     )

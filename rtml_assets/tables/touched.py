@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date
+from typing import TYPE_CHECKING
 
 from rtml.define.source import EventSource
-from rtml.instants import Instant, to_instant
+from rtml.instants import BEGINNING, DAY, Instant, to_instant
 from rtml.lake import Lake
+from rtml.online import keys
 from rtml.plan import Plan
 from rtml_assets.tables.delta import built_from, open_table, rows_by_day
 from rtml_assets.tables.events import events_meaning, missing_since
 from rtml_assets.tables.tiles import tiles_meaning
+from streaming.positions import read_positions, watermark
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 def touched_days(lake: Lake, source: EventSource, plans: Iterable[Plan] = ()) -> list[date]:
@@ -56,6 +62,20 @@ def complete_to(lake: Lake, source: EventSource, mirrored: Instant) -> Instant:
     missing = missing_since(open_table(lake.raw(source.name)), lake, source, days)
     first = missing.min()
     return mirrored if first is None else min(mirrored, to_instant(first))
+
+
+def complete_now(lake: Lake, client: Redis, source: EventSource) -> Instant:
+    """Return `complete_to` for what is mirrored at present; the beginning of time where nothing is."""
+    mirrored = watermark(read_positions(client, keys.mirrored(source.name), source.stream.partitions))
+    return BEGINNING if mirrored == BEGINNING else complete_to(lake, source, mirrored)
+
+
+def whole_days(lake: Lake, source: EventSource, plan: Plan, complete: Instant) -> list[date]:
+    """Return the days that are over, the latest first: `tiles/` holds all that `raw/` has of them."""
+    touched = set(touched_days(lake, source, [plan]))
+    days = rows_by_day(open_table(lake.events(source.name)))
+    over = (day for day in days if to_instant(day) + DAY + source.lateness_us <= complete)
+    return sorted((day for day in over if day not in touched), reverse=True)
 
 
 def _behind(wanted: dict[date, int], uri: str, meaning: str) -> set[date]:

@@ -48,6 +48,8 @@ def read_raw(lake: Lake, source: EventSource, stretch: Stretch, limit: int = ROW
     table = open_table(lake.raw(source.name))
     counts = rows_by_day(table)
     time, ingested = pl.col(source.timestamp).dt.epoch("us"), pl.col(INGESTED_AT).dt.epoch("us")
+    # Of duplicates of one instant the least payload comes first, as in `events/`.
+    order = [INGESTED_AT, source.timestamp, ID64, *(name for name in source.columns if name != source.timestamp)]
     for span, days in _ingestion_days(source, stretch, list(counts)):
         rows = scan(table, raw_schema(source), days).filter(
             _within(span), ingested - time <= source.lateness_us, time >= stretch.since
@@ -55,7 +57,7 @@ def read_raw(lake: Lake, source: EventSource, stretch: Stretch, limit: int = ROW
         for part in _divided(rows, span, sum(counts[day] for day in days), limit):
             frame = rows.filter(_within(part)).with_columns(unsigned(ID64)).collect()
             if frame.height:
-                yield frame.sort(INGESTED_AT, source.timestamp, ID64)
+                yield frame.sort(*order, nulls_last=True)
 
 
 _Span = tuple[Instant, Instant]

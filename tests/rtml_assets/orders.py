@@ -98,7 +98,7 @@ till_orders = StreamFeatureView(
     ],
 )
 
-sales = FeatureService("sales", features=[shop_orders, till_orders], version=1)
+sales = FeatureService("sales", features=[shop_orders, till_orders], version=1, log=1)
 REGISTRY = Registry.of([orders, shop_orders, till_orders, sales])
 
 

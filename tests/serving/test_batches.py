@@ -7,7 +7,9 @@ import pytest
 from rtml import instants
 from rtml.errors import OverflowedError, RequestError, UnavailableError, UnknownNameError
 from rtml.instants import MINUTE
+from rtml.lake import Lake
 from serving.batches import MOST_ROWS, Batches
+from serving.feature_log import FeatureLog
 from serving.features import Question
 from serving.metrics import Metrics
 from serving.redis_io import RedisReader, connect_reader
@@ -37,7 +39,8 @@ def run(feature_redis):
     def run(*requests, url=feature_redis.url, at=feature_redis.present):
         async def ask():
             reader = Counting(url, 5)
-            batches = Batches(state, reader, Metrics(lambda: state.snapshot), instants.SECOND)
+            log = FeatureLog(Lake("never written"), instants.SECOND)
+            batches = Batches(state, reader, Metrics(lambda: state.snapshot), instants.SECOND, log)
             asked = [batches.get(service, entities, at, "wall_clock") for service, entities in requests]
             answers = await asyncio.gather(*asked, return_exceptions=True)
             await reader.close()

@@ -1,0 +1,148 @@
+"""Parity three ways as asset checks, each with a job and a schedule of its own: compaction takes no longer for them."""
+
+# No `from __future__ import annotations`: Dagster reads the annotations of a check's context and configuration.
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from typing import NamedTuple
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from quality.parity import Parity
+from rtml.define.service import FeatureService
+from rtml.define.views import StreamFeatureView
+from rtml.errors import NotReadyError, near_miss
+from rtml_assets.defs.deployment import Deployment
+from rtml_assets.defs.described import key_of, table_metadata
+from rtml_assets.defs.parity_report import parity_result
+from rtml_assets.tables.canary import canary
+from rtml_assets.tables.served import service_schema
+from rtml_assets.tables.stream_parity import stream_versus_batch
+from rtml_assets.tables.tile_parity import tiles_versus_events
+from rtml_assets.tables.touched import complete_now, whole_days
+
+CANARY, STREAM, TILES = "canary", "stream_versus_batch", "tiles_versus_events"
+
+
+class Day(dg.Config):
+    """Which day is compared, as `2024-03-01`."""
+
+    day: str = ""
+    """By default the newest one that is over and built."""
+
+
+class Checking(NamedTuple):
+    """Checks, and what runs them."""
+
+    checks: list[dg.AssetChecksDefinition]
+    job: UnresolvedAssetJobDefinition
+    schedule: dg.ScheduleDefinition
+
+
+def served_asset(deployment: Deployment, service: FeatureService) -> dg.AssetSpec:
+    """Return `served/<service>`, which servers append to."""
+    schema = service_schema(service, deployment.registry.plans)
+    return dg.AssetSpec(
+        key_of("served", service.name),
+        deps=[key_of("published", view.name) for view in service.views],
+        description=f"What was served of {service.name}, of {service.log:.4g} of all entities: values, versions, and "
+        "what the server had seen.",
+        kinds={"deltalake"},
+        group_name="served",
+        owners=list(service.owners),
+        metadata={**table_metadata(deployment.lake.served(service.name), schema), "share": float(service.log)},
+    )
+
+
+def canary_of(deployment: Deployment, service: FeatureService) -> Checking:
+    """Return the hourly canary of a service."""
+
+    @dg.asset_check(
+        asset=key_of("served", service.name),
+        name=CANARY,
+        description="The newest logged vectors, recomputed offline at the same instants from what the server had seen.",
+    )
+    def check() -> dg.AssetCheckResult:
+        with deployment.redis() as client:
+            found = canary(deployment.lake, client, service, deployment.registry.plans)
+        return parity_result(
+            found.parity,
+            CANARY,
+            vectors=found.vectors,
+            other_version=found.other_version,
+            incomplete=found.incomplete,
+            publishing=found.publishing,
+            unseen_events=found.unseen,
+        )
+
+    words = f"Logged vectors of {service.name} against an offline recompute."
+    return _checking(f"canary_{service.name}", [check], "20 * * * *", words)
+
+
+def parity_of(deployment: Deployment, view: StreamFeatureView) -> Checking:
+    """Return the daily checks of a view's tiles."""
+    plan, lake, key = deployment.plan(view), deployment.lake, key_of("tiles", view.name)
+
+    def chosen(asked: str) -> date | None:
+        with deployment.redis() as client:
+            days = whole_days(lake, view.source, plan, complete_now(lake, client, view.source))
+        if not asked:
+            return days[0] if days else None
+        if asked not in (known := [str(day) for day in days]):
+            near = near_miss(asked, known)
+            raise NotReadyError(f"day {asked!r} of view {view.name!r} is not over, or not built.{near}")
+        return date.fromisoformat(asked)
+
+    def outcome(name: str, asked: str, compared: Callable[[date], Parity]) -> dg.AssetCheckResult:
+        day = chosen(asked)
+        if day is None:
+            return parity_result(Parity(), name)
+        return parity_result(compared(day), name, str(day), day=str(day))
+
+    @dg.asset_check(
+        asset=key, name=TILES, description="Each level of a past day, lowered from its events by itself, is the same."
+    )
+    def against_events(config: Day) -> dg.AssetCheckResult:
+        return outcome(TILES, config.day, lambda day: tiles_versus_events(lake, view, plan, day))
+
+    @dg.asset_check(
+        asset=key, name=STREAM, description="A past day, replayed through the stream's own parts, gives the same tiles."
+    )
+    def against_stream(config: Day) -> dg.AssetCheckResult:
+        with deployment.redis() as client:
+            return outcome(STREAM, config.day, lambda day: stream_versus_batch(lake, client, view, plan, day))
+
+    words = f"A past day of tiles/{view.name} against its events and against the stream."
+    return _checking(f"parity_{view.name}", [against_events, against_stream], "40 3 * * *", words)
+
+
+def parity(deployment: Deployment) -> tuple[list[dg.AssetSpec], list[Checking]]:
+    """Return all that parity adds: what was served, as assets, and the checks."""
+    services = [service for service in deployment.registry.services.values() if service.log > 0]
+    return [served_asset(deployment, service) for service in services], list(_all(deployment, services))
+
+
+def _all(deployment: Deployment, services: list[FeatureService]) -> Iterator[Checking]:
+    for service in services:
+        yield canary_of(deployment, service)
+    for view in deployment.registry.views.values():
+        yield parity_of(deployment, view)
+
+
+def _checking(name: str, checks: list[dg.AssetChecksDefinition], cron: str, words: str) -> Checking:
+    job = dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys)),
+        executor_def=dg.in_process_executor,
+        description=words,
+    )
+    schedule = dg.ScheduleDefinition(
+        name=f"{name}_schedule",
+        job=job,
+        cron_schedule=cron,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=words,
+    )
+    return Checking(checks, job, schedule)

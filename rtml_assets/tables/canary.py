@@ -1,0 +1,265 @@
+"""The canary: what was served, against an offline recompute at the same instants with what the server had seen.
+
+An event counts in the recompute when the server had it: an on-time one when it was ingested by the entity's logged
+`last_ingested`, a late one when it was by the logged `published_to`; what a version's published history holds, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from quality.parity import (
+    Compared,
+    Parity,
+    agreement,
+    allowed,
+    compare,
+    exact,
+    magnitude,
+    magnitude_columns,
+    with_magnitudes,
+)
+from rtml.algebra.family import EVENT_TIME, NUMPY_KIND, Array, Values
+from rtml.define.service import FeatureService
+from rtml.define.source import SPINE_TIME
+from rtml.define.views import StreamFeatureView
+from rtml.instants import BEGINNING, to_datetime
+from rtml.lake import LAST_INGESTED, PUBLISHED_TO, STATUS, VERSION, WATERMARK, Lake, of_view
+from rtml.plan import Plan, PlannedFeature
+from rtml.point_in_time.join import point_in_time
+from rtml.projection import INGESTED_AT, project
+from rtml_assets.tables.delta import open_table, rows_by_day
+from rtml_assets.tables.events import load_events
+from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN, SEEN_LATE, Asked
+from rtml_assets.tables.served import logged_vectors
+from rtml_assets.tables.touched import complete_now
+from streaming.versions import Version, read_version
+
+if TYPE_CHECKING:
+    from redis import Redis
+
+NEWEST = 20_000
+"""How many vectors are looked at."""
+_ROW, _SEALED, _UNSEEN = "__row", "__sealed", "unseen"
+
+
+@dataclass(frozen=True)
+class Canary:
+    """What became of the logged vectors."""
+
+    parity: Parity
+    vectors: int
+    other_version: int
+    """Vectors of another meaning, or of a version that is gone: not compared."""
+    incomplete: int
+    """Vectors that `events/` is not complete for yet: not compared."""
+    publishing: int
+    """Vectors that agree as soon as the late events count that were being published while they were served."""
+    unseen: int
+    """Events that had been ingested by the instants asked, in reach of a window, and that were not servable yet."""
+
+
+@dataclass(frozen=True)
+class _Checked:
+    parity: Parity
+    publishing: int = 0
+    unseen: int = 0
+
+
+def canary(
+    lake: Lake,
+    client: Redis,
+    service: FeatureService,
+    plans: Mapping[str, Plan],
+    *,
+    newest: int = NEWEST,
+    days: Sequence[date] | None = None,
+) -> Canary:
+    """Recompute a service's newest logged vectors, and compare."""
+    sources = {view.source.name: view.source for view in service.views}
+    complete = {name: complete_now(lake, client, source) for name, source in sources.items()}
+    logged = logged_vectors(lake, service, plans, complete, newest=newest, days=days)
+    checked, gone = [], 0
+    for view in service.views:
+        named = of_view(view.name, VERSION)
+        for (name,), rows in logged.rows.partition_by(named, as_dict=True, maintain_order=True).items():
+            version = read_version(client, view.name, str(name))
+            if version is None:
+                gone += rows.height
+                continue
+            features = [feature for of, feature in service.columns if of is view]
+            checked.append(_check(lake, view, plans[view.name], version, features, rows))
+    return Canary(
+        parity=Parity.joined([one.parity for one in checked]),
+        vectors=logged.rows.height,
+        other_version=logged.other_version + gone,
+        incomplete=logged.incomplete,
+        publishing=sum(one.publishing for one in checked),
+        unseen=sum(one.unseen for one in checked),
+    )
+
+
+def _check(
+    lake: Lake, view: StreamFeatureView, plan: Plan, version: Version, features: Sequence[str], rows: pl.DataFrame
+) -> _Checked:
+    """Compare one view's part of vectors that were served from one version."""
+    asked = Asked.of(view, plan, features)
+    plan = asked.plan
+    spine = _spine(asked, rows)
+    events = _events(lake, asked, version, spine)
+    compared = _compared(plan, events, spine, rows)
+    compared, publishing = _with_publication(plan, version, events, spine, rows, compared)
+    wrong = ~_agreeing(compared)
+    unsettled = np.zeros(rows.height, dtype=bool)
+    unsettled[wrong] = _is_ambiguous(plan, events, spine.filter(wrong))
+    parity = compare(
+        rows.select(*asked.whole.key_names, pl.col(SPINE_TIME).alias(AT)),
+        compared,
+        damaged=(rows[of_view(plan.view, STATUS)] == "damaged").to_numpy(),
+        unsettled={one.feature: unsettled for one in compared},
+    )
+    return _Checked(parity, publishing, _unseen(plan, events, spine))
+
+
+def _spine(asked: Asked, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return whose features were asked for, at which instant, and what the server had seen."""
+
+    def instant(name: str) -> pl.Expr:
+        return pl.col(name).dt.epoch("us").fill_null(BEGINNING)
+
+    return rows.select(
+        *(pl.col(name).alias(asked.renamed.get(name, name)) for name in asked.whole.key_names),
+        instant(SPINE_TIME).alias(AT),
+        instant(of_view(asked.view.name, LAST_INGESTED)).alias(SEEN),
+        instant(of_view(asked.view.name, PUBLISHED_TO)).alias(SEEN_LATE),
+        instant(WATERMARK).alias(_SEALED),
+    )
+
+
+def _events(lake: Lake, asked: Asked, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
+    """Return the events that any row may count, and from when on each may be known."""
+    plan, source, at = asked.plan, asked.view.source, spine[AT].to_numpy()
+    first = to_datetime(max(0, int(at.min()) - plan.longest - plan.tiles.finest)).date()
+    last = to_datetime(int(at.max())).date()
+    days = [day for day in rows_by_day(open_table(lake.events(source.name))) if first <= day <= last]
+    time, ingested = pl.col(EVENT_TIME), pl.col(INGESTED_AT)
+    late = ingested - time > plan.lateness
+    in_history = (time < version.boundary) & (~late | (ingested < version.folded_to))
+    entities = spine.lazy().select(plan.key_names).unique()
+    return (
+        project(asked.view, asked.whole, load_events(lake, source, days))
+        .rename(asked.renamed)
+        .join(entities, on=list(plan.key_names), how="semi")
+        .filter(~in_history | (time >= version.history_from))
+        .with_columns(
+            *magnitude_columns(plan),
+            pl.when(in_history).then(pl.lit(BEGINNING, dtype=pl.Int64)).otherwise(ingested).alias(KNOWN_AT),
+            (late & ~in_history).alias(IS_LATE),
+        )
+        .collect()
+    )
+
+
+def _compared(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame, rows: pl.DataFrame) -> list[Compared]:
+    truth = point_in_time(with_magnitudes(plan), events, spine)
+    compared = []
+    for feature in plan.features:
+        expected = truth[feature.name]
+        size = np.zeros(rows.height) if exact(feature) else _or_zero(truth[magnitude(feature)])
+        bound = allowed(feature.aggregate, feature.kind, _or_zero(expected), size)
+        name = of_view(plan.view, feature.name)
+        compared.append(Compared(name, _logged(feature, rows[name]), expected, bound))
+    return compared
+
+
+def _or_zero(values: Values) -> Array:
+    return np.where(values.valid, values.values, 0)
+
+
+def _logged(feature: PlannedFeature, column: pl.Series) -> Values:
+    values = column.fill_null(0).to_numpy().astype(NUMPY_KIND[feature.output], copy=False)
+    return Values(values, column.is_not_null().to_numpy())
+
+
+def _agreeing(compared: Sequence[Compared]) -> Array:
+    """Return the rows of which all features agree."""
+    return np.asarray(np.logical_and.reduce([agreement(one) for one in compared]))
+
+
+def _with_publication(
+    plan: Plan,
+    version: Version,
+    events: pl.DataFrame,
+    spine: pl.DataFrame,
+    rows: pl.DataFrame,
+    compared: list[Compared],
+) -> tuple[list[Compared], int]:
+    """Take rows that differ to have been served amid a publication, where all of them agrees then.
+
+    What is published becomes servable entity by entity, and `published_to` moves when all of it is.
+    """
+    wrong = np.flatnonzero(~_agreeing(compared))
+    known = np.unique(np.append(spine[SEEN_LATE].to_numpy(), version.published_to))
+    after = np.searchsorted(known, spine[SEEN_LATE].to_numpy()[wrong], side="right")
+    wrong, after = wrong[after < len(known)], after[after < len(known)]
+    if not len(wrong):
+        return compared, 0
+    later = spine[wrong].with_columns(pl.Series(SEEN_LATE, known[after]))
+    again = _compared(plan, events, later, rows[wrong])
+    settled = _agreeing(again)
+    return [_replaced(one, two, wrong, settled) for one, two in zip(compared, again, strict=True)], int(settled.sum())
+
+
+def _replaced(one: Compared, two: Compared, rows: Array, chosen: Array) -> Compared:
+    """Return a feature with some rows as they were computed again."""
+    values, valid, bound = one.expected.values.copy(), one.expected.valid.copy(), one.allowed.copy()
+    values[rows[chosen]] = two.expected.values[chosen]
+    valid[rows[chosen]] = two.expected.valid[chosen]
+    bound[rows[chosen]] = two.allowed[chosen]
+    return Compared(one.feature, one.got, Values(values, valid), bound)
+
+
+def _is_ambiguous(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> Array:
+    """Return the rows of which what was logged does not tell which events the server had.
+
+    Up to the watermark it had all. After it, of events of one instant only one is certain; and where a source has
+    several partitions, one may have been read further than another.
+    """
+    rows = spine.with_columns(pl.int_range(pl.len()).alias(_ROW))
+    ingested = pl.col(INGESTED_AT)
+    doubtful = events.filter(~pl.col(IS_LATE), pl.col(KNOWN_AT) != BEGINNING).select(
+        *plan.key_names, EVENT_TIME, INGESTED_AT
+    )
+    inside = (
+        rows.join(doubtful, on=list(plan.key_names), how="inner")
+        .filter(
+            pl.col(EVENT_TIME) < pl.col(AT),
+            pl.col(EVENT_TIME) >= pl.col(AT) - plan.longest - plan.tiles.finest,
+            ingested >= pl.col(_SEALED),
+            ingested <= pl.col(SEEN),
+        )
+        .group_by(_ROW)
+        .agg((ingested < pl.col(SEEN)).sum().alias("before"), (ingested == pl.col(SEEN)).sum().alias("same"))
+    )
+    several = pl.col("same") > 1
+    chosen = inside.filter(several if plan.partitions == 1 else several | (pl.col("before") > 0))
+    found = np.zeros(spine.height, dtype=bool)
+    found[chosen[_ROW].to_numpy()] = True
+    return found
+
+
+def _unseen(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> int:
+    """Count the on-time events that had been ingested by the instants asked, and were not seen."""
+    longest = max(plan.features, key=lambda feature: feature.window)
+    counting = msgspec.structs.replace(longest, name=_UNSEEN, aggregate="count", column="", kind="i64")
+    count = msgspec.structs.replace(plan, features=(counting,))
+    later = spine.with_columns(pl.max_horizontal(SEEN, AT).alias(SEEN))
+    had, was = (point_in_time(count, events, some)[_UNSEEN].values for some in (spine, later))
+    return int((was - had).sum())

@@ -1,0 +1,196 @@
+"""What was served, appended to `served/<service>`: a sample of entities, in the background."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import xxhash
+
+from rtml import instants
+from rtml.define.contract import TIMESTAMP
+from rtml.define.source import SPINE_TIME
+from rtml.instants import BEGINNING, Duration, Instant
+from rtml.lake import (
+    EVENT_DATE,
+    LAST_INGESTED,
+    PUBLISHED_TO,
+    SERVED_AT,
+    SERVICE_VERSION,
+    STATUS,
+    VERSION,
+    WATERMARK,
+    Lake,
+    of_view,
+    served_schema,
+)
+from serving.features import FeatureVectors, Question, Row
+
+MOST_ROWS = 100_000
+"""So many rows wait for the lake at most; beyond, the oldest are dropped."""
+MANY_ROWS = 20_000
+"""So many are appended at once, before the epoch is over."""
+COMPLAIN_SECONDS = 60.0
+"""The log says so often at most that the lake cannot be written."""
+
+_HASHES = 1 << 64
+
+_log = logging.getLogger("rtml.serving")
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """Those rows of an answer that are to be logged."""
+
+    question: Question
+    entities: list[Mapping[str, Any]]
+    vectors: FeatureVectors
+    served_at: Instant
+
+
+class FeatureLog:
+    """Keeps what was served until it is appended to the lake.
+
+    Args:
+        lake: where `served/` is.
+        epoch: how often it is appended, in microseconds, once started.
+        now: the wall clock.
+    """
+
+    def __init__(self, lake: Lake, epoch: Duration, now: Callable[[], Instant] = instants.now) -> None:
+        """Take a lake; nothing is written before `flush` or `start`."""
+        self._lake = lake
+        self._epoch = epoch / instants.SECOND
+        self._now = now
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        self._held: deque[_Taken] = deque()
+        self._rows = 0
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._next_complaint = 0.0
+        self.logged = 0
+        """How many rows were appended."""
+        self.dropped = 0
+        """How many were given up, since the lake could not be written for too long."""
+
+    def take(
+        self, question: Question, entities: Sequence[Mapping[str, Any]], rows: Sequence[Row], vectors: FeatureVectors
+    ) -> None:
+        """Keep those rows of an answer whose entities are sampled: always the same ones, by the hash of their keys."""
+        share = question.service.log
+        if not share:
+            return
+        bound = int(share * _HASHES)
+        places = [place for place, row in enumerate(rows) if xxhash.xxh64_intdigest("".join(row).encode()) < bound]
+        if not places:
+            return
+        taken = _Taken(question, [entities[place] for place in places], vectors.at_places(places), self._now())
+        with self._lock:
+            self._held.append(taken)
+            self._rows += len(places)
+            self._trim()
+        if self._rows >= MANY_ROWS:
+            self._wake.set()
+
+    def start(self) -> None:
+        """Append again and again, until `stop`."""
+        self._thread = threading.Thread(target=self._run, name="rtml-feature-log", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Append what there still is, once, and end."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.flush()
+
+    def flush(self) -> None:
+        """Append all that was taken; what the lake does not take is kept for the next time."""
+        with self._flushing:
+            with self._lock:
+                held, self._held, self._rows = self._held, deque(), 0
+            by_service: dict[str, list[_Taken]] = {}
+            for taken in held:
+                by_service.setdefault(taken.question.service.name, []).append(taken)
+            for service, found in by_service.items():
+                try:
+                    self.logged += self._append(service, found)
+                # Whatever it was, the others' rows and the next ones are to be logged.
+                except Exception as error:  # noqa: BLE001
+                    self._keep(service, found, error)
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._wake.wait(self._epoch)
+            self._wake.clear()
+            self.flush()
+
+    def _append(self, service: str, found: Sequence[_Taken]) -> int:
+        # Loaded when the first row is logged, and not when a server starts.
+        from deltalake import write_deltalake  # noqa: PLC0415
+
+        frame = pl.concat([_frame(taken) for taken in found], how="diagonal")
+        write_deltalake(
+            self._lake.served(service), frame, mode="append", partition_by=[EVENT_DATE], schema_mode="merge"
+        )
+        return frame.height
+
+    def _keep(self, service: str, found: Sequence[_Taken], error: Exception) -> None:
+        with self._lock:
+            self._held.extendleft(reversed(found))
+            self._rows += sum(len(taken.entities) for taken in found)
+            self._trim()
+        if time.monotonic() >= self._next_complaint:
+            self._next_complaint = time.monotonic() + COMPLAIN_SECONDS
+            uri = self._lake.served(service)
+            _log.warning("%s cannot be written, %d rows wait, %d dropped: %s", uri, self._rows, self.dropped, error)
+
+    def _trim(self) -> None:
+        while self._rows > MOST_ROWS and len(self._held) > 1:
+            gone = len(self._held.popleft().entities)
+            self._rows -= gone
+            self.dropped += gone
+
+
+def _frame(taken: _Taken) -> pl.DataFrame:
+    """Return the rows of `served/`."""
+    question, vectors, count = taken.question, taken.vectors, len(taken.entities)
+    plans = [version.plan for version in question.versions]
+    schema = served_schema(plans, question.service.columns)
+    columns: dict[str, Sequence[Any]] = {
+        name: [entity[name] for entity in taken.entities] for plan in plans for name in plan.key_names
+    }
+    columns |= {
+        SPINE_TIME: [vectors.at] * count,
+        SERVED_AT: [taken.served_at] * count,
+        WATERMARK: [vectors.watermark] * count,
+        SERVICE_VERSION: [question.service.version] * count,
+    }
+    columns |= {name: [row[number] for row in vectors.rows] for number, name in enumerate(vectors.features)}
+    for version in question.versions:
+        view = version.view
+        columns[of_view(view, VERSION)] = [version.version] * count
+        columns[of_view(view, STATUS)] = vectors.status[view]
+        columns[of_view(view, LAST_INGESTED)] = [_known(instant) for instant in vectors.last_ingested[view]]
+        columns[of_view(view, PUBLISHED_TO)] = [_known(vectors.published_to[view])] * count
+    series = [_series(name, columns[name], kind) for name, kind in schema.items() if name != EVENT_DATE]
+    return pl.DataFrame(series).with_columns(pl.col(SPINE_TIME).dt.date().alias(EVENT_DATE)).select(*schema)
+
+
+def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:
+    if kind == TIMESTAMP:
+        return pl.Series(name, values, dtype=pl.Int64).cast(TIMESTAMP)
+    return pl.Series(name, values, dtype=kind)
+
+
+def _known(instant: Instant) -> Instant | None:
+    return None if instant == BEGINNING else instant
