@@ -113,6 +113,7 @@ def service(item: FeatureService) -> Group:
     facts = {
         "version": str(item.version),
         "asked with": f"rtml get {item.name} {' '.join(keys)}",
+        **_training(item),
         **_ownership(item.owners, {}),
     }
     columns = _table("column", "of", "window")
@@ -120,6 +121,18 @@ def service(item: FeatureService) -> Group:
         window = owner.resolved[name].window
         columns.add_row(f"{owner.name}__{name}", owner.entity.name, format_duration(window.length))
     return Group(_titled("service", item.name, item.description), _facts(facts), columns)
+
+
+def _training(item: FeatureService) -> dict[str, str]:
+    """Say which rows a service's training set has, and what is to be predicted."""
+    if item.training is None:
+        return {}
+    rows = f"a row for each of {item.training.source.name}"
+    told = {"training": rows if item.training.where is None else f"{rows} where {item.training.where}"}
+    for label in item.training.labels:
+        columns = ", ".join(label.column(name) for name in label.labels)
+        told[f"label {label.name}"] = f"{columns}: as {label.source.name} know {label.horizon} later"
+    return told
 
 
 def entity(item: Entity, registry: Registry) -> Group:

@@ -25,7 +25,8 @@ from rtml_assets.tables.spans import Reach
 KnownAt = Literal["serving", "hindsight"]
 NEVER: Instant = 2**63 - 1
 AT, SEEN, SEEN_LATE, KNOWN_AT, IS_LATE = "at", "seen", "seen_late", "known_at", "late"
-_TAKEN = frozenset({AT, SEEN, SEEN_LATE, KNOWN_AT, IS_LATE, EVENT_TIME, INGESTED_AT, ID64})
+PUBLISHED_AT = "published_at"
+_TAKEN = frozenset({AT, SEEN, SEEN_LATE, KNOWN_AT, IS_LATE, PUBLISHED_AT, EVENT_TIME, INGESTED_AT, ID64})
 
 
 def check_known_at(known_at: str) -> KnownAt:
@@ -86,17 +87,17 @@ class Asked:
         if known_at == "hindsight":
             return events.with_columns(pl.lit(BEGINNING, dtype=pl.Int64).alias(KNOWN_AT)).drop(INGESTED_AT)
         published = published_at(lake, self.view, days).lazy()
-        known = pl.when(IS_LATE).then(pl.col("published_at").fill_null(NEVER)).otherwise(INGESTED_AT)
+        known = pl.when(IS_LATE).then(pl.col(PUBLISHED_AT).fill_null(NEVER)).otherwise(INGESTED_AT)
         joined = events.join(published, on=[EVENT_TIME, ID64], how="left")
-        return joined.with_columns(known.alias(KNOWN_AT)).drop("published_at", INGESTED_AT)
+        return joined.with_columns(known.alias(KNOWN_AT)).drop(PUBLISHED_AT, INGESTED_AT)
 
 
 def published_at(lake: Lake, view: StreamFeatureView, days: Sequence[date]) -> pl.DataFrame:
     """Return when late events of some days became servable in any version of a view: times in int64 µs."""
     rows = scan(open_table(lake.late(view.source.name)), LATE, days).filter(pl.col("view") == view.name)
-    times = [pl.col(name).dt.epoch("us") for name in (EVENT_TIME, "published_at")]
+    times = [pl.col(name).dt.epoch("us") for name in (EVENT_TIME, PUBLISHED_AT)]
     kept = rows.with_columns(*times, unsigned(ID64))
-    return kept.group_by(EVENT_TIME, ID64).agg(pl.col("published_at").min()).collect()
+    return kept.group_by(EVENT_TIME, ID64).agg(pl.col(PUBLISHED_AT).min()).collect()
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -14,11 +14,23 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
-from rtml import Count, Entity, FeatureService, LabelSource, Last, Spine, StreamFeatureView, Sum
+import rtml
+from rtml import (
+    Count,
+    Entity,
+    EventSource,
+    FeatureService,
+    LabelSource,
+    Last,
+    RedisStream,
+    Spine,
+    StreamFeatureView,
+    Sum,
+)
 from rtml.define.contract import TIMESTAMP
 from rtml.errors import DefinitionError, RequestError
 from rtml.instants import DAY, HOUR, to_datetime, to_instant
-from rtml.lake import Lake, features_schema, training_schema
+from rtml.lake import Lake, features_schema, raw_schema, training_schema
 from rtml.registry import Registry
 from rtml.settings import Settings
 from rtml_assets.defs.build import definitions_of
@@ -26,6 +38,7 @@ from rtml_assets.defs.compaction import range_tags
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.training_assets import markdown
 from rtml_assets.store import FeatureStore
+from rtml_assets.tables import delta
 from rtml_assets.tables.events import compact_events
 from rtml_assets.tables.snapshots import build_snapshots, instants_of
 from rtml_assets.tables.training_days import build_training
@@ -226,8 +239,6 @@ def test_keys_of_one_name_and_two_types_have_no_column(lake: Lake) -> None:
     class Visit(orders.schema):  # type: ignore[name-defined,misc]
         till: str
 
-    from rtml import EventSource, RedisStream
-
     visits = EventSource(name="visits", schema=Visit, timestamp="at", stream=RedisStream("visits"))
     other = StreamFeatureView(
         name="other", source=visits, entity=Entity("visited", join_keys=["till"]), features=[Count(windows=["1h"])]
@@ -299,3 +310,49 @@ def test_a_spine_may_be_all_events(lake: Lake) -> None:
     built = build_training(lake, Registry.of([all_of_them]), "all", DAYS)
     assert sum(day.rows for day in built.days) == len(truly(EVENTS))
     assert all(day.mature == {} for day in built.days)
+
+
+class Odd(rtml.Event):
+    """Columns that are called as the platform's own."""
+
+    event_id: str
+    when: rtml.Timestamp
+    at: str
+    late: int
+    known_at: float
+    seen: int
+    published_at: int
+
+
+def test_a_users_columns_may_be_called_as_ours(tmp_path: Any) -> None:
+    source = EventSource(
+        name="odd", schema=Odd, timestamp="when", event_id="event_id", stream=RedisStream("odd"), starts="2024-03-01"
+    )
+    view = StreamFeatureView(
+        name="odd_view",
+        source=source,
+        entity=Entity("odd", join_keys=["at", "late"]),
+        features=[Sum("known_at", windows=["1h"]), Last("seen", windows=["1h"]), Last("published_at", windows=["1h"])],
+    )
+    outcome = LabelSource(name="later", source=source, join_keys=["at"], labels=["at", "late"], horizon="1h")
+    service = FeatureService("odd_service", features=[view], training=Spine(source, labels=[outcome]))
+    registry, lake = Registry.of([service]), Lake(str(tmp_path))
+    times = pl.Series([START, START + HOUR // 2, START + 3 * HOUR]).cast(TIMESTAMP)
+    rows = pl.DataFrame({"event_id": ["a", "b", "c"], "when": times, "at": ["x"] * 3, "late": [7] * 3})
+    rows = rows.with_columns(known_at=pl.Series([0.5, 1.5, 2.5]), seen=pl.Series([1, 2, 3]), published_at=9)
+    raw = rows.with_columns(ingested_at=times, id64=pl.Series([1, 2, 3]), event_date=times.dt.date())
+    delta.append(lake.raw("odd"), raw.select(*raw_schema(source)))
+    day = to_datetime(START).date()
+    compact_events(lake, source, [day])
+    build_training(lake, registry, "odd_service", [day])
+    build_snapshots(lake, view, registry.plans["odd_view"], [day])
+    made = pl.read_delta(lake.training("odd_service")).sort("timestamp")
+    assert dict(made.schema) == training_schema(service, registry.plans)
+    assert made["odd_view__known_at_sum_1h"].to_list() == [None, 0.5, None]
+    assert made["odd_view__seen_last_1h"].to_list() == [None, 1, None]
+    assert made["odd_view__published_at_last_1h"].to_list() == [None, 9, None]
+    assert made["later__late"].to_list() == [7, 7, None]
+    assert made["later__mature"].to_list() == [True, True, False]
+    snapshot = pl.read_delta(lake.features("odd_view"))
+    assert dict(snapshot.schema) == features_schema(registry.plans["odd_view"])
+    assert snapshot.height == 0  # nothing in the last hour of the day
