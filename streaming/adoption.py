@@ -49,9 +49,11 @@ class Adoption:
         self._plans = {view.name: registry.plans[view.name] for view in registry.views_of(source.name)}
         self.views: list[tuple[RowWise, Version]] = []
         self.waiting: list[Plan] = []
-        self._adopt(instants.now() - grace)
+        self._grace = grace
+        self._former: list[Version] = []
+        self._adopt()
 
-    def _adopt(self, since: instants.Instant) -> None:
+    def _adopt(self) -> None:
         stored: set[Any] = self._client.smembers(keys.written(self._source.name))
         written = {name.decode() for name in stored}
         for plan in self._plans.values():
@@ -60,7 +62,7 @@ class Adoption:
                 self.waiting.append(plan)
             else:
                 self.views.append((self._registry.views[plan.view], version))
-        self._go_on(written, since)
+        self._go_on(written)
         self._write_down()
         if not self._client.exists(keys.rewinding(self._source.name)):
             self.go_live()
@@ -85,20 +87,25 @@ class Adoption:
             log.warning("version %s was not written for a while; it is built anew", version.name)
         return set_state(self._client, version, "lost")
 
-    def _go_on(self, written: set[str], since: instants.Instant) -> None:
+    def _go_on(self, written: set[str]) -> None:
         """Write on what is still read: former meanings of a view, and builds that a newer one is to replace."""
         chosen = {version.name for _, version in self.views}
-        in_use = meanings_in_use(self._client, since)
+        in_use = self._in_use()
         for view in {*in_use, *self._plans}:
             for fingerprint, name in live_names(self._client, view).items():
                 ours = view in self._plans and self._plans[view].fingerprint == fingerprint
                 version = read_version(self._client, view, name)
                 if version is None or version.name in chosen or version.plan.source != self._source.name:
                     continue
-                if (ours or fingerprint in in_use.get(view, ())) and (kept := self._former(version, written)):
+                if (ours or fingerprint in in_use.get(view, ())) and (kept := self._kept(version, written)):
                     self.views.append((kept, version))
+                    if not ours:
+                        self._former.append(version)
 
-    def _former(self, version: Version, written: set[str]) -> RowWise | None:
+    def _in_use(self) -> dict[str, set[str]]:
+        return meanings_in_use(self._client, instants.now() - self._grace)
+
+    def _kept(self, version: Version, written: set[str]) -> RowWise | None:
         """Return the view that a version was made of, unless there is a hole in it."""
         if version.state != "ready" or (version.adopted and version.name not in written):
             self._lose(version)
@@ -151,8 +158,11 @@ class Adoption:
                 log.warning("service %s is served as it was before its definition changed: promote it", service.name)
 
     def has_news(self) -> bool:
-        """Whether a view has a version that is not written yet: then a new process should adopt it."""
-        return any(_is_begun(find_version(self._client, plan)) for plan in self._plans.values())
+        """Whether other versions are to be written by now: then a new process should do so."""
+        if any(_is_begun(find_version(self._client, plan)) for plan in self._plans.values()):
+            return True
+        in_use = self._in_use() if self._former else {}
+        return any(version.plan.fingerprint not in in_use.get(version.view, ()) for version in self._former)
 
 
 def _is_begun(version: Version | None) -> bool:

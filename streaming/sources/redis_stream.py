@@ -200,7 +200,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             self._figures.write(self._client)
             self._next_figures = time.monotonic() + FIGURES_EVERY
             if self._adoption and self._adoption.has_news():
-                raise RestartRequiredError("a view has got a version; a new process writes it, too")
+                raise RestartRequiredError("other versions are to be written by now; a new process does so")
             if self._client.get(keys.DEPLOYED) != self._deployed:
                 raise RestartRequiredError("definitions were deployed; a new process loads them")
 
