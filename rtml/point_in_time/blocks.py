@@ -8,6 +8,7 @@ tree, and its right edge, combined in this order.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from threading import Lock
 
 import numpy as np
 
@@ -40,19 +41,23 @@ class Blocks:
         self.fold = fold
         self.length = length
         self._levels: list[dict[str, Array]] = []
+        self._making = Lock()
 
     def levels(self) -> list[dict[str, Array]]:
         """Return the tree: the states of all whole blocks, then of all whole pairs of them, and so on."""
-        size = self.fold.block
-        if not self._levels and self.length >= size:
-            starts = np.arange(0, self.length - size + 1, size)
-            self._levels.append(self.fold.direct(starts, starts + size))
-            while (pairs := _length(self._levels[-1]) // 2) > 0:
-                nodes = self._levels[-1]
-                even = {name: column[0 : 2 * pairs : 2] for name, column in nodes.items()}
-                odd = {name: column[1 : 2 * pairs : 2] for name, column in nodes.items()}
-                self._levels.append(self.fold.merge(even, odd))
+        with self._making:
+            if not self._levels and self.length >= self.fold.block:
+                self._levels = self._tree()
         return self._levels
+
+    def _tree(self) -> list[dict[str, Array]]:
+        starts = np.arange(0, self.length - self.fold.block + 1, self.fold.block)
+        levels = [self.fold.direct(starts, starts + self.fold.block)]
+        while (pairs := _length(levels[-1]) // 2) > 0:
+            even = {name: column[0 : 2 * pairs : 2] for name, column in levels[-1].items()}
+            odd = {name: column[1 : 2 * pairs : 2] for name, column in levels[-1].items()}
+            levels.append(self.fold.merge(even, odd))
+        return levels
 
     def over(self, lo: Array, hi: Array) -> dict[str, Array]:
         """Return the state of each range; of an empty one the identity."""

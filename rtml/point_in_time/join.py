@@ -8,15 +8,16 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra import catalog
-from rtml.algebra.family import NUMPY_KIND, Array, Family, Values
+from rtml.algebra.family import NUMPY_KIND, Array, Family, States, Values
 from rtml.algebra.states import StateSchema, concatenate, group_runs
 from rtml.plan import Plan, PlannedFeature
 from rtml.point_in_time.blocks import put, take
 from rtml.point_in_time.hidden import Hidden, find_hidden
 from rtml.point_in_time.index import FAST, Indexes, Make
+from rtml.point_in_time.parallel import in_slices
 from rtml.point_in_time.timeline import Timeline
 
-_STATES = 1 << 26
+_STATES = 1 << 23
 """How many bytes of states are held at a time."""
 
 
@@ -40,7 +41,7 @@ def point_in_time(
     timeline = Timeline.of(plan, events, spine)
     hidden = find_hidden(timeline, events, spine)
     values: dict[str, Values] = {}
-    # Huge finite values may overflow on their way: only in the windows that hold them, to what floats make of them.
+    # Huge finite values may overflow: only in the windows that hold them, to what floats make of them.
     with np.errstate(over="ignore", invalid="ignore"):
         for column in dict.fromkeys(feature.column for feature in plan.features):
             features = [feature for feature in plan.features if feature.column == column]
@@ -66,18 +67,24 @@ def _of_column(
         feature.name: Values(np.empty(count, dtype=NUMPY_KIND[feature.output]), np.empty(count, dtype=bool))
         for feature in features
     }
-    step = max(_STATES // schema.dtype.itemsize, 1)
-    for start in range(0, count, step):
-        end = min(start + step, count)
-        rows, unknown = timeline.rows[start:end], hidden.within(start, end)
+
+    def answer(part: slice) -> None:
+        unknown = hidden.within(part.start, part.stop)
         for window in dict.fromkeys(feature.span for feature in features):
-            states = _states(schema, indexes, timeline.lo[window][start:end], timeline.hi[start:end], unknown)
+            states = _states(schema, indexes, timeline.lo[window][part], timeline.hi[part], unknown)
             for feature in features:
                 if feature.span == window:
-                    found = catalog.aggregate(feature.aggregate).finalize(name, kind, states)
-                    values[feature.name].values[rows] = found.values
-                    values[feature.name].valid[rows] = found.valid
+                    _finalize(feature, states, values[feature.name], timeline.rows[part])
+
+    in_slices(count, max(_STATES // schema.dtype.itemsize, 1), answer)
     return values
+
+
+def _finalize(feature: PlannedFeature, states: States, values: Values, rows: Array) -> None:
+    """Write some rows of a feature's values."""
+    found = catalog.aggregate(feature.aggregate).finalize(feature.column, feature.kind, states)
+    values.values[rows] = found.values
+    values.valid[rows] = found.valid
 
 
 def _states(schema: StateSchema, indexes: Indexes, lo: Array, hi: Array, hidden: Hidden) -> dict[str, Array]:

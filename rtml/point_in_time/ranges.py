@@ -8,7 +8,7 @@ import numpy as np
 
 from rtml.algebra.family import Array
 
-_PAIRS = 1 << 21
+_PAIRS = 1 << 17
 """How many (range, position) pairs are expanded at a time."""
 
 

@@ -16,15 +16,19 @@ import polars as pl
 
 from rtml.algebra.counting import ROWS
 from rtml.algebra.family import ID64, Array, States
+from rtml.algebra.states import concatenate
 from rtml.define.contract import TIMESTAMP
 from rtml.define.views import StreamFeatureView
 from rtml.lake import EVENT_DATE, LEVEL, TILE_START, Lake, raw_schema, tiles_schema, unsigned
 from rtml.plan import Plan
 from rtml.point_in_time.index import Indexes
 from rtml.point_in_time.order import Entities, in_order
+from rtml.point_in_time.parallel import in_slices
 from rtml.projection import project
 from rtml_assets.tables.delta import Built, built_from, meaning_of, open_table, rebuild_days, rows_by_day, scan
 from rtml_assets.tables.events import events_meaning, in_chunks
+
+_TILES_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,17 @@ def build_tiles(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame) -> pl
     starts, frames = np.arange(len(order), dtype=order.dtype), []
     for number, size in enumerate(plan.ladder):
         starts = starts[_first_of_runs(owners[starts], times[starts] // size)]
-        states = indexes.over(starts, np.append(starts[1:], starts.dtype.type(len(order))))
+        states = _states(indexes, np.append(starts, starts.dtype.type(len(order))))
         tiles = pl.Series(TILE_START, times[starts] // size * size).cast(TIMESTAMP)
         frames.append(_to_frame(plan, number, entities.keys(owners[starts]), tiles, states))
     return pl.concat(frames)
+
+
+def _states(indexes: Indexes, edges: Array) -> States:
+    """Return the states of what lies between edges."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        parts = in_slices(len(edges) - 1, _TILES_AT_ONCE, lambda part: indexes.over(edges[:-1][part], edges[1:][part]))
+    return concatenate(parts)
 
 
 def _first_of_runs(owners: Array, tiles: Array) -> Array:
