@@ -38,6 +38,23 @@ def diff(
 
 
 @app.command()
+def deploy() -> None:
+    """Have all running processes load the definitions of now; what is served stays as it is until `rtml promote`.
+
+    Examples:
+
+        rtml deploy
+    """
+    from rtml_assets.runtime.deployments import deploy as tell
+
+    settings, registry = load_project()
+    with connected(settings) as client:
+        number = tell(client)
+    told = f"deployment {number}: {len(registry.views)} views; the flows and Dagster load them"
+    console.print(told, highlight=False)
+
+
+@app.command()
 def backfill(
     view: View,
     start: Annotated[str | None, typer.Option("--from", help="The first day, such as 2013-01-01.")] = None,

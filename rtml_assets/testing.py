@@ -22,6 +22,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
 
 from rtml import instants
@@ -31,13 +32,15 @@ from rtml.lake import Lake
 from rtml.online import keys
 from rtml.registry import Registry, load
 from rtml.settings import Settings
+from rtml_assets.runtime.behind import behind
+from rtml_assets.runtime.project import FLOWS
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from rtml_assets.runtime.supervisor import Child, Supervisor
 from rtml_assets.store import FeatureStore, Labels
+from rtml_assets.tables.promotion import Promotion, promote, rollback
 from rtml_assets.tables.training_set import Progress
 from serving.feature_log import FeatureLog
 from streaming.broker import connect
-from streaming.positions import Position, read_positions
 from streaming.producer import Producer
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 POLL_SECONDS = 0.01
 EPOCH = "200ms"
 START_TIMEOUT = "60s"
+UPDATED = "updated_at"
 
 
 class LocalPlatform:
@@ -59,7 +63,7 @@ class LocalPlatform:
 
     def __init__(self, features: str) -> None:
         """Take the definitions; nothing is started before `with`."""
-        self._features = str(Path(features).absolute()) if features.endswith(".py") else features
+        self._features = _located(features)
 
     def __enter__(self) -> LocalPlatform:
         """Start all parts, and return when events can be sent."""
@@ -93,6 +97,11 @@ class LocalPlatform:
             mirror_epoch=EPOCH,
         )
         self.client: Redis = connect(self.redis_url, timeout=30)
+        self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)
+        self._start_flows()
+
+    def _start_flows(self) -> None:
+        """Start both flows of every source, and return when they read."""
         environment = {
             **os.environ,
             **self.settings.environment(),
@@ -102,14 +111,45 @@ class LocalPlatform:
             [
                 Child(f"{source}:{flow}", (sys.executable, "-m", "streaming", source, "--flow", flow), environment)
                 for source in self.registry.sources
-                for flow in ("tiles", "mirror")
+                for flow in FLOWS
             ],
             self._folder / "logs",
         )
+        figures = [keys.figures(source, flow) for source in self.registry.sources for flow in FLOWS]
+        for key in figures:
+            self.client.hdel(key, UPDATED)
         self._supervisor.start()
-        self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)
         self.store = FeatureStore(self.settings, self.registry, log=self._log)
-        self._wait_until_live()
+        self._wait_for(lambda: all(self.client.hexists(key, UPDATED) for key in figures), "the stream's processes")
+
+    def redefine(self, features: str) -> None:
+        """Deploy other definitions, as a restart of the whole project does: what is served goes on being served.
+
+        A changed service is served when it is promoted.
+        """
+        self._supervisor.stop()
+        self.store.close()
+        self._features = _located(features)
+        self.registry = load(self._features)
+        self.settings = msgspec.structs.replace(self.settings, features=self._features)
+        self._start_flows()
+
+    def promote(self, service: str) -> Promotion:
+        """Serve a service as it is defined now: see `rtml promote`.
+
+        Raises:
+            NotReadyError: something is in the way; names all of it.
+        """
+        lake = Lake(self.lake)
+        return promote(lake, self.client, self.registry, service, instants.now())
+
+    def rollback(self, service: str) -> Promotion:
+        """Serve a service as it was before its last promotion: see `rtml rollback`.
+
+        Raises:
+            RequestError, NotReadyError: it cannot be.
+        """
+        return rollback(self.client, service, instants.now())
 
     @property
     def redis_url(self) -> str:
@@ -176,10 +216,10 @@ class LocalPlatform:
         for source in self.registry.sources.values():
             present = self._clock()
             for flow, key in (("tiles", keys.position(source.name)), ("mirror", keys.mirrored(source.name))):
-                while behind := self._behind(source.name, key, present):
+                while lag := behind(self.client, source, key, present):
                     if time.monotonic() > deadline:
                         log = self._supervisor.log(f"{source.name}:{flow}")
-                        late = f"flow {flow!r} of source {source.name!r} is still {behind} after {timeout}"
+                        late = f"flow {flow!r} of source {source.name!r} is still {lag} after {timeout}"
                         raise UnavailableError(f"{late}; its log ends:\n{log}")
                     time.sleep(POLL_SECONDS)
 
@@ -240,32 +280,11 @@ class LocalPlatform:
         seconds, micros = self.client.time()
         return int(seconds) * 1_000_000 + int(micros)
 
-    def _behind(self, source: str, key: str, present: instants.Instant) -> str:
-        """Say how far a flow is behind what was sent; nothing when it is not."""
-        stream = self.registry.sources[source].stream
-        replayed = self.client.exists(keys.replay_time(source))
-        for partition, position in enumerate(read_positions(self.client, key, stream.partitions)):
-            name = stream.key(partition)
-            last = self.client.xinfo_stream(name)["last-generated-id"].decode() if self.client.exists(name) else "0-0"
-            if Position(last).order > position.order:
-                count = len(self.client.xrange(name, f"({position.offset}", count=10_000) or ())
-                return f"{count} entries behind in partition {partition}"
-            if not replayed and last != "0-0" and position.ingested_at < present - 1_000:
-                return f"at {instants.to_text(position.ingested_at)} in partition {partition}"
-        return ""
-
     def _at(self, service: str, at: datetime | None) -> instants.Instant | datetime:
         if at is not None:
             return at
         watermark = self.store.watermark(service)
         return self._clock() if watermark == BEGINNING else watermark
-
-    def _wait_until_live(self) -> None:
-        views = list(self.registry.views)
-        self._wait_for(
-            lambda: all(self.client.exists(keys.live(view)) for view in views),
-            "the stream's processes",
-        )
 
     def _wait_for(self, condition: Any, what: str) -> None:
         deadline = time.monotonic() + instants.parse_duration(START_TIMEOUT) / 1e6
@@ -274,3 +293,7 @@ class LocalPlatform:
                 logs = "\n".join(self._supervisor.log(name, 5) for name in self._supervisor.status())
                 raise UnavailableError(f"{what} did not start within {START_TIMEOUT}; the logs end:\n{logs}")
             time.sleep(POLL_SECONDS)
+
+
+def _located(features: str) -> str:
+    return str(Path(features).absolute()) if features.endswith(".py") else features

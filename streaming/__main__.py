@@ -15,10 +15,12 @@ from bytewax.errors import BytewaxRuntimeError
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from rtml.errors import RtmlError
+from rtml.lake import Lake
 from rtml.registry import load
 from rtml.settings import Settings, load_settings
 from streaming.broker import RestartRequiredError, check, connect
 from streaming.flow import FLOWS, Flow, mirror_flow, tiles_flow
+from streaming.recovered import notice_history
 
 RESTART = 75
 """The exit code that asks for a new process (`EX_TEMPFAIL`)."""
@@ -32,6 +34,7 @@ def run(source_name: str, flow: Flow, settings: Settings) -> None:
     check(client)
     # The cache is hundreds of thousands of objects without cycles: walking them took a third of the writer's time.
     gc.set_threshold(500_000, 50, 1_000)
+    notice_history(client, Lake(settings.lake_root), source)
     build = tiles_flow if flow == "tiles" else mirror_flow
     epoch = settings.tile_epoch_us if flow == "tiles" else settings.mirror_epoch_us
     cli_main(

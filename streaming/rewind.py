@@ -63,6 +63,13 @@ def _ingested_at(entry: tuple[bytes, dict[bytes, bytes]], *, stamped: bool) -> I
     return int(stamp) if stamp.isdigit() else arrived_at(offset)
 
 
+def first_ingested(client: Redis, source: EventSource, partition: int) -> Instant | None:
+    """Return when the first entry that a partition holds was ingested, if it holds any."""
+    key = source.stream.key(partition)
+    entries: Any = client.xrange(key, count=1) if client.exists(key) else []
+    return _ingested_at(entries[0], stamped=_is_stamped(client, source)) if entries else None
+
+
 def oldest(client: Redis, source: EventSource, partition: int) -> Instant | None:
     """Return from when on a partition holds all entries; nothing where it holds all that there ever were."""
     key = source.stream.key(partition)
@@ -71,10 +78,8 @@ def oldest(client: Redis, source: EventSource, partition: int) -> Instant | None
     info: Any = client.xinfo_stream(key)
     if info.get("entries-added") == info["length"]:  # from Redis 7 on it counts what was ever added
         return None
-    entries: Any = client.xrange(key, count=1)
-    stamped = _is_stamped(client, source)
-    if entries:
-        return _ingested_at(entries[0], stamped=stamped)
-    if stamped:  # the last entry's stamp went with it; the mirror has come that far
+    if (begin := first_ingested(client, source, partition)) is not None:
+        return begin
+    if _is_stamped(client, source):  # the last entry's stamp went with it; the mirror has come that far
         return read_positions(client, keys.mirrored(source.name), source.stream.partitions)[partition].ingested_at
     return arrived_at(info["last-generated-id"])

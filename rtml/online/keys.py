@@ -11,6 +11,8 @@ from urllib.parse import quote
 GENERATION = "rtml:generation"
 SERVICES = "rtml:services"
 FORMER_SERVICES = "rtml:former_services"
+DEPLOYED = "rtml:deployed"
+"""A counter of deployments: processes that find it raised load the definitions anew."""
 LONGEST_PART = 64
 SHARDS = 64
 """A fixed number: the count of workers may change, an entity's shard may not (I9)."""

@@ -59,7 +59,7 @@ class Blocks:
         size = self.fold.block
         first, last = -(-lo // size), hi // size
         rows = np.flatnonzero(first < last)
-        if not len(rows):
+        if not len(rows) or np.sum(hi - lo, dtype=np.int64) <= self.length:  # as soon folded as the tree is made
             return self._edges(lo, hi)
         first, last = first[rows], last[rows]
         left_end = hi.copy()
@@ -72,7 +72,7 @@ class Blocks:
         return states
 
     def _edges(self, lo: Array, hi: Array) -> dict[str, Array]:
-        """Fold ranges of less than two blocks each."""
+        """Fold ranges that together hold few enough events."""
         rows = np.flatnonzero(lo < hi)
         if len(rows) == len(lo) > 0:
             return self.fold.direct(lo, hi)

@@ -9,7 +9,7 @@ from rtml.algebra.extremes import Extreme
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Events, Lane, States
 from rtml.algebra.states import StateSchema
 from rtml.point_in_time.blocks import Fold
-from rtml.point_in_time.ranges import bites, expand, reduce
+from rtml.point_in_time.ranges import bites, expand, gather, reduce
 
 _BLOCK = 16
 _N, _MEAN, _M2, _SUM = "n", "mean", "m2", "sum"
@@ -77,9 +77,8 @@ class SpreadFold(Fold):
         states = {_N: (hi - lo).astype(np.float64), _MEAN: np.empty(len(lo)), _M2: np.empty(len(lo))}
         for some in bites(lo, hi):
             lengths, weight = hi[some] - lo[some], states[_N][some]
-            places, starts = expand(lo[some], hi[some])
-            origin = self.padded[lo[some]]
-            values = self.padded[places]
+            values, starts = gather(self.padded, lo[some], hi[some])
+            origin = values[starts]
             values -= np.repeat(origin, lengths)
             shift = np.add.reduceat(values, starts) / weight
             values -= np.repeat(shift, lengths)

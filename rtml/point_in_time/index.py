@@ -148,10 +148,21 @@ FAST: Mapping[type[Family], Make] = {
 """The families with an index of their own. A subclass is another family, and gets none by inheritance."""
 
 
-def indexes(
-    schema: StateSchema, column: Column, events: pl.DataFrame, order: Array, fast: Mapping[type[Family], Make] = FAST
-) -> list[Index]:
-    """Return what together answers for all families of a schema, which read one column."""
-    known = [fast[type(family)](family, column, events) for family in schema.families if type(family) in fast]
-    others = tuple(family for family in schema.families if type(family) not in fast)
-    return [*known, AnyIndex(others, events, order)] if others else known
+class Indexes:
+    """Answers for all families of a schema."""
+
+    def __init__(
+        self, schema: StateSchema, events: pl.DataFrame, order: Array, fast: Mapping[type[Family], Make] = FAST
+    ) -> None:
+        known = [family for family in schema.families if type(family) in fast]
+        columns = {
+            name: Column.of(events, order, name, kind) if name else Column.none(order)
+            for name, kind in {family.column: family.kind for family in known}.items()
+        }
+        self.parts = [fast[type(family)](family, columns[family.column], events) for family in known]
+        if others := tuple(family for family in schema.families if type(family) not in fast):
+            self.parts.append(AnyIndex(others, events, order))
+
+    def over(self, lo: Array, hi: Array) -> dict[str, Array]:
+        """Return the state of each range of the order of all events; of an empty one the identity."""
+        return {name: column for part in self.parts for name, column in part.over(lo, hi).items()}

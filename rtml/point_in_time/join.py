@@ -12,9 +12,8 @@ from rtml.algebra.family import NUMPY_KIND, Array, Family, Values
 from rtml.algebra.states import StateSchema, concatenate, group_runs
 from rtml.plan import Plan, PlannedFeature
 from rtml.point_in_time.blocks import put, take
-from rtml.point_in_time.column import Column
 from rtml.point_in_time.hidden import Hidden, find_hidden
-from rtml.point_in_time.index import FAST, Index, Make, indexes
+from rtml.point_in_time.index import FAST, Indexes, Make
 from rtml.point_in_time.timeline import Timeline
 
 _STATES = 1 << 26
@@ -61,8 +60,7 @@ def _of_column(
     schema = StateSchema.of(
         tuple(f for feature in features for f in catalog.aggregate(feature.aggregate).families(name, kind))
     )
-    column = Column.of(events, timeline.events, name, kind) if name else Column.none(timeline.events)
-    answers = indexes(schema, column, events, timeline.events, fast)
+    indexes = Indexes(schema, events, timeline.events, fast)
     count = len(timeline.rows)
     values = {
         feature.name: Values(np.empty(count, dtype=NUMPY_KIND[feature.output]), np.empty(count, dtype=bool))
@@ -73,7 +71,7 @@ def _of_column(
         end = min(start + step, count)
         rows, unknown = timeline.rows[start:end], hidden.within(start, end)
         for window in dict.fromkeys(feature.span for feature in features):
-            states = _states(schema, answers, timeline.lo[window][start:end], timeline.hi[start:end], unknown)
+            states = _states(schema, indexes, timeline.lo[window][start:end], timeline.hi[start:end], unknown)
             for feature in features:
                 if feature.span == window:
                     found = catalog.aggregate(feature.aggregate).finalize(name, kind, states)
@@ -82,17 +80,13 @@ def _of_column(
     return values
 
 
-def _states(schema: StateSchema, answers: Sequence[Index], lo: Array, hi: Array, hidden: Hidden) -> dict[str, Array]:
+def _states(schema: StateSchema, indexes: Indexes, lo: Array, hi: Array, hidden: Hidden) -> dict[str, Array]:
     """Return the state of each range without its hidden events."""
     hi, owners, part_lo, part_hi = hidden.split(lo, hi)
-    states = _over(answers, lo, hi)
+    states = indexes.over(lo, hi)
     if len(owners):
         several = np.unique(owners)
-        parts = concatenate([take(states, several), _over(answers, part_lo, part_hi)])
+        parts = concatenate([take(states, several), indexes.over(part_lo, part_hi)])
         order, starts = group_runs(np.concatenate([several, owners]))
         put(states, several, schema.combine(take(parts, order), starts))
     return states
-
-
-def _over(answers: Sequence[Index], lo: Array, hi: Array) -> dict[str, Array]:
-    return {name: column for index in answers for name, column in index.over(lo, hi).items()}

@@ -21,6 +21,14 @@ def expand(lo: Array, hi: Array) -> tuple[Array, Array]:
     return positions, starts
 
 
+def gather(values: Array, lo: Array, hi: Array) -> tuple[Array, Array]:
+    """Return the values of all ranges, one range after the other, and where each range begins among them."""
+    if np.array_equal(lo[1:], hi[:-1]):
+        return values[int(lo[0]) : int(hi[-1])].copy(), lo - lo[0]
+    positions, starts = expand(lo, hi)
+    return values[positions], starts
+
+
 def bites(lo: Array, hi: Array) -> list[slice]:
     """Cut many ranges into slices of few enough positions to be expanded at once; a range is never cut."""
     total = np.cumsum(hi - lo, dtype=np.int64)
@@ -44,7 +52,8 @@ def reduce(ufunc: np.ufunc, values: Array, lo: Array, hi: Array) -> Array:
         folded = np.empty(len(lo), dtype=values.dtype)
         folded[order] = reduce(ufunc, values, lo[order], hi[order])
         return folded
+    if np.array_equal(lo[1:], hi[:-1]):
+        return np.asarray(ufunc.reduceat(values[: int(hi[-1])], lo)) if len(lo) else np.empty(0, dtype=values.dtype)
     edges = np.empty(2 * len(lo), dtype=np.int64)
     edges[0::2], edges[1::2] = lo, hi
-    reach = int(hi.max()) + 1 if len(hi) else 0
-    return np.asarray(ufunc.reduceat(values[:reach], edges)[::2])
+    return np.asarray(ufunc.reduceat(values[: int(hi.max()) + 1], edges)[::2])

@@ -16,6 +16,7 @@ from rtml_assets.runtime.supervisor import Child
 
 DEFINITIONS, LOCATION = "rtml_assets.definitions", "rtml"
 LOCAL = "127.0.0.1"
+CODE_SERVER = "dagster-code"
 
 # Without these two, the first page is a question, and Dagster calls home.
 _INSTANCE = """\
@@ -67,7 +68,7 @@ def dagster_children(folder: Path, env: Mapping[str, str], host: str, port: int,
     # Told to end rather than killed, they end their own children too.
     child = partial(Child, env=env, on_our_death=signal.SIGTERM)
     return [
-        child("dagster-code", (_program("dagster"), *code, "--location-name", LOCATION, *quiet)),
+        child(CODE_SERVER, (_program("dagster"), *code, "--location-name", LOCATION, *quiet)),
         child(
             "dagster-ui",
             (_program("dagster-webserver"), *listen, *workspace_option, "--suppress-warnings"),

@@ -130,6 +130,7 @@ def rendered(found: Diff) -> RenderableType:
 
 def _steps(found: Diff) -> Iterator[Text]:
     """Say what takes the definitions from here to being served."""
+    yield Text("rtml deploy").append("   # unless the processes have loaded them already", "dim")
     for view, cost in found.costs.items():
         yield Text(f"rtml backfill {view}").append(f"   # {cost}", "dim")
     for service in dict.fromkeys(one.service for one in found.differences):

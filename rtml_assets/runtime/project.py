@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from rtml.errors import SettingsError, UnavailableError
 from rtml.settings import RUN_FILE, Settings
 from rtml_assets.runtime import dagster_home
+from rtml_assets.runtime.deployments import DeploymentWatch
 from rtml_assets.runtime.ports import free_port, is_free
 from rtml_assets.runtime.probes import dagster_is_up, redis_answers, server_is_up
 from rtml_assets.runtime.redis_server import EmbeddedRedis
@@ -48,6 +50,7 @@ class Project:
         self._server, self.has_dagster = server, dagster
         self._redis: EmbeddedRedis | None = None
         self._supervisor = Supervisor([], settings.home_path / "logs")
+        self._watch: DeploymentWatch | None = None
 
     def __enter__(self) -> Project:
         """Return the project itself."""
@@ -93,9 +96,16 @@ class Project:
         """Start everything but the Redis."""
         self._supervisor.add([*self._flows(), *self._servers()])
         self.start_dagster()
+        if self.has_dagster:
+            # Flows notice a deployment by themselves.
+            reload = partial(self._supervisor.restart, dagster_home.CODE_SERVER)
+            self._watch = DeploymentWatch(self.settings.redis_url, reload)
 
     def stop(self) -> None:
         """Stop everything, the Redis last, since the others write to it until they end."""
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
         self._supervisor.stop()
         if self._redis is not None:
             (self.settings.home_path / RUN_FILE).unlink(missing_ok=True)

@@ -141,6 +141,17 @@ class Supervisor:
         with self._lock:
             self._kept[name].crash()
 
+    def restart(self, name: str) -> None:
+        """End a child with SIGTERM, and start it again; one that is dead is started anyway.
+
+        Raises:
+            UnknownNameError: there is no such child.
+        """
+        if name not in self._kept:
+            raise UnknownNameError.of("process", name, self._kept)
+        with self._lock:
+            self._kept[name].restart()
+
     def log(self, name: str, lines: int = 20) -> str:
         """Return the last lines that a child wrote."""
         file = self._kept[name].log
@@ -205,6 +216,10 @@ class _Kept:
             raise UnavailableError(f"process {self.child.name!r} is not running; see {self.log}")
         # Left in place: the next tick finds it dead. A death on request is no sign of a child that cannot live.
         children.kill(self._process)
+        self._started = float("-inf")
+
+    def restart(self) -> None:
+        self.terminate()
         self._started = float("-inf")
 
     def _start(self, now: float) -> None:

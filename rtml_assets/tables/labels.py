@@ -18,7 +18,7 @@ from rtml.projection import INGESTED_AT, KEY_TYPES
 from rtml.registry import Registry
 from rtml_assets.tables.delta import open_table, rows_by_day, scan
 from rtml_assets.tables.events import load_events, missing_since
-from rtml_assets.tables.spans import ROWS_AT_ONCE, Reach, Span, entity_parts, spans
+from rtml_assets.tables.spans import ROWS_AT_ONCE, Reach, Span, entity_codes, entity_parts, spans
 from rtml_assets.tables.spine import CheckedSpine
 from rtml_assets.tables.touched import touched_days
 
@@ -111,20 +111,19 @@ def _own(name: str) -> str:
 def _last_known(keys: pl.DataFrame, at: Array, events: pl.DataFrame, label: LabelSource) -> Array:
     """Return for each row the last event in `[at, at + horizon)` that had arrived by its end; -1 for none.
 
-    Entities and times are packed into one sorted column, which two binary searches cut. From the last event of a row
-    one steps back over those that had not arrived: a few steps, since such events are late ones.
+    Events are in order of time; an entity's events are found in a column of (entity, place in that order), sorted, that
+    two binary searches cut. From the last event of a row one steps back over those that had not arrived: a few steps,
+    since such events are late ones.
     """
     own = events.select(pl.col(_own(key)).alias(key) for key in label.join_keys)
-    codes = pl.concat([own, keys]).select(pl.struct(pl.all()).rank("dense")).to_series().to_numpy().astype(np.int64)
-    of_event, of_row = codes[: events.height], codes[events.height :]
+    of_event, of_row = entity_codes(own, keys)
+    time, end = events[_own(EVENT_TIME)].to_numpy(), at + label.horizon_us
+    width = len(time) + 1
     order = np.argsort(of_event, kind="stable")
-    time, arrived = (events[_own(name)].to_numpy()[order] for name in (EVENT_TIME, INGESTED_AT))
-    moments = np.unique(time)
-    width = len(moments) + 1
-    packed = of_event[order] * width + np.searchsorted(moments, time)
-    end = at + label.horizon_us
-    begin = np.searchsorted(packed, of_row * width + np.searchsorted(moments, at))
-    last = np.searchsorted(packed, of_row * width + np.searchsorted(moments, end)) - 1
+    packed = of_event[order] * width + order
+    begin = _places(packed, of_row * width + _places(time, at))
+    last = _places(packed, of_row * width + _places(time, end)) - 1
+    arrived = events[_own(INGESTED_AT)].to_numpy()[order]
     rows = np.arange(len(at))
     while len(rows):
         rows = rows[last[rows] >= begin[rows]]
@@ -134,6 +133,14 @@ def _last_known(keys: pl.DataFrame, at: Array, events: pl.DataFrame, label: Labe
     chosen = np.full(len(at), _NONE, dtype=np.int64)
     chosen[inside] = order[last[inside]]
     return chosen
+
+
+def _places(ordered: Array, wanted: Array) -> Array:
+    """Return how many of some ordered numbers are less than each one wanted; searched in order, which is faster."""
+    order = np.argsort(wanted)
+    places = np.empty(len(wanted), dtype=np.int64)
+    places[order] = np.searchsorted(ordered, wanted[order])
+    return places
 
 
 def _placed(label: LabelSource, mature: Array, rows: Array, values: pl.DataFrame) -> pl.DataFrame:

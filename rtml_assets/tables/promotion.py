@@ -11,7 +11,7 @@ from rtml.instants import Instant
 from rtml.lake import Lake
 from rtml.plan import Plan
 from rtml.registry import Registry
-from rtml_assets.tables.touched import touched_days
+from rtml_assets.tables.touched import unbuilt_days
 from streaming.services import Former, Service, read_former, read_services, replace_service, serve_record
 from streaming.versions import Version, find_version, live_version
 
@@ -94,7 +94,7 @@ def hindrances(lake: Lake, client: Redis, registry: Registry, record: Service) -
         plan = registry.plans[view]
         if not _is_ready(live_version(client, view, fingerprint)):
             yield f"view {view!r}: {_unready(client, plan)}"
-        if days := touched_days(lake, registry.views[view].source, [plan]):
+        if days := unbuilt_days(lake, registry.views[view].source, plan):
             yield f"tiles/{view}: {len(days)} days are not built, {days[0]} to {days[-1]}: `rtml backfill {view}`"
 
 

@@ -53,7 +53,7 @@ def spans(times: Array, reach: Reach, counts: Mapping[date, int], limit: int) ->
     """
     if not len(times):
         return
-    starts = np.unique(times // DAY * DAY).tolist()
+    starts = (pl.Series(times) // DAY * DAY).unique().sort().to_list()
     first = open_to = starts[0]
     for start in starts[1:]:
         long_enough = start - first >= reach.whole
@@ -75,11 +75,19 @@ def entity_parts(keys: pl.DataFrame, parts: int) -> Iterator[Array]:
     if parts == 1:
         yield np.arange(keys.height)
         return
-    code = keys.select(pl.struct(pl.all()).rank("dense")).to_series().to_numpy().astype(np.int64) % parts
+    code = entity_codes(keys)[0] % parts
     for part in range(parts):
         rows = np.flatnonzero(code == part)
         if len(rows):
             yield rows
+
+
+def entity_codes(*frames: pl.DataFrame) -> list[Array]:
+    """Return a number for each row of frames of join keys: the same where, and only where, the entity is."""
+    entities = pl.concat([frame.unique() for frame in frames]).unique(maintain_order=True).with_row_index("__code")
+    names = frames[0].columns
+    coded = [frame.join(entities, on=names, how="left", maintain_order="left")["__code"] for frame in frames]
+    return [codes.to_numpy().astype(np.int64) for codes in coded]
 
 
 def _span(times: Array, reach: Reach, counts: Mapping[date, int], limit: int, first: Instant, last: Instant) -> Span:

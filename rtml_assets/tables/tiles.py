@@ -1,7 +1,7 @@
 """`events/<source>` → `tiles/<view>`: states of every entity at every level of the ladder, by day.
 
-The finest level is lowered in Polars, each coarser one combined from the finer one in numpy. No tile crosses a day,
-because the coarsest size divides one.
+Events are put in order once; a tile of any level is a range of them. No tile crosses a day, because the coarsest size
+divides one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.counting import ROWS
-from rtml.algebra.family import EVENT_TIME, ID64, Array
+from rtml.algebra.family import ID64, Array, States
 from rtml.define.contract import TIMESTAMP
 from rtml.define.views import StreamFeatureView
 from rtml.lake import EVENT_DATE, LEVEL, TILE_START, Lake, raw_schema, tiles_schema, unsigned
 from rtml.plan import Plan
+from rtml.point_in_time.index import Indexes
+from rtml.point_in_time.order import Entities, in_order
 from rtml.projection import project
 from rtml_assets.tables.delta import Built, built_from, meaning_of, open_table, rebuild_days, rows_by_day, scan
 from rtml_assets.tables.events import events_meaning, in_chunks
@@ -41,15 +43,6 @@ class TilesDay:
     def agrees(self) -> bool:
         """Whether every level counts every event once."""
         return all(count == self.events for count in self.counted)
-
-
-@dataclass(frozen=True)
-class _Level:
-    """The tiles of one level: keys and states, sorted by key and start (int64 µs)."""
-
-    keys: pl.DataFrame
-    starts: Array
-    states: dict[str, Array]
 
 
 def compact_tiles(lake: Lake, view: StreamFeatureView, plan: Plan, days: Sequence[date]) -> list[TilesDay]:
@@ -78,50 +71,34 @@ def tiles_meaning(plan: Plan) -> str:
 
 
 def build_tiles(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame) -> pl.DataFrame:
-    """Return the tiles of whole days of events (`id64` unsigned) at every level."""
-    level = _finest(view, plan, events)
-    frames = [_to_frame(plan, level, 0)]
-    for number in range(1, len(plan.ladder)):
-        level = _coarser(plan, level, plan.ladder[number])
-        frames.append(_to_frame(plan, level, number))
+    """Return the tiles of whole days of events (`id64` unsigned) at every level, each by key and start."""
+    kept = project(view, plan, events).collect()
+    entities = Entities.of(kept, plan.key_names)
+    order, owners, times = in_order(entities.numbers(kept), len(entities), kept)
+    indexes = Indexes(plan.states, kept, order)
+    starts, frames = np.arange(len(order), dtype=order.dtype), []
+    for number, size in enumerate(plan.ladder):
+        starts = starts[_first_of_runs(owners[starts], times[starts] // size)]
+        states = indexes.over(starts, np.append(starts[1:], starts.dtype.type(len(order))))
+        tiles = pl.Series(TILE_START, times[starts] // size * size).cast(TIMESTAMP)
+        frames.append(_to_frame(plan, number, entities.keys(owners[starts]), tiles, states))
     return pl.concat(frames)
 
 
-def _finest(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame) -> _Level:
-    finest = plan.tiles.finest
-    start = (pl.col(EVENT_TIME) // finest * finest).alias(TILE_START)
-    lowered = (
-        project(view, plan, events)
-        .sort(*plan.key_names, EVENT_TIME, ID64)
-        .group_by(*plan.key_names, start, maintain_order=True)
-        .agg(plan.states.lower())
-        .collect()
-    )
-    dtypes = plan.states.dtype
-    states = {name: lowered[name].to_numpy().astype(dtypes[name], copy=False) for name in plan.states.names}
-    return _Level(lowered.select(plan.key_names), lowered[TILE_START].to_numpy(), states)
+def _first_of_runs(owners: Array, tiles: Array) -> Array:
+    """Return where entity or tile is another than before."""
+    first = np.ones(len(owners), dtype=bool)
+    first[1:] = (owners[1:] != owners[:-1]) | (tiles[1:] != tiles[:-1])
+    return np.flatnonzero(first)
 
 
-def _coarser(plan: Plan, finer: _Level, size: int) -> _Level:
-    """Combine runs of finer tiles that lie in one coarser tile of one entity."""
-    starts = finer.starts // size * size
-    entities = finer.keys.select(pl.struct(plan.key_names).rle_id()).to_series().to_numpy()
-    first = np.ones(len(starts), dtype=bool)
-    first[1:] = (entities[1:] != entities[:-1]) | (starts[1:] != starts[:-1])
-    runs = np.flatnonzero(first)
-    if not len(runs):
-        return finer
-    return _Level(finer.keys[runs], starts[runs], plan.states.combine(finer.states, runs))
-
-
-def _to_frame(plan: Plan, level: _Level, number: int) -> pl.DataFrame:
-    states = {name: values.view("<i8") if values.dtype == "<u8" else values for name, values in level.states.items()}
-    start = pl.Series(TILE_START, level.starts, dtype=pl.Int64).cast(TIMESTAMP)
-    frame = level.keys.with_columns(
+def _to_frame(plan: Plan, number: int, keys: pl.DataFrame, starts: pl.Series, states: States) -> pl.DataFrame:
+    columns = {name: column.view("<i8") if column.dtype == "<u8" else column for name, column in states.items()}
+    frame = keys.with_columns(
         pl.lit(number, dtype=pl.Int8).alias(LEVEL),
-        start,
-        start.dt.date().alias(EVENT_DATE),
-        *(pl.Series(name, values) for name, values in states.items()),
+        starts,
+        starts.dt.date().alias(EVENT_DATE),
+        *(pl.Series(name, column) for name, column in columns.items()),
     )
     return frame.select(*tiles_schema(plan))
 

@@ -33,6 +33,17 @@ def touched_days(lake: Lake, source: EventSource, plans: Iterable[Plan] = ()) ->
     return sorted(touched)
 
 
+def unbuilt_days(lake: Lake, source: EventSource, plan: Plan) -> list[date]:
+    """Return the days of `events/` that `tiles/` never held as a view is defined now.
+
+    A day that has been built, and to which events have come since, is not among them.
+    """
+    days = [day for day in rows_by_day(open_table(lake.raw(source.name))) if in_history(source, day)]
+    events = built_from(open_table(lake.events(source.name)), days, events_meaning(source))
+    tiles = built_from(open_table(lake.tiles(plan.view)), days, tiles_meaning(plan))
+    return sorted(set(events) - set(tiles))
+
+
 def in_history(source: EventSource, day: date) -> bool:
     """Whether a day lies in a source's history."""
     return source.first_day <= day and (source.last_day is None or day <= source.last_day)

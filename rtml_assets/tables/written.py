@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
+from deltalake.exceptions import DeltaError
 from polars.io.plugins import register_io_source
+
+from rtml.errors import RtmlError
 
 PARQUET = ".parquet"
 
@@ -20,18 +23,31 @@ def write_pieces(pieces: Iterator[pl.DataFrame], schema: pl.Schema, destination:
         destination: `….parquet` becomes one file, with its rows in order; any other folder or URL a Delta table.
             What is there is replaced, at the end and at once.
     """
-    rows = 0
+    rows, failed = 0, list[RtmlError]()
 
     def counted(
         columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, size: int | None
     ) -> Iterator[pl.DataFrame]:
         nonlocal rows
         del predicate, limit, size  # of a whole table that is written there are none
-        for piece in pieces:
-            rows += piece.height
-            yield piece if columns is None else piece.select(columns)
+        try:
+            for piece in pieces:
+                rows += piece.height
+                yield piece if columns is None else piece.select(columns)
+        except RtmlError as error:
+            failed.append(error)
+            raise
 
-    frame = register_io_source(counted, schema=schema)
+    try:
+        _sink(register_io_source(counted, schema=schema), destination)
+    except DeltaError:
+        if failed:  # it is wrapped in words of Arrow's and Delta's
+            raise failed[0] from None
+        raise
+    return rows
+
+
+def _sink(frame: pl.LazyFrame, destination: str) -> None:
     if not destination.endswith(PARQUET):
         frame.sink_delta(destination, mode="overwrite", delta_write_options={"schema_mode": "overwrite"})
     elif "://" in destination:
@@ -44,4 +60,3 @@ def write_pieces(pieces: Iterator[pl.DataFrame], schema: pl.Schema, destination:
             part.replace(destination)
         finally:
             part.unlink(missing_ok=True)
-    return rows

@@ -136,6 +136,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._next_trim = time.monotonic() + TRIM_EVERY
         self._next_figures = 0.0
         self._target: tuple[Position, Callable[[int], None]] | None = None
+        self._deployed = client.get(keys.DEPLOYED)
 
     def when_at(self, position: Position, call: Callable[[int], None]) -> None:
         """Call once all up to a position is durable."""
@@ -199,7 +200,9 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             self._figures.write(self._client)
             self._next_figures = time.monotonic() + FIGURES_EVERY
             if self._adoption and self._adoption.has_news():
-                raise RestartRequiredError("a view that waited has got its version; a new process writes it, too")
+                raise RestartRequiredError("a view has got a version; a new process writes it, too")
+            if self._client.get(keys.DEPLOYED) != self._deployed:
+                raise RestartRequiredError("definitions were deployed; a new process loads them")
 
     def _read(self) -> list[Entries]:
         read = ("XREAD", "COUNT", self._reading.batch, "STREAMS", self._key, self._position.offset)

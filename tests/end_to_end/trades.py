@@ -9,11 +9,13 @@ from rtml import (
     EventSource,
     FeatureService,
     First,
+    LabelSource,
     Last,
     Max,
     Mean,
     Min,
     RedisStream,
+    Spine,
     Stddev,
     StreamFeatureView,
     Sum,
@@ -77,4 +79,12 @@ desk_trades = StreamFeatureView(
     ],
 )
 
-risk = FeatureService("risk", features=[account_trades, desk_trades], version=1, log=1)
+next_trade = LabelSource(name="next_trade", source=trades, join_keys=["account"], labels=["price"], horizon="1h")
+
+risk = FeatureService(
+    "risk",
+    features=[account_trades, desk_trades],
+    training=Spine(trades, labels=[next_trade]),
+    version=1,
+    log=1,
+)

@@ -94,6 +94,7 @@ def drawn_events(
     outlier = rng.choice([None, 1e15, 1e300])
     large = rng.random() < 0.3
     events = []
+    by_time = rng.random() < 0.5
     for number in range(count):
         time = rng.randrange(0, SPAN, step)
         delay = rng.choice([0, 0, rng.randrange(LATENESS), LATENESS, LATENESS + 1, 5 * LATENESS])
@@ -105,7 +106,7 @@ def drawn_events(
         id64 = rng.getrandbits(63) << 16 & (2**64 - 1) | number
         event = Event(repr(key := rng.choice(keys)), time, id64, time + delay, {"x": x, "i": i}, published)
         events.append((key, event))
-    return events
+    return sorted(events, key=lambda pair: pair[1].time) if by_time else events
 
 
 def drawn_rows(rng: random.Random, keys: Sequence[tuple[Any, ...]], events: Sequence[Event], count: int) -> list[Row]:

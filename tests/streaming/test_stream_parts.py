@@ -412,7 +412,7 @@ class TestAdoption:
             client, source, reading(source), Progress(2), Figures(source.name, "tiles"), adoption
         ).build_part("read", "0", None)
         part.snapshot()
-        with pytest.raises(RestartRequiredError, match="a view that waited has got its version"):
+        with pytest.raises(RestartRequiredError, match="a view has got a version"):
             part.next_batch()
         again = Adoption(client, changed, source)
         assert [found.boundary for _, found in again.views] == [DAY, BEGINNING]  # the new one, and the one served
