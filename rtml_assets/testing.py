@@ -38,6 +38,7 @@ from rtml_assets.runtime.redis_server import EmbeddedRedis
 from rtml_assets.runtime.supervisor import Child, Supervisor
 from rtml_assets.store import FeatureStore, Labels
 from rtml_assets.tables.promotion import Promotion, promote, rollback
+from rtml_assets.tables.proof import prover
 from rtml_assets.tables.training_set import Progress
 from serving.feature_log import FeatureLog
 from streaming.broker import connect
@@ -141,7 +142,8 @@ class LocalPlatform:
             NotReadyError: something is in the way; names all of it.
         """
         lake = Lake(self.lake)
-        return promote(lake, self.client, self.registry, service, instants.now())
+        prove = prover(lake, self.client, self.registry)
+        return promote(lake, self.client, self.registry, service, instants.now(), prove)
 
     def rollback(self, service: str) -> Promotion:
         """Serve a service as it was before its last promotion: see `rtml rollback`.

@@ -138,7 +138,9 @@ class FeatureLog:
         # Loaded when the first row is logged, and not when a server starts.
         from deltalake import write_deltalake  # noqa: PLC0415
 
-        frame = pl.concat([_frame(taken) for taken in found], how="diagonal")
+        frame = pl.concat(
+            [served_frame(one.question, one.entities, one.vectors, one.served_at) for one in found], how="diagonal"
+        )
         write_deltalake(
             self._lake.served(service), frame, mode="append", partition_by=[EVENT_DATE], schema_mode="merge"
         )
@@ -161,17 +163,19 @@ class FeatureLog:
             self.dropped += gone
 
 
-def _frame(taken: _Taken) -> pl.DataFrame:
-    """Return the rows of `served/`."""
-    question, vectors, count = taken.question, taken.vectors, len(taken.entities)
+def served_frame(
+    question: Question, entities: Sequence[Mapping[str, Any]], vectors: FeatureVectors, served_at: Instant
+) -> pl.DataFrame:
+    """Return an answer as rows of `served/`."""
+    count = len(entities)
     plans = [version.plan for version in question.versions]
     schema = served_schema(plans, question.service.columns)
     columns: dict[str, Sequence[Any]] = {
-        name: [entity[name] for entity in taken.entities] for plan in plans for name in plan.key_names
+        name: [entity[name] for entity in entities] for plan in plans for name in plan.key_names
     }
     columns |= {
         SPINE_TIME: [vectors.at] * count,
-        SERVED_AT: [taken.served_at] * count,
+        SERVED_AT: [served_at] * count,
         WATERMARK: [vectors.watermark] * count,
         SERVICE_VERSION: [question.service.version] * count,
     }

@@ -12,6 +12,7 @@ from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import key_of
 from rtml_assets.tables.delta import meaning_of
 from rtml_assets.tables.promotion import Promotion, promote
+from rtml_assets.tables.proof import prover
 from streaming.services import Service
 
 
@@ -32,7 +33,8 @@ def promotion_asset(deployment: Deployment, service: FeatureService) -> dg.Asset
     )
     def promotion(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
         with deployment.redis() as client:
-            outcome = promote(deployment.lake, client, deployment.registry, service.name, now())
+            prove = prover(deployment.lake, client, deployment.registry)
+            outcome = promote(deployment.lake, client, deployment.registry, service.name, now(), prove)
         context.log.info("%s serves version %d", service.name, outcome.service.version)
         return dg.MaterializeResult(metadata=_told(outcome))
 

@@ -10,6 +10,7 @@ from rtml.registry import Registry
 from rtml.settings import Settings
 from rtml_assets.cli_common import connected
 from rtml_assets.tables.promotion import Promotion, promote, rollback
+from rtml_assets.tables.proof import prover
 
 
 def run_promote(console: Console, settings: Settings, registry: Registry, name: str) -> None:
@@ -20,7 +21,7 @@ def run_promote(console: Console, settings: Settings, registry: Registry, name: 
     """
     lake = Lake(settings.lake_root)
     with connected(settings) as client, console.status(f"promoting {name}"):
-        outcome = promote(lake, client, registry, name, now())
+        outcome = promote(lake, client, registry, name, now(), prover(lake, client, registry))
     _tell(console, outcome)
 
 

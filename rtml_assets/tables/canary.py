@@ -6,9 +6,10 @@ An event counts in the recompute when the server had it: an on-time one when it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -28,14 +29,13 @@ from quality.parity import (
 )
 from rtml.algebra.family import EVENT_TIME, NUMPY_KIND, Array, Values
 from rtml.define.service import FeatureService
-from rtml.define.source import SPINE_TIME
+from rtml.define.source import SPINE_TIME, EventSource
 from rtml.define.views import StreamFeatureView
 from rtml.instants import BEGINNING, to_datetime
 from rtml.lake import LAST_INGESTED, PUBLISHED_TO, STATUS, VERSION, WATERMARK, Lake, of_view
 from rtml.plan import Plan, PlannedFeature
 from rtml.point_in_time.join import point_in_time
 from rtml.projection import INGESTED_AT, project
-from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import load_events
 from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN, SEEN_LATE, Asked
 from rtml_assets.tables.served import logged_vectors
@@ -44,6 +44,9 @@ from streaming.versions import Version, read_version
 
 if TYPE_CHECKING:
     from redis import Redis
+
+Load = Callable[[Lake, EventSource, Sequence[date]], pl.LazyFrame]
+"""Returns days of a source's events, each event once, `id64` unsigned."""
 
 NEWEST = 20_000
 """How many vectors are looked at."""
@@ -67,7 +70,9 @@ class Canary:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
+    """What became of one view's part of some vectors."""
+
     parity: Parity
     publishing: int = 0
     unseen: int = 0
@@ -95,7 +100,7 @@ def canary(
                 gone += rows.height
                 continue
             features = [feature for of, feature in service.columns if of is view]
-            checked.append(_check(lake, view, plans[view.name], version, features, rows))
+            checked.append(check_vectors(lake, view, plans[view.name], version, features, rows))
     return Canary(
         parity=Parity.joined([one.parity for one in checked]),
         vectors=logged.rows.height,
@@ -106,14 +111,29 @@ def canary(
     )
 
 
-def _check(
-    lake: Lake, view: StreamFeatureView, plan: Plan, version: Version, features: Sequence[str], rows: pl.DataFrame
-) -> _Checked:
-    """Compare one view's part of vectors that were served from one version."""
+def check_vectors(
+    lake: Lake,
+    view: StreamFeatureView,
+    plan: Plan,
+    version: Version,
+    features: Sequence[str],
+    rows: pl.DataFrame,
+    *,
+    load: Load = load_events,
+) -> Checked:
+    """Compare one view's part of vectors that were served from one version.
+
+    Args:
+        lake: where the view's events are.
+        view, plan, version: what was served.
+        features: which features of the view.
+        rows: the vectors, as `served/` has them.
+        load: returns days of events, each event once, `id64` unsigned; by default from `events/`.
+    """
     asked = Asked.of(view, plan, features)
     plan = asked.plan
     spine = _spine(asked, rows)
-    events = _events(lake, asked, version, spine)
+    events = _events(partial(load, lake, view.source), asked, version, spine)
     compared = _compared(plan, events, spine, rows)
     compared, publishing = _with_publication(plan, version, events, spine, rows, compared)
     wrong = ~_agreeing(compared)
@@ -125,7 +145,7 @@ def _check(
         damaged=(rows[of_view(plan.view, STATUS)] == "damaged").to_numpy(),
         unsettled={one.feature: unsettled for one in compared},
     )
-    return _Checked(parity, publishing, _unseen(plan, events, spine))
+    return Checked(parity, publishing, _unseen(plan, events, spine))
 
 
 def _spine(asked: Asked, rows: pl.DataFrame) -> pl.DataFrame:
@@ -143,18 +163,20 @@ def _spine(asked: Asked, rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _events(lake: Lake, asked: Asked, version: Version, spine: pl.DataFrame) -> pl.DataFrame:
+def _events(
+    load: Callable[[Sequence[date]], pl.LazyFrame], asked: Asked, version: Version, spine: pl.DataFrame
+) -> pl.DataFrame:
     """Return the events that any row may count, and from when on each may be known."""
-    plan, source, at = asked.plan, asked.view.source, spine[AT].to_numpy()
+    plan, at = asked.plan, spine[AT].to_numpy()
     first = to_datetime(max(0, int(at.min()) - plan.longest - plan.tiles.finest)).date()
     last = to_datetime(int(at.max())).date()
-    days = [day for day in rows_by_day(open_table(lake.events(source.name))) if first <= day <= last]
+    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     time, ingested = pl.col(EVENT_TIME), pl.col(INGESTED_AT)
     late = ingested - time > plan.lateness
     in_history = (time < version.boundary) & (~late | (ingested < version.folded_to))
     entities = spine.lazy().select(plan.key_names).unique()
     return (
-        project(asked.view, asked.whole, load_events(lake, source, days))
+        project(asked.view, asked.whole, load(days))
         .rename(asked.renamed)
         .join(entities, on=list(plan.key_names), how="semi")
         .filter(~in_history | (time >= version.history_from))

@@ -58,6 +58,7 @@ def test_a_changed_view_lives_beside_the_old_one_until_it_is_promoted(platform, 
     platform.compact()
     check(platform, both, {"1h": HOUR, "6h": 6 * HOUR}, 1, newest(both))
     before = read_services(platform.client)["pricing"]
+    refuses_what_is_not_proven(platform)
     assert platform.promote("pricing").before == before
     check(platform, both, {"1h": HOUR, "12h": 12 * HOUR}, 5, newest(both))
     assert diff(platform.client, Lake(platform.lake), platform.registry).differences == []
@@ -71,6 +72,19 @@ def test_a_changed_view_lives_beside_the_old_one_until_it_is_promoted(platform, 
     check(platform, everything, {"1h": HOUR, "6h": 6 * HOUR}, 1, newest(both))
     platform.promote("pricing")
     check(platform, everything, {"1h": HOUR, "12h": 12 * HOUR}, 5, newest(both))
+
+
+def refuses_what_is_not_proven(platform: LocalPlatform) -> None:
+    """A fault in the new version alone, which nobody reads yet, is found and named."""
+    fingerprint = platform.registry.plans["demand"].fingerprint
+    version = live_names(platform.client, "demand")[fingerprint]
+    key = next(iter(platform.client.scan_iter(f"rtml:{{*}}:demand@{version}")))
+    stored = platform.client.dump(key)
+    assert stored is not None
+    platform.client.delete(key)
+    with pytest.raises(NotReadyError, match=r"view 'demand': .* is not what the lake says: demand__count_12h: .*city"):
+        platform.promote("pricing")
+    platform.client.restore(key, 0, stored)
 
 
 def test_a_view_over_landed_history_is_exact_within_one_run(platform, tmp_path):
