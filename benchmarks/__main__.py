@@ -9,7 +9,7 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import compaction, freshness, throughput, training_sets
+from benchmarks import backfill, compaction, freshness, throughput, training_sets
 from benchmarks.rows import Row
 
 BENCHMARKS: dict[str, Callable[[], Sequence[tuple[str, ...]]]] = {
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[], Sequence[tuple[str, ...]]]] = {
     "throughput": throughput.run,
     "training_sets": training_sets.run,
     "compaction": compaction.run,
+    "backfill": backfill.run,
 }
 
 

@@ -163,5 +163,6 @@ eta = FeatureService(
         destination_arrivals[["count_3h", "arr_delay_mean_3h", "late_share_24h", "diverted_share_24h"]],
     ],
     training=Spine(departures, where=~pl.col("cancelled"), labels=[arrival_delay]),
+    log=1.0,  # every served vector: what the canary recomputes
     version=1, description="For a model of arrival delays, asked before take-off", owners=TEAM,
 )  # fmt: skip

@@ -43,6 +43,8 @@ class Checked(NamedTuple):
     """Values that are neither null nor zero: to find nothing equal to nothing proves little."""
     statuses: dict[str, int]
     mismatches: list[Mismatch]
+    answer: pl.DataFrame
+    """What was served: the entities' join keys, then the features."""
 
 
 def sample_entities(events: pl.LazyFrame, keys: Sequence[str]) -> pl.DataFrame:
@@ -77,8 +79,17 @@ def check(
         values=len(values),
         telling=sum(1 for value in values if value),
         statuses=dict(Counter(status for view in answer["status"].values() for status in view)),
-        mismatches=[found for entity, served, row in rows for found in _differences(service, entity, served, row)],
+        mismatches=[found for entity, served, row in rows for found in differences(service, entity, served, row)],
+        answer=entities.hstack(pl.DataFrame(answer["rows"], schema=expected.schema, orient="row", strict=False)),
     )
+
+
+def check_training(service: FeatureService, served: pl.DataFrame, trained: pl.DataFrame) -> list[Mismatch]:
+    """Compare what was served with the training rows of the same entities at the same instant."""
+    names = [f"{view.name}__{feature}" for view, feature in service.columns]
+    entities = served.drop(names).to_dicts()
+    rows = zip(entities, served.select(names).iter_rows(), trained.select(names).iter_rows(), strict=True)
+    return [found for entity, got, want in rows for found in differences(service, entity, got, want)]
 
 
 def ask(host: str, port: int, service: str, entities: pl.DataFrame) -> dict[str, Any]:
@@ -96,7 +107,7 @@ def ask(host: str, port: int, service: str, entities: pl.DataFrame) -> dict[str,
     return dict(msgspec.json.decode(text))
 
 
-def _differences(
+def differences(
     service: FeatureService, entity: dict[str, Any], served: Sequence[Value], expected: Sequence[Value]
 ) -> Iterator[Mismatch]:
     for (view, name), got, want in zip(service.columns, served, expected, strict=True):

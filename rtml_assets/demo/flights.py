@@ -14,7 +14,7 @@ from rtml.errors import SettingsError
 from rtml.projection import INGESTED_AT
 
 BOUNDARY = datetime(2013, 3, 1, tzinfo=UTC)
-"""History ends here, and the stream begins."""
+"""Published history ends here: what was ingested later follows from the lake or the stream."""
 END = datetime(2013, 4, 1, tzinfo=UTC)
 ONE_DAY = timedelta(days=1)
 _READ: dict[str, Callable[..., pl.DataFrame]] = {"departures": data.departures, "arrivals": data.arrivals}
@@ -26,8 +26,6 @@ class Flights(NamedTuple):
     history: pl.DataFrame
     until: datetime
     """History holds all that was ingested before this instant."""
-    overlap: pl.DataFrame
-    """The end of history, which the stream is given again: it may hold events from after the boundary."""
     coming: pl.DataFrame
 
 
@@ -43,10 +41,8 @@ def read_flights(source: EventSource, end: datetime) -> Flights:
     except ModuleNotFoundError as error:
         raise SettingsError(str(error)) from None
     until = BOUNDARY + timedelta(microseconds=source.lateness_us)
-    begin = BOUNDARY - timedelta(microseconds=source.skew_us)
     return Flights(
         history=events.filter(stamp < until),
         until=until,
-        overlap=events.filter(stamp >= begin, stamp < until),
         coming=events.filter(stamp >= until),
     )

@@ -32,6 +32,7 @@ def demo_settings(settings: Settings) -> Settings:
         accept_stamps=True,
         tile_epoch=EPOCH,
         mirror_epoch=EPOCH,
+        log_epoch=EPOCH,
         port=_port("port", settings),
         dagster_port=_port("dagster_port", settings),
     )

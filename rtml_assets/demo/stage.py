@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rtml.errors import UnavailableError
 from rtml.lake import Lake
-from rtml.projection import INGESTED_AT
 from rtml.registry import Registry
 from rtml_assets.demo.figures import StreamFigures
 from rtml_assets.demo.flights import Flights, read_flights
@@ -106,9 +105,6 @@ class Stage:
         self._wait_for(self.figures.running, bar, "start")
         bar.at(self.figures.flows, self.figures.flows + servers)
         self.project.wait_ready(on_ready=bar.step)
-        # In one go, and before anything else: its stamps go back behind the end of what was landed.
-        for name, flights in self.flights.items():
-            self.producers[name].send(flights.overlap, ingested_at=INGESTED_AT)
 
     def _wait_for(self, count: Callable[[], int], bar: Bar, what: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -24,6 +24,8 @@ def test_one_day_of_flights_is_right(tmp_path):
     found = json.loads((tmp_path / ".rtml" / "demo.json").read_text())
     assert found["problems"] == []
     assert (found["served"], found["mismatches"], found["lost"]) == (200, 0, 0)
+    assert found["training_mismatches"] == 0
+    assert found["canary"]["equal"] == found["canary"]["compared"] >= 200 * 33
     assert found["events"] > 1_800
     assert found["late"] > 0
     assert 0 < found["freshness_ms"]["p50"] <= found["freshness_ms"]["p99"]
