@@ -98,6 +98,7 @@ class LocalPlatform:
             mirror_epoch=EPOCH,
         )
         self.client: Redis = connect(self.redis_url, timeout=30)
+        self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)
         self._start_flows()
 
     def _start_flows(self) -> None:
@@ -119,7 +120,6 @@ class LocalPlatform:
         for key in figures:
             self.client.hdel(key, UPDATED)
         self._supervisor.start()
-        self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)
         self.store = FeatureStore(self.settings, self.registry, log=self._log)
         self._wait_for(lambda: all(self.client.hexists(key, UPDATED) for key in figures), "the stream's processes")
 

@@ -13,16 +13,19 @@ from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import daily, key_of
+from rtml_assets.defs.parity_checks import tile_checks
 from rtml_assets.tables.touched import outside_days, touched_days
 
 DAY = timedelta(days=1)
 
 
 def compaction_job(deployment: Deployment, source: EventSource) -> UnresolvedAssetJobDefinition:
-    """Return the job that builds a source's days, and publishes its views."""
+    """Return the job that builds a source's days, and publishes its views; parity is checked by jobs of its own."""
+    views = deployment.registry.views_of(source.name)
     return dg.define_asset_job(
         f"compact_{source.name}",
-        selection=dg.AssetSelection.assets(*building(deployment, source), *publishing(deployment, source)),
+        selection=dg.AssetSelection.assets(*building(deployment, source), *publishing(deployment, source))
+        - dg.AssetSelection.checks(*(key for view in views for key in tile_checks(view))),
         executor_def=dg.in_process_executor,
         description=f"raw → events → tiles → Redis, for the days of {source.name} that were touched.",
     )

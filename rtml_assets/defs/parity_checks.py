@@ -17,6 +17,7 @@ from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import key_of, table_metadata
 from rtml_assets.defs.parity_report import parity_result
 from rtml_assets.tables.canary import canary
+from rtml_assets.tables.delta import meaning_of
 from rtml_assets.tables.served import service_schema
 from rtml_assets.tables.stream_parity import stream_versus_batch
 from rtml_assets.tables.tile_parity import tiles_versus_events
@@ -51,6 +52,7 @@ def served_asset(deployment: Deployment, service: FeatureService) -> dg.AssetSpe
         kinds={"deltalake"},
         group_name="served",
         owners=list(service.owners),
+        code_version=meaning_of(service.name, service.version, schema).rsplit(maxsplit=1)[-1],
         metadata={**table_metadata(deployment.lake.served(service.name), schema), "share": float(service.log)},
     )
 
@@ -115,6 +117,11 @@ def parity_of(deployment: Deployment, view: StreamFeatureView) -> Checking:
 
     words = f"A past day of tiles/{view.name} against its events and against the stream."
     return _checking(f"parity_{view.name}", [against_events, against_stream], "40 3 * * *", words)
+
+
+def tile_checks(view: StreamFeatureView) -> list[dg.AssetCheckKey]:
+    """Return the keys of the checks of a view's tiles."""
+    return [dg.AssetCheckKey(key_of("tiles", view.name), name) for name in (TILES, STREAM)]
 
 
 def parity(deployment: Deployment) -> tuple[list[dg.AssetSpec], list[Checking]]:

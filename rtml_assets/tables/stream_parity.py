@@ -20,7 +20,6 @@ from rtml_assets.tables.read_back import read_back
 from rtml_assets.tables.scratch import scratch_version
 from rtml_assets.tables.tile_parity import check_built, compare_tiles, events_of, lower, stored_tiles
 from rtml_assets.tables.touched import touched_days
-from streaming.table_replay import replay_table
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,6 +33,9 @@ def stream_versus_batch(lake: Lake, client: Redis, view: StreamFeatureView, plan
     Raises:
         NotReadyError: the day's tiles are not built from all of `raw/`.
     """
+    # Bytewax is for the processes that stream: those that only define assets need not load it.
+    from streaming.table_replay import replay_table  # noqa: PLC0415
+
     _check_untouched(lake, view, plan, day)
     check_built(lake, view, plan, day)
     source = view.source

@@ -82,5 +82,9 @@ desk_trades = StreamFeatureView(
 next_trade = LabelSource(name="next_trade", source=trades, join_keys=["account"], labels=["price"], horizon="1h")
 
 risk = FeatureService(
-    "risk", features=[account_trades, desk_trades], training=Spine(trades, labels=[next_trade]), version=1, log=1
+    "risk",
+    features=[account_trades, desk_trades],
+    training=Spine(trades, labels=[next_trade]),
+    version=1,
+    log=1,
 )

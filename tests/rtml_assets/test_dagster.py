@@ -52,8 +52,8 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 def schedule_of(deployment: Deployment) -> Any:
-    (schedule,) = definitions_of(deployment).schedules or ()
-    return schedule
+    schedules = definitions_of(deployment).schedules or ()
+    return next(schedule for schedule in schedules if schedule.name == "compact_orders_hourly")
 
 
 def sensor_of(deployment: Deployment) -> Any:
@@ -88,6 +88,7 @@ def test_every_asset_says_what_it_is(deployment):
         *(f"{table}/orders" for table in ("stream", "raw", "quarantine", "events", "late")),
         *(f"{table}/{view}" for table in ("tiles", "published", "features") for view in ("shop_orders", "till_orders")),
         "promotion/sales",
+        "served/sales",
     }
     parents = {
         key.to_user_string(): {up.to_user_string() for up in graph.get(key).parent_keys}

@@ -15,7 +15,6 @@ from rtml.errors import NotReadyError
 from rtml.instants import BEGINNING, HOUR, to_datetime
 from rtml.lake import Lake
 from rtml.online import keys
-from rtml_assets.tables import stream_parity
 from rtml_assets.tables.events import compact_events
 from rtml_assets.tables.scratch import LONGEST_USE, scratch_version
 from rtml_assets.tables.stream_parity import stream_versus_batch
@@ -131,7 +130,7 @@ def test_a_fault_of_the_stream_is_found(lake: Lake, client: Any, monkeypatch: py
         client.hdel(key, name)
         return read
 
-    monkeypatch.setattr(stream_parity, "replay_table", faulty)
+    monkeypatch.setattr("streaming.table_replay.replay_table", faulty)
     parity = stream_versus_batch(lake, client, shop_orders, plan_of(shop_orders), day)
     assert not parity.agrees
     assert set(parity.worst["shop"]) == {"b"}

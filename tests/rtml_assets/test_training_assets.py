@@ -223,7 +223,7 @@ def test_a_training_set_says_what_it_is_made_of(deployment: Deployment) -> None:
     assert notes["till_orders__count_3h"] == "count of events, 3h, exact to the microsecond"
     mapping = node.partition_mappings[dg.AssetKey(["events", "orders"])]
     assert (mapping.start_offset, mapping.end_offset) == (-2, 1)
-    assert {job.name for job in definitions.jobs or ()} == {"compact_orders", "training_sales", "promote_sales"}
+    assert {"compact_orders", "training_sales", "promote_sales"} < {job.name for job in definitions.jobs or ()}
 
 
 def test_a_service_without_a_spine_has_no_training_set(lake: Lake, tmp_path: Any) -> None:

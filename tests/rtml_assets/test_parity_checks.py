@@ -1,0 +1,128 @@
+"""The checks of tiles as Dagster runs them: real runs, a real Redis, faults that are planted in one road."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from rtml.lake import Lake
+from rtml.online import keys
+from rtml_assets.defs.build import definitions_of
+from rtml_assets.defs.deployment import Deployment
+from rtml_assets.defs.parity_checks import STREAM, TILES
+from streaming.positions import Position, raise_position
+from streaming.table_replay import replay_table
+from tests.rtml_assets.orders import REGISTRY, generate, shop_orders
+from tests.rtml_assets.test_parity import alter, compact
+
+EVENTS = generate(11)
+
+
+@pytest.fixture
+def days(lake: Lake, client: Any) -> list[date]:
+    """Four days, of which the last is not over."""
+    for partition in (0, 1):
+        raise_position(client, keys.mirrored("orders"), partition, Position("1-0", EVENTS[-1].ingested))
+    return compact(lake, EVENTS)
+
+
+@pytest.fixture
+def run(settings: Any) -> Iterator[Any]:
+    """Run a view's job, and return what its checks came to."""
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def run(view: str = "shop_orders", day: str = "") -> dict[str, dg.AssetCheckEvaluation]:
+            config = {f"tiles__{view}_{name}": {"config": {"day": day}} for name in (TILES, STREAM)}
+            job = definitions_of(Deployment(settings, REGISTRY)).resolve_job_def(f"parity_{view}")
+            result = job.execute_in_process(
+                instance=instance,
+                run_config={"ops": config, "loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+            return {found.check_name: found for found in result.get_asset_check_evaluations()}
+
+        yield run
+
+
+def figures_of(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
+    return {name: value.value for name, value in evaluation.metadata.items()}
+
+
+@pytest.mark.parametrize("view", REGISTRY.views)
+def test_clean_data_passes_with_figures(run: Any, days: list[date], view: str) -> None:
+    for evaluation in run(view).values():
+        assert evaluation.passed, evaluation.description
+        figures = figures_of(evaluation)
+        assert figures["day"] == str(days[-2]), "the last day is not over"
+        assert figures["compared"] == figures["equal"] > 100
+        assert [figures[name] for name in ("differing", "missing", "unsettled")] == [0, 0, 0]
+        assert 0 <= figures["largest_difference"] < 1e-3
+        assert f"| `{view}__count` | " in figures["features"]
+        assert "worst" not in figures
+        assert f"{figures['day']}: " in (evaluation.description or "")
+
+
+def test_a_row_of_tiles_that_was_changed_fails_both(run: Any, days: list[date], lake: Lake) -> None:
+    row = alter(lake, "shop_orders", days[1], 1, **{"items.max": pl.lit(77, dtype=pl.Int64)})
+    assert all(evaluation.passed for evaluation in run(day=str(days[0])).values())
+    for evaluation in run(day=str(days[1])).values():
+        assert not evaluation.passed
+        assert evaluation.severity == dg.AssetCheckSeverity.ERROR
+        words = evaluation.description or ""
+        assert words.startswith(f"{days[1]}: shop_orders__items_max of shop {row['shop']}, tile 1h, start {days[1]}")
+        assert "1 of 10 features disagree: shop_orders__items_max (1 differ" in words
+        (worst,) = figures_of(evaluation)["worst"].records
+        assert (worst.data["shop"], worst.data["tile"]) == (row["shop"], "1h")
+        assert "77" in (worst.data["got"], worst.data["expected"])
+
+
+def test_a_fault_of_the_stream_fails_its_check_alone(
+    run: Any, days: list[date], client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that leaves one tile out."""
+
+    def faulty(given: Any, lake: Any, source: Any, views: Any, **arguments: Any) -> int:
+        read = replay_table(given, lake, source, views, **arguments)
+        key = keys.entity_tag("shop", ["a"]) + keys.versioned(shop_orders.name, views[0][1].version)
+        stored = client.hgetall(key)
+        client.hdel(key, next(name for name, value in sorted(stored.items()) if len(name) == 5 and value[:1] == b"R"))
+        return read
+
+    monkeypatch.setattr("streaming.table_replay.replay_table", faulty)
+    found = run()
+    assert found[TILES].passed
+    assert not found[STREAM].passed
+    assert "shop_orders__count" in (found[STREAM].description or "")
+    assert "of shop a, tile" in (found[STREAM].description or "")
+    assert str(days[-2]) in (found[STREAM].description or "")
+    assert {record.data["shop"] for record in figures_of(found[STREAM])["worst"].records} == {"a"}
+    assert not client.keys("rtml:{*")
+
+
+def test_nothing_is_compared_before_a_day_is_over(run: Any, lake: Lake, client: Any) -> None:
+    compact(lake, EVENTS)
+    for evaluation in run().values():
+        assert evaluation.passed
+        assert evaluation.description == "nothing to compare yet"
+        assert figures_of(evaluation)["compared"] == 0
+
+
+def test_a_day_that_is_not_over_cannot_be_asked_for(run: Any, days: list[date]) -> None:
+    with pytest.raises(Exception, match=rf"day '{days[-1]}' of view 'shop_orders' is not over, or not built\. Did you"):
+        run(day=str(days[-1]))
+
+
+def test_compaction_does_not_wait_for_parity(settings: Any) -> None:
+    definitions = definitions_of(Deployment(settings, REGISTRY))
+    names = {node.name for node in definitions.resolve_job_def("compact_orders").nodes}
+    assert names == {
+        "events__orders",
+        *(f"{table}__{view}" for table in ("tiles", "published") for view in REGISTRY.views),
+    }
+    schedules = {schedule.name: schedule.cron_schedule for schedule in definitions.schedules or ()}  # type: ignore[union-attr]
+    assert schedules["canary_sales_schedule"] == "20 * * * *"
+    assert schedules["parity_shop_orders_schedule"] == "40 3 * * *"
