@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Kind
-from rtml.define.contract import TIMESTAMP
-from rtml.define.service import FeatureService
-from rtml.define.source import SPINE_TIME, EventSource
+from rtml.columns import SPINE_TIME, TIMESTAMP
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, KEY_TYPES
+
+if TYPE_CHECKING:
+    from rtml.define.service import FeatureService
+    from rtml.define.source import EventSource
 
 EVENT_DATE, INGEST_DATE = "event_date", "ingest_date"
 LEVEL, TILE_START = "level", "tile_start"

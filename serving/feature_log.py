@@ -14,8 +14,7 @@ import polars as pl
 import xxhash
 
 from rtml import instants
-from rtml.define.contract import TIMESTAMP
-from rtml.define.source import SPINE_TIME
+from rtml.columns import SPINE_TIME, TIMESTAMP
 from rtml.instants import BEGINNING, Duration, Instant
 from rtml.lake import (
     EVENT_DATE,

@@ -10,7 +10,8 @@ import polars as pl
 import xxhash
 
 from rtml.algebra.family import ID64
-from rtml.define.contract import TIMESTAMP, Column
+from rtml.columns import TIMESTAMP
+from rtml.define.contract import Column
 from rtml.define.source import EventSource
 from rtml.instants import Instant, to_text
 from rtml.projection import INGESTED_AT

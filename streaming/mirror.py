@@ -10,7 +10,7 @@ from deltalake import write_deltalake
 
 from rtml import instants
 from rtml.algebra.family import ID64
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.define.source import EventSource
 from rtml.lake import EVENT_DATE, INGEST_DATE, QUARANTINE, Lake, raw_schema, signed
 from rtml.online import keys

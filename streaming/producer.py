@@ -13,7 +13,7 @@ import polars as pl
 import xxhash
 
 from rtml import instants
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.define.source import EventSource
 from rtml.errors import SendError, near_miss
 from rtml.instants import BEGINNING, Instant

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import pandera.polars as pa
 import polars as pl
 
+from rtml.columns import TIMESTAMP
 from rtml.errors import DefinitionError
 
 Timestamp = Annotated[pl.Datetime, "us", "UTC"]
@@ -18,7 +19,6 @@ Field = pa.Field
 RESERVED = ("ingested_at", "id64", "event_date", "partition", "offset")
 """Columns that the platform adds to every event."""
 
-TIMESTAMP = pl.Datetime("us", "UTC")
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
 """Signed ones: Delta has no others, and a difference of unsigned ones wraps around."""
 _FLOATS = (pl.Float32, pl.Float64)

@@ -9,13 +9,12 @@ from typing import Any
 
 import polars as pl
 
+from rtml.columns import SPINE_TIME
 from rtml.define.contract import Column, read_contract
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import Duration
 
-SPINE_TIME = "timestamp"
-"""The column that holds each row's instant, where rows are entities at instants: spines, logs, snapshots."""
 KEY_WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
 """The types of join keys in words."""
 

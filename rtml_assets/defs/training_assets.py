@@ -10,9 +10,10 @@ import dagster as dg
 import polars as pl
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from rtml.columns import SPINE_TIME
 from rtml.define.label import LabelSource
 from rtml.define.service import FeatureService
-from rtml.define.source import SPINE_TIME, EventSource
+from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml.instants import DAY, Duration, format_duration
 from rtml.lake import features_schema, training_schema

@@ -13,7 +13,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.instants import Instant, to_datetime, to_instant
 from rtml.lake import Lake
 from rtml_assets.demo.check import SAMPLE, Checked, Mismatch, check, check_training, sample_entities

@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 
 from rtml import instants
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.define.source import EventSource
 from rtml.errors import RequestError, near_miss
 from rtml.projection import INGESTED_AT

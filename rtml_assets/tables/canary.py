@@ -28,8 +28,9 @@ from quality.parity import (
     with_magnitudes,
 )
 from rtml.algebra.family import EVENT_TIME, NUMPY_KIND, Array, Values
+from rtml.columns import SPINE_TIME
 from rtml.define.service import FeatureService
-from rtml.define.source import SPINE_TIME, EventSource
+from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml.instants import BEGINNING, to_datetime
 from rtml.lake import LAST_INGESTED, PUBLISHED_TO, STATUS, VERSION, WATERMARK, Lake, of_view

@@ -10,7 +10,7 @@ import polars as pl
 
 from quality.contracts import check_contract
 from rtml.algebra.family import ID64
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.define.source import EventSource
 from rtml.errors import SendError, near_miss
 from rtml.instants import Instant, to_instant

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.instants import BEGINNING, Instant, to_datetime
 from rtml.lake import LATE, Lake, signed
 from rtml.online import codec, keys

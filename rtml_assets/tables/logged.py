@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
+from rtml.columns import SPINE_TIME
 from rtml.define.label import LabelSource
-from rtml.define.source import SPINE_TIME
 from rtml.errors import RequestError
 from rtml.instants import Instant, to_datetime
 from rtml.lake import EVENT_DATE, Lake

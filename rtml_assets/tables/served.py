@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import polars as pl
 
+from rtml.columns import SPINE_TIME
 from rtml.define.service import FeatureService
-from rtml.define.source import SPINE_TIME
 from rtml.instants import Instant, to_datetime
 from rtml.lake import (
     LAST_INGESTED,

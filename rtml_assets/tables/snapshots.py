@@ -11,8 +11,7 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME
-from rtml.define.contract import TIMESTAMP
-from rtml.define.source import SPINE_TIME
+from rtml.columns import SPINE_TIME, TIMESTAMP
 from rtml.define.views import StreamFeatureView
 from rtml.instants import DAY, Instant, to_instant
 from rtml.lake import EVENT_DATE, Lake, features_schema

@@ -17,7 +17,7 @@ import polars as pl
 from rtml.algebra.counting import ROWS
 from rtml.algebra.family import ID64, Array, States
 from rtml.algebra.states import concatenate
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.define.views import StreamFeatureView
 from rtml.lake import EVENT_DATE, LEVEL, TILE_START, Lake, raw_schema, tiles_schema, unsigned
 from rtml.plan import Plan

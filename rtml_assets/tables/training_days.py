@@ -9,8 +9,8 @@ from functools import partial
 
 import polars as pl
 
+from rtml.columns import SPINE_TIME
 from rtml.define.expression import meaning
-from rtml.define.source import SPINE_TIME
 from rtml.lake import EVENT_DATE, Lake, training_schema
 from rtml.registry import Registry
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, rows_by_day

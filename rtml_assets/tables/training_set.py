@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Values
+from rtml.columns import SPINE_TIME
 from rtml.define.label import LabelSource
 from rtml.define.service import FeatureService
-from rtml.define.source import SPINE_TIME, EventSource
+from rtml.define.source import EventSource
 from rtml.lake import VALUE_TYPES, Lake
 from rtml.plan import PlannedFeature
 from rtml.point_in_time.join import point_in_time

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.instants import HOUR, MINUTE, to_datetime, to_instant
 from rtml_assets.testing import LocalPlatform
 

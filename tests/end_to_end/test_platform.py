@@ -17,7 +17,7 @@ import xxhash
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.errors import InstantError, RequestError, UnavailableError, UnknownNameError
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_datetime, to_instant
 from rtml.online import keys

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.instants import HOUR, MINUTE, SECOND, to_datetime
 from rtml_assets.testing import LocalPlatform
 from tests import oracle

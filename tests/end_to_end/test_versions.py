@@ -82,7 +82,9 @@ def refuses_what_is_not_proven(platform: LocalPlatform) -> None:
     stored = platform.client.dump(key)
     assert stored is not None
     platform.client.delete(key)
-    with pytest.raises(NotReadyError, match=r"view 'demand': .* is not what the lake says: demand__count_12h: .*city"):
+    with pytest.raises(
+        NotReadyError, match=r"view 'demand': .* is not what the lake says: .*demand__count_12h of city"
+    ):
         platform.promote("pricing")
     platform.client.restore(key, 0, stored)
 

@@ -7,7 +7,7 @@ import polars as pl
 import rtml
 from quality.contracts import check_contract
 from quality.verdict import Failure, Verdict
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.instants import to_datetime
 
 

@@ -26,7 +26,7 @@ from rtml import (
     Sum,
     Variance,
 )
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_instant
 from rtml.plan import Plan
 from rtml.registry import Registry

@@ -27,7 +27,7 @@ from rtml import (
     StreamFeatureView,
     Sum,
 )
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.errors import DefinitionError, RequestError
 from rtml.instants import DAY, HOUR, to_datetime, to_instant
 from rtml.lake import Lake, features_schema, raw_schema, training_schema

@@ -17,7 +17,7 @@ from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
 from rtml import FeatureService, LabelSource, NotBuiltWarning, Spine
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.errors import InstantError, RequestError, UnknownNameError
 from rtml.instants import DAY, HOUR, MINUTE, to_datetime
 from rtml.lake import LATE, Lake

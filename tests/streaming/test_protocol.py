@@ -17,7 +17,7 @@ import pytest
 import redis
 
 import rtml
-from rtml.define.contract import TIMESTAMP
+from rtml.columns import TIMESTAMP
 from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
 from rtml.registry import Registry
