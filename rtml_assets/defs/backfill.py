@@ -11,7 +11,7 @@ import dagster as dg
 from rtml.define.views import StreamFeatureView
 from rtml.registry import Registry
 from rtml.settings import Settings
-from rtml_assets.defs.compaction import building, in_stretches, range_tags
+from rtml_assets.defs.compaction import building, in_stretches, request_for
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import key_of
 from rtml_assets.defs.materialize import Summary, run_requests
@@ -47,11 +47,11 @@ def backfill(
     for some in _runs(rows):
         first, last = min(some), max(some)
         progress(done, total, f"{first}" if first == last else f"{first} to {last}")
-        request = dg.RunRequest(asset_selection=building(deployment, source, [view]), tags=range_tags(first, last))
+        request = request_for(deployment, building(deployment, source, [view]), first, last)
         run_requests(deployment, source, [request], list(some), instance, summary)
         done += sum(some.values())
     progress(done, total, "publishing")
-    request = dg.RunRequest(asset_selection=[key_of("published", view.name)])
+    request = request_for(deployment, [key_of("published", view.name)])
     run_requests(deployment, source, [request], list(rows), instance, summary)
     progress(done, total, "")
     summary.days[source.name] = list(rows)

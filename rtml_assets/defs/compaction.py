@@ -9,11 +9,14 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.storage.tags import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 
+from rtml.algebra.counting import ROWS
 from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import daily, key_of
 from rtml_assets.defs.parity_checks import tile_checks
+from rtml_assets.defs.source_assets import CONTRACT
+from rtml_assets.defs.view_assets import LATE_BOUND, LEVELS_AGREE
 from rtml_assets.tables.touched import outside_days, touched_days
 
 DAY = timedelta(days=1)
@@ -74,9 +77,27 @@ def requests_for(deployment: Deployment, source: EventSource, days: Sequence[dat
     stretches = list(in_stretches(days))
     for first, last in stretches:
         selected = building(deployment, source) + (published if last == stretches[-1][1] else [])
-        yield dg.RunRequest(asset_selection=selected, tags=range_tags(first, last))
+        yield request_for(deployment, selected, first, last)
     if not stretches and published:
-        yield dg.RunRequest(asset_selection=published)
+        yield request_for(deployment, published)
+
+
+def request_for(
+    deployment: Deployment, assets: list[dg.AssetKey], first: date | None = None, last: date | None = None
+) -> dg.RunRequest:
+    """Return the run that materialises assets, of a range of days or of none, with the checks that belong to that."""
+    tags = {} if first is None or last is None else range_tags(first, last)
+    gates = [gate for key in assets for gate in _gates(deployment, key)]
+    return dg.RunRequest(asset_selection=assets, asset_check_keys=gates, tags=tags)
+
+
+def _gates(deployment: Deployment, key: dg.AssetKey) -> list[dg.AssetCheckKey]:
+    """Return the checks that are made as an asset is written; without being named, all others would be made, too."""
+    table, name = key.path
+    names = {"events": CONTRACT, "tiles": LEVELS_AGREE, "published": LATE_BOUND}
+    if table == "tiles" and ROWS not in deployment.registry.plans[name].states.names:
+        return []
+    return [dg.AssetCheckKey(key, names[table])]
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

@@ -112,12 +112,12 @@ def run_requests(
     last = datetime.combine(max(days, default=date.min), datetime.min.time(), UTC) + timedelta(days=2)
     with partition_loading_context(effective_dt=max(last, datetime.now(UTC))):
         for request in requests:
-            result = job.execute_in_process(
-                run_config=_QUIET,
-                instance=instance,
-                asset_selection=request.asset_selection,
-                tags=request.tags,
-                raise_on_error=False,
+            chosen = job.get_subset(
+                asset_selection=set(request.asset_selection or ()),
+                asset_check_selection=set(request.asset_check_keys or ()),
+            )
+            result = chosen.execute_in_process(
+                run_config=_QUIET, instance=instance, tags=request.tags, raise_on_error=False
             )
             _take(result, summary)
 
