@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dagster as dg
 
-from rtml_assets.defs.compaction import compaction_job, hourly
+from rtml.define.source import EventSource
+from rtml_assets.defs.compaction import building_job, compaction_job, hourly
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.figures import figures_sensor
 from rtml_assets.defs.parity_checks import parity
@@ -12,6 +13,20 @@ from rtml_assets.defs.promotion_assets import promotion_asset, promotion_job
 from rtml_assets.defs.source_assets import events_asset, external_assets
 from rtml_assets.defs.training_assets import features_asset, trained_services, training_asset, training_job
 from rtml_assets.defs.view_assets import view_assets
+
+
+def compaction_of(deployment: Deployment, source: EventSource) -> dg.Definitions:
+    """Return only what builds and publishes one source: a run in this process need not load the rest."""
+    views = deployment.registry.views_of(source.name)
+    return dg.Definitions(
+        assets=[
+            *external_assets(deployment, source),
+            events_asset(deployment, source),
+            *(asset for view in views for asset in view_assets(deployment, view)),
+        ],
+        jobs=[building_job(deployment, source)],
+        executor=dg.in_process_executor,
+    )
 
 
 def definitions_of(deployment: Deployment) -> dg.Definitions:

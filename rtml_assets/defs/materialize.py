@@ -18,8 +18,8 @@ from rtml.define.source import EventSource
 from rtml.errors import RtmlError
 from rtml.registry import Registry
 from rtml.settings import Settings
-from rtml_assets.defs.build import definitions_of
-from rtml_assets.defs.compaction import compaction_job, requests_for
+from rtml_assets.defs.build import compaction_of
+from rtml_assets.defs.compaction import building_job, requests_for
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.tables.touched import in_history, outside_days, touched_days
 
@@ -107,7 +107,7 @@ def run_requests(
     Raises:
         CompactionError: a run failed; names the assets and the checks.
     """
-    job = definitions_of(deployment).resolve_job_def(compaction_job(deployment, source).name)
+    job = compaction_of(deployment, source).resolve_job_def(building_job(deployment, source).name)
     # Events may be of a later year than the machine's, in tests and replays; Dagster's days end today.
     last = datetime.combine(max(days, default=date.min), datetime.min.time(), UTC) + timedelta(days=2)
     with partition_loading_context(effective_dt=max(last, datetime.now(UTC))):
