@@ -43,7 +43,7 @@ START = 1_767_225_600 * SECOND
 AIM = 20.0
 RUNS = 5
 PEER_FILES = 8
-"""So many Parquet files hold Feast's events: of one, or of thirty by day, its join takes longer."""
+"""So many Parquet files hold Feast's events: of a single one its join takes longer."""
 ADDRESS = re.compile(r"[a-z+]+://[^\s`)]+")
 INSTALLING_SECONDS, ANSWERING_SECONDS = 600, 1_800
 
