@@ -9,13 +9,14 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import backfill, compaction, freshness, throughput, training_sets
+from benchmarks import backfill, compaction, freshness, latest_value, throughput, training_sets
 from benchmarks.rows import Row
 
 BENCHMARKS: dict[str, Callable[[], Sequence[tuple[str, ...]]]] = {
     "freshness": freshness.run,
     "throughput": throughput.run,
     "training_sets": training_sets.run,
+    "latest_value": latest_value.run,
     "compaction": compaction.run,
     "backfill": backfill.run,
 }
