@@ -24,8 +24,7 @@ import rtml
 from benchmarks import feast_join
 from benchmarks.rows import Row, faster
 from rtml import Entity, EventSource, FeatureService, Last, RedisStream, StreamFeatureView
-from rtml.define.contract import TIMESTAMP
-from rtml.define.source import SPINE_TIME
+from rtml.columns import SPINE_TIME, TIMESTAMP
 from rtml.errors import RtmlError
 from rtml.instants import DAY, SECOND
 from rtml.lake import Lake

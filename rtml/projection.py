@@ -46,6 +46,7 @@ class Projection(msgspec.Struct, frozen=True):
     """A view's row-wise part written down, so that a version goes on being computed when its definition has changed."""
 
     timestamp: str
+    event_id: str | None
     where: str | None
     derive: dict[str, str]
 
@@ -54,7 +55,7 @@ class Projection(msgspec.Struct, frozen=True):
         """Write down what a view does."""
         where = None if view.where is None else _written(view.where)
         derive = {name: _written(expression) for name, expression in view.derive.items()}
-        return Projection(view.source.timestamp, where, derive)
+        return Projection(view.source.timestamp, view.source.event_id, where, derive)
 
     def over(self, name: str, source: EventSource) -> FormerView:
         """Return what was written down as a view of a source.
@@ -73,6 +74,11 @@ class Projection(msgspec.Struct, frozen=True):
             raise DefinitionError(
                 f"view {name!r}, as it was defined before, needs column {wanted!r} of {source.where}."
                 f"{near_miss(wanted, source.columns)}"
+            )
+        if source.event_id != self.event_id:
+            raise DefinitionError(
+                f"view {name!r}, as it was defined before, tells events apart by {self.event_id!r}, and {source.where} "
+                f"by {source.event_id!r} now: they would count twice. Give the source another name"
             )
         return view
 

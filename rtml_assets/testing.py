@@ -151,7 +151,7 @@ class LocalPlatform:
         Raises:
             RequestError, NotReadyError: it cannot be.
         """
-        return rollback(self.client, service, instants.now())
+        return rollback(self.client, service, instants.now(), self.settings.version_grace_us)
 
     @property
     def redis_url(self) -> str:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rtml import instants
 from rtml.define.source import EventSource
 from rtml.errors import DefinitionError
-from rtml.instants import DAY, Duration
+from rtml.instants import BEGINNING, DAY, Duration
 from rtml.online import keys
 from rtml.plan import Plan
 from rtml.projection import Projection, RowWise
 from rtml.registry import Registry
 from streaming.positions import has_begun
-from streaming.services import Service, meanings_in_use, read_services, write_services
+from streaming.rewind import oldest
+from streaming.services import Service, add_service, meanings_in_use, read_services, reword_service
 from streaming.versions import (
     Version,
     create_version,
@@ -77,9 +78,22 @@ class Adoption:
                 log.warning("view %s waits for its history: compaction publishes it", plan.view)
                 return None
             projection = Projection.of(self._registry.views[plan.view])
-            name = next_version(self._client, plan)
-            return create_version(self._client, Version(plan, name, "building", projection=projection))
-        return None if found.state == "replaying" else found
+            made = Version(
+                plan, next_version(self._client, plan), "building", created_at=instants.now(), projection=projection
+            )
+            return create_version(self._client, made)
+        if found.state != "replaying" and not found.adopted and not self._is_followed(found):
+            log.warning("version %s has to be caught up again: the stream was trimmed meanwhile", found.name)
+            found = set_state(self._client, found, "lost" if found.from_stream_alone else "replaying")
+        return None if found.state in ("lost", "replaying") else found
+
+    def _is_followed(self, version: Version) -> bool:
+        """Whether the stream still holds all that a version needs of it."""
+        if version.from_stream_alone:
+            return not self._client.exists(keys.trimmed(self._source.name))
+        reached = version.caught_up_to if version.caught_up_to != BEGINNING else version.boundary - version.plan.skew
+        begins = [oldest(self._client, self._source, part) for part in range(self._source.stream.partitions)]
+        return all(begin is None or begin <= reached for begin in begins)
 
     def _lose(self, version: Version) -> Version:
         """The stream went on without it: what passed in the meantime is missing from it for ever."""
@@ -121,7 +135,8 @@ class Adoption:
 
     def _write_down(self) -> None:
         source = self._source
-        fresh = any(not version.adopted and version.from_stream_alone for _, version in self.views)
+        # A version that no flow has written yet has been given nothing of what was read so far.
+        fresh = any(not version.adopted for _, version in self.views)
         if fresh and has_begun(self._client, source.name, source.stream.partitions):
             self._client.delete(keys.rewind_from(source.name))
             self._client.sadd(keys.rewinding(source.name), *range(source.stream.partitions))
@@ -136,9 +151,9 @@ class Adoption:
         """Serve the versions that are complete: the stream has been read to where it was before."""
         for plan in self._plans.values():
             version = find_version(self._client, plan)
-            if version is None:
+            if version is None or not version.adopted:
                 continue
-            if version.state == "building" and version.from_stream_alone and version.adopted:
+            if version.state == "building" and version.from_stream_alone:
                 version = set_state(self._client, version, "ready")
             if version.state == "ready":
                 go_live(self._client, version)
@@ -152,10 +167,12 @@ class Adoption:
         for service in ours:
             record = Service.of(service, self._registry.plans)
             known = served.get(service.name)
-            if known is None or record.means_the_same(known):
-                write_services(self._client, [record])
-            else:
+            if known is None:
+                add_service(self._client, record)
+            elif not record.means_the_same(known):
                 log.warning("service %s is served as it was before its definition changed: promote it", service.name)
+            elif record != known:
+                reword_service(self._client, record, known)
 
     def has_news(self) -> bool:
         """Whether other versions are to be written by now: then a new process should do so."""

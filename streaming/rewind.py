@@ -70,16 +70,23 @@ def first_ingested(client: Redis, source: EventSource, partition: int) -> Instan
     return _ingested_at(entries[0], stamped=_is_stamped(client, source)) if entries else None
 
 
+def last_ingested(client: Redis, source: EventSource, partition: int) -> Instant | None:
+    """Return when the last entry that a partition holds was ingested, if it holds any."""
+    key = source.stream.key(partition)
+    entries: Any = client.xrevrange(key, count=1) if client.exists(key) else []
+    return _ingested_at(entries[0], stamped=_is_stamped(client, source)) if entries else None
+
+
 def oldest(client: Redis, source: EventSource, partition: int) -> Instant | None:
     """Return from when on a partition holds all entries; nothing where it holds all that there ever were."""
     key = source.stream.key(partition)
     if not client.exists(key):
         return None
-    info: Any = client.xinfo_stream(key)
-    if info.get("entries-added") == info["length"]:  # from Redis 7 on it counts what was ever added
+    if not client.exists(keys.trimmed(source.name)):
         return None
     if (begin := first_ingested(client, source, partition)) is not None:
         return begin
     if _is_stamped(client, source):  # the last entry's stamp went with it; the mirror has come that far
         return read_positions(client, keys.mirrored(source.name), source.stream.partitions)[partition].ingested_at
+    info: Any = client.xinfo_stream(key)
     return arrived_at(info["last-generated-id"])

@@ -50,7 +50,7 @@ class Service(msgspec.Struct, frozen=True):
         """Return the service of a definition."""
         fingerprints = {view.name: plans[view.name].fingerprint for view in service.views}
         columns = tuple((view.name, feature) for view, feature in service.columns)
-        return Service(service.name, service.version, columns, fingerprints, service.description, service.log)
+        return Service(service.name, service.version, columns, fingerprints, service.description, float(service.log))
 
     def means_the_same(self, other: Service) -> bool:
         """Whether a model would read the same: only words and the log may differ."""
@@ -76,6 +76,18 @@ def read_services(client: Redis) -> dict[str, Service]:
     return {name.decode(): msgspec.json.decode(text, type=Service) for name, text in stored.items()}
 
 
+def add_service(client: Redis, service: Service) -> None:
+    """Tell the servers of a service, unless there is one of its name."""
+    client.hsetnx(keys.SERVICES, service.name, msgspec.json.encode(service))
+
+
+def reword_service(client: Redis, service: Service, known: Service) -> None:
+    """Change what does not matter to a model, such as words, unless the service was changed since it was looked at."""
+    former = read_former(client).get(service.name, [])
+    if read_services(client).get(service.name) == known:
+        replace_service(client, service.name, service, former)
+
+
 def read_former(client: Redis) -> dict[str, list[Former]]:
     """Return, by service, the records that it served before, the newest first."""
     stored: dict[Any, Any] = client.hgetall(keys.FORMER_SERVICES)
@@ -88,8 +100,8 @@ def replace_service(client: Redis, name: str, service: Service | None, former: l
     Raises:
         NotReadyError: somebody else replaced it at the same moment.
     """
-    served = read_services(client).get(name)
-    old, new = (b"" if record is None else msgspec.json.encode(record) for record in (served, service))
+    stored: Any = client.hget(keys.SERVICES, name)
+    old, new = stored or b"", b"" if service is None else msgspec.json.encode(service)
     remembered = msgspec.json.encode(former[:MOST_FORMER])
     names = (keys.SERVICES, keys.FORMER_SERVICES)
     if not client.eval(_REPLACE, len(names), *names, name, old, new, remembered):

@@ -21,7 +21,7 @@ State = Literal["building", "replaying", "ready", "lost"]
 was not written for a while, and what passed meanwhile is missing from it for ever."""
 
 STATES: dict[bytes, State] = {b"building": "building", b"replaying": "replaying", b"ready": "ready", b"lost": "lost"}
-INSTANTS = ("boundary", "history_from", "folded_to", "published_to")
+INSTANTS = ("boundary", "history_from", "folded_to", "published_to", "caught_up_to", "landed_to", "created_at")
 
 _CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
@@ -56,6 +56,12 @@ class Version(msgspec.Struct, frozen=True):
     """Late events from before the boundary that were ingested before this instant are in the published tiles."""
     published_to: Instant = BEGINNING
     """Late events that were ingested before this instant have been published."""
+    caught_up_to: Instant = BEGINNING
+    """What was ingested up to this instant was applied from the lake; the stream has to hold what came after it."""
+    landed_to: Instant = BEGINNING
+    """Up to when history had been landed in the lake when the version was made."""
+    created_at: Instant = BEGINNING
+    """The wall clock when it was made."""
     projection: Projection | None = None
     """What the view did to events; by it a version outlives its definition."""
 
@@ -95,7 +101,7 @@ class Version(msgspec.Struct, frozen=True):
     def decode(version: str, stored: Mapping[Any, Any]) -> Version:
         """Return the version that a hash holds."""
         plan = Plan.decode(stored[b"plan"])
-        instants = {name: int(stored[name.encode()]) for name in INSTANTS}
+        instants = {name: int(stored.get(name.encode(), BEGINNING)) for name in INSTANTS}
         projection = msgspec.json.decode(stored.get(b"projection", b"null"), type=Projection | None)
         state = STATES[stored[b"state"]]
         return Version(plan, version, state, **instants, projection=projection, adopted=b"adopted" in stored)

@@ -32,7 +32,7 @@ def run_rollback(console: Console, settings: Settings, name: str) -> None:
         RequestError, NotReadyError: it cannot be; names what is in the way.
     """
     with connected(settings) as client:
-        outcome = rollback(client, name, now())
+        outcome = rollback(client, name, now(), settings.version_grace_us)
     _tell(console, outcome)
 
 

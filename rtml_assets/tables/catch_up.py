@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from rtml.define.source import EventSource
 from rtml.errors import NotReadyError
 from rtml.instants import Instant, to_text
@@ -12,7 +14,7 @@ from rtml.online import keys
 from rtml.projection import RowWise
 from rtml_assets.tables.publisher import Hold, kept
 from streaming.rewind import oldest
-from streaming.versions import Version, set_state
+from streaming.versions import Version
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -42,7 +44,7 @@ def catch_up(lake: Lake, client: Redis, view: RowWise, version: Version, mirrore
 
     source = view.source
     with kept(hold):
-        start = version.boundary - source.skew_us
+        start = version.boundary - max(source.skew_us, version.plan.skew)
         count = replay_table(client, lake, source, [(view, version)], start=start, end=mirrored)
     for partition in range(source.stream.partitions):
         begin = oldest(client, source, partition)
@@ -51,5 +53,6 @@ def catch_up(lake: Lake, client: Redis, view: RowWise, version: Version, mirrore
                 f"view {view.name!r}: all is in the lake up to {to_text(mirrored)}, and the oldest entry of partition "
                 f"{partition} of source {source.name!r} is of {to_text(begin)}: what came between would be missing"
             )
-    set_state(client, version, "building")
+    caught_up = msgspec.structs.replace(version, state="building", caught_up_to=mirrored)
+    client.hset(keys.meta(version.view, version.version), mapping={"caught_up_to": mirrored, "state": caught_up.state})
     return count

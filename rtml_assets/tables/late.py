@@ -10,7 +10,7 @@ import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64
 from rtml.columns import TIMESTAMP
-from rtml.instants import BEGINNING, Instant, to_datetime
+from rtml.instants import BEGINNING, Instant, floor, to_datetime
 from rtml.lake import LATE, Lake, signed
 from rtml.online import codec, keys
 from rtml.projection import INGESTED_AT, RowWise, project
@@ -31,12 +31,16 @@ KEYS_AT_ONCE = 1_000
 
 
 class LateFigures(NamedTuple):
-    """What is published: events in reach of a window, those that are new, their entities, and the most of one."""
+    """What is published: events in reach of a window, those that are new, their entities, and the most of one.
+
+    `remaining` is the most of one that a new build could not take into its tiles yet.
+    """
 
     events: int
     new: int
     entities: int
     most: int
+    remaining: int
 
 
 def publish_late(lake: Lake, client: Redis, view: RowWise, version: Version, until: Instant, hold: Hold) -> LateFigures:
@@ -51,7 +55,9 @@ def publish_late(lake: Lake, client: Redis, view: RowWise, version: Version, unt
     _write_fields(client, version, fields, hold)
     new = _remember(lake, version, view.source.name, _places(found), _present(client, version, until))
     sizes = [len(run.records) for run in found]
-    return LateFigures(sum(sizes), new, len(found), max(sizes, default=0))
+    edge = floor(until - version.plan.lateness, version.plan.tiles.coarsest)
+    remaining = max((int((run.records["time"].astype(np.int64) >= edge).sum()) for run in found), default=0)
+    return LateFigures(sum(sizes), new, len(found), max(sizes, default=0), remaining)
 
 
 def reach_of(client: Redis, version: Version, until: Instant) -> Instant:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rtml.errors import NotReadyError, RequestError
-from rtml.instants import Instant
+from rtml.errors import NotReadyError, RequestError, near_miss
+from rtml.instants import Duration, Instant
 from rtml.lake import Lake
+from rtml.online import keys
 from rtml.plan import Plan
 from rtml.registry import Registry
 from rtml_assets.tables.touched import unbuilt_days
@@ -65,8 +66,8 @@ def promote(
     return Promotion(record, served)
 
 
-def rollback(client: Redis, name: str, now: Instant) -> Promotion:
-    """Serve a service as it was before the last promotion.
+def rollback(client: Redis, name: str, now: Instant, grace: Duration) -> Promotion:
+    """Serve a service as it was before the last promotion, if that was within the grace.
 
     Raises:
         RequestError: it never was anything else.
@@ -74,12 +75,15 @@ def rollback(client: Redis, name: str, now: Instant) -> Promotion:
     """
     former = read_former(client).get(name, [])
     if not former:
-        raise RequestError(f"service {name!r} was never promoted over anything: there is nothing to roll back to")
+        near = "" if name in read_services(client) else near_miss(name, read_services(client))
+        raise RequestError(
+            f"service {name!r} was never promoted over anything: there is nothing to roll back to.{near}"
+        )
     earlier, served = former[0].service, read_services(client).get(name)
     reasons = [
-        f"view {view!r}: {fingerprint} was given up when its grace (RTML_VERSION_GRACE) had passed"
+        f"view {view!r}: {fingerprint} is written no longer: its grace (RTML_VERSION_GRACE) is over, or no flow runs"
         for view, fingerprint in earlier.fingerprints.items()
-        if not _is_ready(live_version(client, view, fingerprint))
+        if former[0].replaced_at < now - grace or not _is_written(client, live_version(client, view, fingerprint))
     ]
     if reasons:
         raise _refused(name, "rolled back", reasons)
@@ -98,6 +102,15 @@ def hindrances(lake: Lake, client: Redis, registry: Registry, record: Service) -
             yield f"tiles/{view}: {len(days)} days are not built, {days[0]} to {days[-1]}: `rtml backfill {view}`"
 
 
+def _is_written(client: Redis, version: Version | None) -> bool:
+    """Whether a version is complete, and goes on being so."""
+    if version is None or version.state != "ready":
+        return False
+    source = version.plan.source
+    streams = client.exists(keys.figures(source, "tiles"))
+    return not streams or bool(client.sismember(keys.written(source), version.name))
+
+
 def _refused(name: str, what: str, reasons: list[str]) -> NotReadyError:
     return NotReadyError("\n".join([f"service {name!r} cannot be {what}:", *(f"- {reason}" for reason in reasons)]))
 
@@ -109,7 +122,7 @@ def _is_ready(version: Version | None) -> bool:
 def _unready(client: Redis, plan: Plan) -> str:
     found = find_version(client, plan)
     if found is None or found.state == "lost":
-        return f"{plan.fingerprint} has no version yet: run the stream (`rtml up`), then `rtml backfill {plan.view}`"
+        return f"{plan.fingerprint} has no version yet: `rtml deploy`, then `rtml backfill {plan.view}`"
     if found.state == "ready":
         return f"{found.version} is complete, and goes live when the stream has caught up"
     if found.from_stream_alone:

@@ -21,7 +21,7 @@ def prune_versions(client: Redis, plan: Plan, since: Instant) -> list[str]:
     """Remove what is in Redis of a view's versions that are of no use any longer, and return their names.
 
     Kept are what the definition means now, what services read or have read since an instant (wall clock, µs), what a
-    flow writes, and what is being built. It may die anywhere and be repeated.
+    flow writes, and what was made since then and no flow has begun to write. It may die anywhere and be repeated.
     """
     gone = [version for version in _versions(client, plan.view) if not _is_kept(client, plan, version, since)]
     for version in gone:
@@ -43,7 +43,9 @@ def _versions(client: Redis, view: str) -> Iterator[Version]:
 
 def _is_kept(client: Redis, plan: Plan, version: Version, since: Instant) -> bool:
     newest = find_version(client, plan)
-    if version.state in ("building", "replaying") or (newest is not None and newest.version == version.version):
+    if (newest is not None and newest.version == version.version) or (
+        not version.adopted and version.created_at >= since
+    ):
         return True
     if client.sismember(keys.written(version.plan.source), version.name):
         return True

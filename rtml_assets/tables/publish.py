@@ -10,7 +10,7 @@ import msgspec
 
 from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError
-from rtml.instants import BEGINNING, Instant, floor, to_text
+from rtml.instants import BEGINNING, Instant, floor, now, to_text
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.plan import Plan
@@ -55,10 +55,12 @@ for i = 3, #ARGV, 2 do
   if ARGV[i] == 'published_to' or ARGV[i] == 'folded_to' then keep(ARGV[i], ARGV[i + 1])
   else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
-if redis.call('EXISTS', KEYS[3]) == 0 then go_live(KEYS[2], ARGV[1], ARGV[2]) end
+local written = redis.call('HEXISTS', KEYS[1], 'adopted') == 1 or redis.call('EXISTS', KEYS[4]) == 0
+if written and redis.call('EXISTS', KEYS[3]) == 0 then go_live(KEYS[2], ARGV[1], ARGV[2]) end
 return 1
 """
-"""Ready and live in one step. A stream that is going back reads the meta when it is done, and goes live then."""
+"""Ready and live in one step, unless there is a flow that does not write it yet, or that is going back: once it has
+come so far, it serves what is ready."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +124,13 @@ def _publish(work: _Work) -> Published:
         return _publish_all(work, None)
     if version.state != "ready" and not version.from_stream_alone:
         return _publish_all(work, version)
+    if version.state == "ready" and (reason := _to_be_rebuilt(work, version)):
+        return dataclasses.replace(_publish_all(work, None), why=reason)
+    if work.until < version.published_to:
+        words = f"events/{work.plan.source} holds less than was published: it is complete to {to_text(work.until)} only"
+        return Published(version, why=words)
     late = _publish_late(work, work.view, version)
-    if version.state == "ready" and (late.most > BOUND or is_rebuild_requested(work.client, version)):
+    if version.state == "ready" and late.most > BOUND >= late.remaining:
         return _with(_publish_all(work, None), late)
     return Published(
         msgspec.structs.replace(version, published_to=_late_to(work, version)), late=late, remembered=late.new
@@ -135,6 +142,20 @@ def _with(rebuilt: Published, late: LateFigures) -> Published:
     return dataclasses.replace(rebuilt, late=late, remembered=rebuilt.remembered + late.new)
 
 
+def _to_be_rebuilt(work: _Work, version: Version) -> str:
+    """Say why a complete version is to be built anew, if it is."""
+    if is_rebuild_requested(work.client, version):
+        return "a rebuild was requested"
+    if _landed_to(work) > max(version.landed_to, version.folded_to):
+        return "history was landed after the version was made"
+    return ""
+
+
+def _landed_to(work: _Work) -> Instant:
+    landed = work.client.get(keys.landed(work.plan.source))
+    return int(landed) if landed else BEGINNING
+
+
 def _publish_all(work: _Work, version: Version | None) -> Published:
     """History, what the stream lacks of that which follows it, and late events; then the version counts."""
     _check_complete(work)
@@ -144,6 +165,7 @@ def _publish_all(work: _Work, version: Version | None) -> Published:
     caught_up = 0
     if version.state == "replaying":
         caught_up = catch_up(work.lake, work.client, work.view, version, work.mirrored, work.hold)
+        version = msgspec.structs.replace(version, caught_up_to=work.mirrored)
     late = publish_late(work.lake, work.client, work.view, version, work.until, work.hold)
     folded = remember_folded(work.lake, work.client, work.view, version, work.until)
     begin = history_from(work.lake, work.view)
@@ -160,7 +182,8 @@ def _publish_others(work: _Work) -> None:
         version = read_version(work.client, work.view.name, name)
         if version is None or version.state != "ready" or version.projection is None:
             continue
-        if version.plan.source == work.plan.source and (newest is None or version.version != newest.version):
+        is_newest = newest is not None and version.version == newest.version
+        if version.plan.source == work.plan.source and not is_newest and work.until >= version.published_to:
             _publish_late(work, version.projection.over(version.view, work.view.source), version)
 
 
@@ -187,27 +210,37 @@ def _begin(work: _Work) -> Version:
     state: State = "building" if is_followed(client, work.view.source, edge) else "replaying"
     projection = Projection.of(work.view)
     name = next_version(client, plan)
-    return create_version(
-        client, Version(plan, name, state, boundary=edge, folded_to=work.until, projection=projection)
+    made = Version(
+        plan,
+        name,
+        state,
+        boundary=edge,
+        folded_to=work.until,
+        landed_to=_landed_to(work),
+        created_at=now(),
+        projection=projection,
     )
+    return create_version(client, made)
 
 
 def _serve(client: Redis, ready: Version) -> None:
     """Write the meta by which history counts; and serve it, unless the stream has to catch up first."""
     fields = [part for pair in ready.encode().items() for part in pair]
-    names = (keys.meta(ready.view, ready.version), keys.live(ready.view), keys.rewinding(ready.plan.source))
+    source = ready.plan.source
+    figures = keys.figures(source, "tiles")  # there are some where a flow ever ran
+    names = (keys.meta(ready.view, ready.version), keys.live(ready.view), keys.rewinding(source), figures)
     client.eval(_READY, len(names), *names, ready.plan.fingerprint, ready.version, *fields)
 
 
 def _check_complete(work: _Work) -> None:
     """Refuse to fix history at what `events/` happens to hold: what is missing would be missing for ever."""
     source, client = work.view.source, work.client
-    landed = client.get(keys.landed(source.name))
     trimmed = client.exists(keys.trimmed(source.name))
-    needed = max(int(landed) if landed else BEGINNING, work.mirrored - RETENTION if trimmed else BEGINNING)
+    needed = max(_landed_to(work), work.mirrored - RETENTION if trimmed else BEGINNING)
     if work.until < min(needed, work.mirrored):
         days = touched_days(work.lake, source)
+        which = f", {days[0]} to {days[-1]}" if days else ""
         raise NotReadyError(
             f"view {work.view.name!r}: history is complete only to {to_text(work.until)}, and must be to "
-            f"{to_text(needed)}: materialise {len(days)} days of events/{source.name} first, {days[0]} to {days[-1]}"
+            f"{to_text(needed)}: materialise {len(days)} days of events/{source.name} first{which}"
         )

@@ -31,6 +31,14 @@ TRIM_EVERY = 60.0
 FIGURES_EVERY = 1.0
 
 
+_TRIM = """
+if redis.call('EXISTS', KEYS[3]) == 1 then return 0 end
+redis.call('SET', KEYS[2], 1)
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[1])
+"""
+"""Not while the tiles flow is about to read all of it again; and a new version never takes it for a whole one."""
+
+
 class Reading(NamedTuple):
     """How a flow reads: its positions' key, the most entries a read, and the most events an epoch."""
 
@@ -258,8 +266,6 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
     def _trim(self) -> None:
         """Forget what both flows have behind them for an hour."""
         self._next_trim = time.monotonic() + TRIM_EVERY
-        if self._client.exists(keys.rewinding(self._source.name)):
-            return  # the tiles flow is about to read all of it again
         count = self._source.stream.partitions
         name = self._source.name
         behind = min(
@@ -268,6 +274,5 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         )
         least = behind - RETENTION // 1_000
         if least > 0:
-            # First the mark: a new version must never take a trimmed stream for a whole one.
-            self._client.set(keys.trimmed(name), 1)
-            self._client.xtrim(self._key, minid=f"{least}-0", approximate=True)
+            marks = (self._key, keys.trimmed(name), keys.rewinding(name))
+            self._client.eval(_TRIM, len(marks), *marks, f"{least}-0")

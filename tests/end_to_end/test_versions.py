@@ -133,7 +133,7 @@ def test_versions_that_nobody_reads_are_pruned(platform, tmp_path):
     assert old not in version_names(platform.client, "demand")
     assert old not in live_names(platform.client, "demand").values()
     assert not list(platform.client.scan_iter(f"rtml:{{*}}:demand@{old}*"))
-    with pytest.raises(NotReadyError, match="given up when its grace"):
+    with pytest.raises(NotReadyError, match="is written no longer: its grace"):
         platform.rollback("pricing")
     check(platform, first, {"1h": HOUR}, 5, newest(first) + DAY)
 
