@@ -181,6 +181,36 @@ def replay(
 
 
 @app.command()
+def land(
+    source: Source,
+    file: Annotated[
+        Path | None,
+        typer.Option("--from", help="A .parquet, .csv or .ndjson file; by default the project's own history."),
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Only events that arrived from then on.")] = None,
+    end: Annotated[str | None, typer.Option(help="Only events that arrived before then.")] = None,
+    stamps: Annotated[str, typer.Option(help="The column that says when each arrived.")] = "ingested_at",
+) -> None:
+    """Append history to the lake, checked against the contract; compaction or `rtml backfill` builds on it.
+
+    Examples:
+
+        rtml land departures --end 2013-03-01
+        rtml land payments --from payments.parquet
+    """
+    from rtml_assets.runtime import history
+    from rtml_assets.runtime.landing import land_history
+
+    settings, registry = load_project()
+    definition = registry.source(source)
+    with console.status(f"reading the history of {source}"):
+        events = (
+            history.read_file(definition, file, stamps) if file else history.read_example(definition, settings.features)
+        )
+    land_history(console, settings, definition, history.between(events, start, end), end)
+
+
+@app.command()
 def get(
     service: Annotated[str, typer.Argument(help="The FeatureService's name.", show_default=False)],
     keys: Annotated[list[str], typer.Argument(help="The entities' join keys.", metavar="KEY=VALUE…")],

@@ -38,7 +38,9 @@ def diff(
 
 
 @app.command()
-def deploy() -> None:
+def deploy(
+    force: Annotated[bool, typer.Option("--force", help="Even if what is served cannot be written on.")] = False,
+) -> None:
     """Have all running processes load the definitions of now; what is served stays as it is until `rtml promote`.
 
     Examples:
@@ -49,9 +51,10 @@ def deploy() -> None:
 
     settings, registry = load_project()
     with connected(settings) as client:
-        number = tell(client)
-    told = f"deployment {number}: {len(registry.views)} views; the flows and Dagster load them"
-    console.print(told, highlight=False)
+        notes = tell(client, registry, force=force)
+    console.print(f"deployed {len(registry.views)} views: the flows and Dagster load them", highlight=False)
+    for note in notes:
+        console.print(f"[yellow]{note}", highlight=False)
 
 
 @app.command()
@@ -111,16 +114,19 @@ def rollback(service: Service) -> None:
 
 @app.command()
 def retire(service: Service) -> None:
-    """Serve a service no longer; `rtml rollback` brings it back.
+    """Serve a service that is no longer defined no longer; `rtml rollback` brings it back.
 
     Examples:
 
         rtml retire eta
     """
+    from rtml.errors import RequestError
     from rtml.instants import now
     from streaming.services import retire_service
 
-    settings, _ = load_project()
+    settings, registry = load_project()
+    if service in registry.services:
+        raise RequestError(f"service {service!r} is defined: remove its definition first, or it would come back")
     with connected(settings) as client:
         retire_service(client, service, now())
     console.print(f"{service} is served no longer")

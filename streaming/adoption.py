@@ -113,8 +113,7 @@ class Adoption:
                     continue
                 if (ours or fingerprint in in_use.get(view, ())) and (kept := self._kept(version, written)):
                     self.views.append((kept, version))
-                    if not ours:
-                        self._former.append(version)
+                    self._former.append(version)
 
     def _in_use(self) -> dict[str, set[str]]:
         return meanings_in_use(self._client, instants.now() - self._grace)
@@ -179,7 +178,14 @@ class Adoption:
         if any(_is_begun(find_version(self._client, plan)) for plan in self._plans.values()):
             return True
         in_use = self._in_use() if self._former else {}
-        return any(version.plan.fingerprint not in in_use.get(version.view, ()) for version in self._former)
+        return not all(self._is_needed(version, in_use) for version in self._former)
+
+    def _is_needed(self, version: Version, in_use: dict[str, set[str]]) -> bool:
+        plan = self._plans.get(version.view)
+        meant = {plan.fingerprint} if plan else set()
+        if version.plan.fingerprint not in in_use.get(version.view, set()) | meant:
+            return False
+        return live_names(self._client, version.view).get(version.plan.fingerprint) == version.version
 
 
 def _is_begun(version: Version | None) -> bool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import redis
 
+from rtml.errors import DefinitionError, NotReadyError
+from rtml.instants import now
 from rtml.online import keys
+from rtml.registry import Registry
 from streaming.broker import connect
+from streaming.services import meanings_in_use
+from streaming.versions import live_version
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -17,9 +22,42 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 0.5
 
 
-def deploy(client: Redis) -> int:
-    """Have all processes load the definitions anew, and return how often that was done so far."""
-    return int(client.incr(keys.DEPLOYED))
+def deploy(client: Redis, registry: Registry, *, force: bool = False) -> list[str]:
+    """Have all processes load the definitions anew, and return what people should know.
+
+    Raises:
+        NotReadyError: what is served could not be written on under them; `force` gives it up.
+    """
+    reasons = [] if force else list(endangered(client, registry))
+    if reasons:
+        words = [
+            "these definitions would end what is served (--force does so):",
+            *(f"- {reason}" for reason in reasons),
+        ]
+        raise NotReadyError("\n".join(words))
+    client.incr(keys.DEPLOYED)
+    return [
+        f"source {source!r} has no flows yet: restart `rtml up`, or run `rtml stream {source}`"
+        for source in registry.sources
+        if not client.exists(keys.figures(source, "tiles"))
+    ]
+
+
+def endangered(client: Redis, registry: Registry) -> Iterator[str]:
+    """Say which versions that are served now could not be computed from the sources as they are defined."""
+    for view, fingerprints in meanings_in_use(client, now()).items():
+        for fingerprint in sorted(fingerprints):
+            version = live_version(client, view, fingerprint)
+            if version is None or version.projection is None:
+                continue
+            source = registry.sources.get(version.plan.source)
+            if source is None:
+                yield f"view {view!r} reads source {version.plan.source!r}, which is not defined any longer"
+                continue
+            try:
+                version.projection.over(view, source)
+            except DefinitionError as error:
+                yield str(error)
 
 
 class DeploymentWatch:

@@ -23,6 +23,7 @@ from rtml_assets.tables.delta import open_table, rows_by_day, scan
 from rtml_assets.tables.land import land
 from rtml_assets.testing import LocalPlatform
 from streaming.broker import connect
+from streaming.versions import Version, live_version
 from tests.end_to_end.rides import START, check, define, newest, rides
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,11 +101,15 @@ def begin(settings: Settings) -> subprocess.Popen[str]:
     return process
 
 
+def has_history(version: Version | None) -> bool:
+    return version is not None and version.boundary > START
+
+
 def test_a_backfill_beside_a_stream_at_full_speed_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    with LocalPlatform(define(tmp_path, 1, ["1h", "6h"])) as platform:
+    with LocalPlatform(define(tmp_path, 1, ["1h", "48h"])) as platform:
         before, live = rides(START, 48, 2), rides(START + 51 * HOUR, 30, 3)
-        platform.send("rides", before, ingested_at="ingested_at")
-        platform.settle()
+        # Landed beside a running stream: history, what follows it from the lake, and a rewind of the stream.
+        land(Lake(platform.lake), platform.client, platform.registry.source("rides"), before)
 
         def stream() -> None:
             for start in range(0, live.height, 10):
@@ -122,8 +127,10 @@ def test_a_backfill_beside_a_stream_at_full_speed_loses_and_doubles_nothing(tmp_
         sender.join()
         platform.settle()
         platform.compact()
+        fingerprint = platform.registry.plans["demand"].fingerprint
+        platform._wait_for(lambda: has_history(live_version(platform.client, "demand", fingerprint)), "the new build")
         everything = pl.concat([before, live])
-        check(platform, everything, {"1h": HOUR, "6h": 6 * HOUR}, 1, newest(everything))
+        check(platform, everything, {"1h": HOUR, "48h": 48 * HOUR}, 1, newest(everything))
         events = pl.read_delta(Lake(platform.lake).events("rides"))
         assert sorted(events["ride_id"]) == sorted(everything["ride_id"])
         top = pl.read_delta(Lake(platform.lake).tiles("demand")).filter(pl.col("level") == 0)
