@@ -80,7 +80,11 @@ class Places:
         if span > _SPARSE * len(keys):
             return None
         there = np.zeros(span, dtype=bool)
-        there[keys.drop_nulls().to_numpy() - least] = True
+
+        def mark(part: slice) -> None:
+            there[keys[part].drop_nulls().to_numpy() - least] = True
+
+        in_slices(len(keys), _AT_ONCE, mark)
         known = np.flatnonzero(there)
         numbers = np.full(span + 1, len(known), dtype=np.uint32)
         numbers[known] = np.arange(len(known))

@@ -18,7 +18,7 @@ import polars as pl
 
 from rtml.algebra.counting import ROWS
 from rtml.algebra.family import EVENT_TIME, ID64, Array, States
-from rtml.algebra.states import concatenate
+from rtml.algebra.states import StateSchema, concatenate
 from rtml.define.contract import TIMESTAMP
 from rtml.define.views import StreamFeatureView
 from rtml.lake import EVENT_DATE, LEVEL, TILE_START, Lake, raw_schema, tiles_schema, unsigned
@@ -30,7 +30,7 @@ from rtml.projection import project
 from rtml_assets.tables.delta import Built, built_from, meaning_of, open_table, rebuild_days, rows_by_day, scan
 from rtml_assets.tables.events import events_meaning, in_chunks
 
-_EVENTS_AT_ONCE, _TILES_AT_ONCE = 1 << 15, 1 << 15
+_EVENTS_AT_ONCE = _TILES_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class _Tiles(NamedTuple):
     owners: Array
     """Entities, by number."""
     starts: Array
-    states: dict[str, Array]
+    states: States
 
 
 def _by_time(kept: pl.DataFrame) -> pl.DataFrame:
@@ -108,23 +108,33 @@ def _finest(plan: Plan, kept: pl.DataFrame, entities: Entities) -> _Tiles:
     """Return the finest tiles, from stretches of time that are small enough for the processor's cache."""
     numbers, size = entities.numbers(kept), plan.ladder[0]
 
-    def work(rows: slice) -> _Tiles:
+    def work(rows: slice) -> tuple[Array, Array, Array]:
         some = kept[rows]
         order, owners, times = in_order(numbers[rows], len(entities), some)
         starts = times // size * size
         first = _first_of_runs(owners, starts)
         edges = np.append(first, len(order)).astype(order.dtype)
-        return _Tiles(owners[first], starts[first], Indexes(plan.states, some, order).over(edges[:-1], edges[1:]))
+        states = Indexes(plan.states, some, order).over(edges[:-1], edges[1:])
+        return owners[first], starts[first], plan.states.pack(states).view(np.uint8)
 
     with np.errstate(over="ignore", invalid="ignore"):
         parts = in_each(_stretches(kept[EVENT_TIME].to_numpy(), size), work)
-    if len(parts) == 1:
-        return parts[0]
-    rows, owners = by_entity(np.concatenate([part.owners for part in parts]), len(entities))
-    starts = np.concatenate([part.starts for part in parts])[rows]
-    names = plan.states.names
-    columns = in_each(names, lambda name: np.concatenate([part.states.pop(name) for part in parts])[rows])
-    return _Tiles(owners, starts, dict(zip(names, columns, strict=True)))
+    owners, starts, packed = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    del parts
+    rows, owners = by_entity(owners, len(entities))
+    return _Tiles(owners, starts[rows], _take(plan.states, packed.view(plan.states.dtype), rows))
+
+
+def _take(schema: StateSchema, packed: Array, rows: Array) -> dict[str, Array]:
+    """Return some rows of packed states: a row is one place in memory, its columns would be many."""
+    states = {name: np.empty(len(rows), dtype=schema.dtype[name]) for name in schema.names}
+
+    def work(part: slice) -> None:
+        for name, column in schema.unpack(np.take(packed, rows[part])).items():
+            states[name][part] = column
+
+    in_slices(len(rows), _TILES_AT_ONCE, work)
+    return states
 
 
 def _stretches(times: Array, size: int) -> list[slice]:
