@@ -26,7 +26,7 @@ from rtml.plan import Plan
 from rtml.point_in_time.index import Indexes
 from rtml.point_in_time.order import Entities, by_entity, in_order
 from rtml.point_in_time.parallel import in_each, in_slices
-from rtml.projection import project
+from rtml.projection import INGESTED_AT, project
 from rtml_assets.tables.delta import Built, built_from, meaning_of, open_table, rebuild_days, rows_by_day, scan
 from rtml_assets.tables.events import events_meaning, in_chunks
 
@@ -78,7 +78,7 @@ def tiles_meaning(plan: Plan) -> str:
 
 def build_tiles(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame) -> pl.DataFrame:
     """Return the tiles of whole days of events (`id64` unsigned) at every level, each by key and start."""
-    kept = _by_time(project(view, plan, events).collect())
+    kept = _by_time(project(view, plan, events).drop(INGESTED_AT).collect())
     entities = Entities.of(kept, plan.key_names)
     tiles, frames = _finest(plan, kept, entities), []
     for number, size in enumerate(plan.ladder):
@@ -99,9 +99,9 @@ class _Tiles(NamedTuple):
 
 
 def _by_time(kept: pl.DataFrame) -> pl.DataFrame:
-    """Return events by time, as `events/` has them already."""
+    """Return events by time, as each day of `events/` has them already; ties are settled within a stretch."""
     times = kept[EVENT_TIME].to_numpy()
-    return kept.sort(EVENT_TIME, ID64) if np.any(times[1:] < times[:-1]) else kept
+    return kept.sort(EVENT_TIME, maintain_order=True) if np.any(times[1:] < times[:-1]) else kept
 
 
 def _finest(plan: Plan, kept: pl.DataFrame, entities: Entities) -> _Tiles:
