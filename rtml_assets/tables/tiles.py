@@ -1,7 +1,7 @@
 """`events/<source>` → `tiles/<view>`: states of every entity at every level of the ladder, by day.
 
-Events are put in order once; a tile of any level is a range of them. No tile crosses a day, because the coarsest size
-divides one.
+The finest tiles come from the events, a stretch of the day at a time; those of each level above from the one below. No
+tile crosses a day, because the coarsest size divides one.
 """
 
 from __future__ import annotations
@@ -10,25 +10,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from rtml.algebra.counting import ROWS
-from rtml.algebra.family import ID64, Array, States
-from rtml.algebra.states import concatenate
+from rtml.algebra.family import EVENT_TIME, ID64, Array, States
+from rtml.algebra.states import StateSchema, concatenate
 from rtml.columns import TIMESTAMP
 from rtml.define.views import StreamFeatureView
 from rtml.lake import EVENT_DATE, LEVEL, TILE_START, Lake, raw_schema, tiles_schema, unsigned
 from rtml.plan import Plan
 from rtml.point_in_time.index import Indexes
-from rtml.point_in_time.order import Entities, in_order
-from rtml.point_in_time.parallel import in_slices
-from rtml.projection import project
+from rtml.point_in_time.order import Entities, by_entity, in_order
+from rtml.point_in_time.parallel import in_each, in_slices
+from rtml.projection import INGESTED_AT, project
 from rtml_assets.tables.delta import Built, built_from, meaning_of, open_table, rebuild_days, rows_by_day, scan
 from rtml_assets.tables.events import events_meaning, in_chunks
 
-_TILES_AT_ONCE = 1 << 18
+_EVENTS_AT_ONCE = _TILES_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -76,30 +78,94 @@ def tiles_meaning(plan: Plan) -> str:
 
 def build_tiles(view: StreamFeatureView, plan: Plan, events: pl.LazyFrame) -> pl.DataFrame:
     """Return the tiles of whole days of events (`id64` unsigned) at every level, each by key and start."""
-    kept = project(view, plan, events).collect()
+    kept = _by_time(project(view, plan, events).drop(INGESTED_AT).collect())
     entities = Entities.of(kept, plan.key_names)
-    order, owners, times = in_order(entities.numbers(kept), len(entities), kept)
-    indexes = Indexes(plan.states, kept, order)
-    starts, frames = np.arange(len(order), dtype=order.dtype), []
+    tiles, frames = _finest(plan, kept, entities), []
     for number, size in enumerate(plan.ladder):
-        starts = starts[_first_of_runs(owners[starts], times[starts] // size)]
-        states = _states(indexes, np.append(starts, starts.dtype.type(len(order))))
-        tiles = pl.Series(TILE_START, times[starts] // size * size).cast(TIMESTAMP)
-        frames.append(_to_frame(plan, number, entities.keys(owners[starts]), tiles, states))
+        if number:
+            tiles = _coarser(plan, tiles, size)
+        starts = pl.Series(TILE_START, tiles.starts).cast(TIMESTAMP)
+        frames.append(_to_frame(plan, number, entities.keys(tiles.owners), starts, tiles.states))
     return pl.concat(frames)
 
 
-def _states(indexes: Indexes, edges: Array) -> States:
-    """Return the states of what lies between edges."""
+class _Tiles(NamedTuple):
+    """Tiles of one level, by entity and start."""
+
+    owners: Array
+    """Entities, by number."""
+    starts: Array
+    states: States
+
+
+def _by_time(kept: pl.DataFrame) -> pl.DataFrame:
+    """Return events by time, as each day of `events/` has them already; ties are settled within a stretch."""
+    times = kept[EVENT_TIME].to_numpy()
+    return kept.sort(EVENT_TIME, maintain_order=True) if np.any(times[1:] < times[:-1]) else kept
+
+
+def _finest(plan: Plan, kept: pl.DataFrame, entities: Entities) -> _Tiles:
+    """Return the finest tiles, from stretches of time that are small enough for the processor's cache."""
+    numbers, size = entities.numbers(kept), plan.ladder[0]
+
+    def work(rows: slice) -> tuple[Array, Array, Array]:
+        some = kept[rows]
+        order, owners, times = in_order(numbers[rows], len(entities), some)
+        starts = times // size * size
+        first = _first_of_runs(owners, starts)
+        edges = np.append(first, len(order)).astype(order.dtype)
+        states = Indexes(plan.states, some, order).over(edges[:-1], edges[1:])
+        return owners[first], starts[first], plan.states.pack(states).view(np.uint8)
+
     with np.errstate(over="ignore", invalid="ignore"):
-        parts = in_slices(len(edges) - 1, _TILES_AT_ONCE, lambda part: indexes.over(edges[:-1][part], edges[1:][part]))
-    return concatenate(parts)
+        parts = in_each(_stretches(kept[EVENT_TIME].to_numpy(), size), work)
+    owners, starts, packed = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    del parts
+    rows, owners = by_entity(owners, len(entities))
+    return _Tiles(owners, starts[rows], _take(plan.states, packed.view(plan.states.dtype), rows))
+
+
+def _take(schema: StateSchema, packed: Array, rows: Array) -> dict[str, Array]:
+    """Return some rows of packed states: a row is one place in memory, its columns would be many."""
+    states = {name: np.empty(len(rows), dtype=schema.dtype[name]) for name in schema.names}
+
+    def work(part: slice) -> None:
+        for name, column in schema.unpack(np.take(packed, rows[part])).items():
+            states[name][part] = column
+
+    in_slices(len(rows), _TILES_AT_ONCE, work)
+    return states
+
+
+def _stretches(times: Array, size: int) -> list[slice]:
+    """Cut rows by time into slices; no tile is cut, so that its state is a matter of its own events alone."""
+    cuts = np.unique(np.searchsorted(times, times[::_EVENTS_AT_ONCE] // size * size)).tolist()
+    return [slice(start, end) for start, end in pairwise([*cuts, len(times)])] or [slice(0, 0)]
+
+
+def _coarser(plan: Plan, tiles: _Tiles, size: int) -> _Tiles:
+    """Return tiles of the next size."""
+    starts = tiles.starts // size * size
+    first = _first_of_runs(tiles.owners, starts)
+    ends = np.append(first, len(starts))
+
+    def work(groups: slice) -> States:
+        if groups.start == groups.stop:
+            return plan.states.empties(0)
+        inner = slice(int(ends[groups.start]), int(ends[groups.stop]))
+        finer = {name: column[inner] for name, column in tiles.states.items()}
+        return plan.states.combine(finer, first[groups] - inner.start)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        states = concatenate(in_slices(len(first), _TILES_AT_ONCE, work))
+    return _Tiles(tiles.owners[first], starts[first], states)
 
 
 def _first_of_runs(owners: Array, tiles: Array) -> Array:
     """Return where entity or tile is another than before."""
     first = np.ones(len(owners), dtype=bool)
-    first[1:] = (owners[1:] != owners[:-1]) | (tiles[1:] != tiles[:-1])
+    np.not_equal(owners[1:], owners[:-1], out=first[1:])
+    first[1:] |= tiles[1:] != tiles[:-1]
     return np.flatnonzero(first)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rtml.instants import to_instant
 from rtml.lake import raw_schema, tiles_schema
-from rtml_assets.tables import delta
+from rtml_assets.tables import delta, tiles
 from rtml_assets.tables.events import compact_events, deduplicate, load_events
 from rtml_assets.tables.tiles import build_tiles, compact_tiles
 from rtml_assets.tables.touched import touched_days
@@ -44,11 +44,11 @@ def test_every_level_is_pythons(view, seed, count):
     events = generate(seed, count, days=2)
     rows, _ = deduplicate(orders, to_raw(to_frame(events)))
     plan, column = plan_of(view), "price" if view is shop_orders else "value"
-    tiles = build_tiles(view, plan, rows.lazy().with_columns(pl.col("id64").reinterpret(signed=False)))
-    assert tiles.schema == tiles_schema(plan)
+    built = build_tiles(view, plan, rows.lazy().with_columns(pl.col("id64").reinterpret(signed=False)))
+    assert built.schema == tiles_schema(plan)
     expected = in_python(view, events)
-    assert tiles.height == len(expected)
-    for row in tiles.to_dicts():
+    assert built.height == len(expected)
+    for row in built.to_dicts():
         key = row["shop"] if view is shop_orders else f"{row['shop']}/{row['till']}/{row['big']}"
         count_, valid, values, group = expected[key, row["level"], to_instant(row["tile_start"])]
         present = [value for value in values if value is not None]
@@ -59,6 +59,22 @@ def test_every_level_is_pythons(view, seed, count):
             last = max((e for e in group if e.values[column] is not None), key=lambda e: (e.time, e.id64))
             assert row["value.last"] == last.values[column]
             assert row["value.last_id64"] % 2**64 == last.id64
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view.name)
+@pytest.mark.parametrize("at_once", [1, 7, 100])
+def test_a_tile_is_a_matter_of_its_own_events(monkeypatch, view, at_once):
+    rows, _ = deduplicate(orders, to_raw(to_frame(generate(14, 600, days=2))))
+    events = rows.with_columns(pl.col("id64").reinterpret(signed=False))
+    plan = plan_of(view)
+    whole = build_tiles(view, plan, events.lazy())
+    assert whole.equals(whole.sort("level", *plan.key_names, "tile_start"))
+    apart = pl.concat([build_tiles(view, plan, day.lazy()) for day in events.partition_by("event_date")])
+    assert apart.sort("level", *plan.key_names, "tile_start").equals(whole)
+    monkeypatch.setattr(tiles, "_EVENTS_AT_ONCE", at_once)
+    monkeypatch.setattr(tiles, "_TILES_AT_ONCE", at_once)
+    assert build_tiles(view, plan, events.lazy()).equals(whole)
+    assert build_tiles(view, plan, events.sample(fraction=1, shuffle=True, seed=at_once).lazy()).equals(whole)
 
 
 def test_the_table_holds_what_was_built_and_its_figures(lake):
