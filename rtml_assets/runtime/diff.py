@@ -60,7 +60,8 @@ def diff(client: Redis, lake: Lake, registry: Registry, name: str | None = None)
             Difference("removed", service, "service", f"version {served[service].version}", "") for service in gone
         ]
     views = {view.name: view for definition in chosen for view in definition.views}
-    changed = [view for view in views if not live_version(client, view, registry.plans[view].fingerprint)]
+    read = {(view, fingerprint) for record in served.values() for view, fingerprint in record.fingerprints.items()}
+    changed = [view for view in views if (view, registry.plans[view].fingerprint) not in read]
     costs = {view: cost_of(lake, views[view], registry.plans[view]) for view in changed}
     return Diff(differences, {view: cost for view, cost in costs.items() if cost.days})
 

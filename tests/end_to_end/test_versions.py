@@ -15,6 +15,7 @@ from rtml.instants import DAY, HOUR, to_datetime
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml_assets.runtime.diff import diff
+from rtml_assets.tables.catch_up import catch_up
 from rtml_assets.tables.land import land
 from rtml_assets.testing import LocalPlatform
 from streaming.services import read_services
@@ -153,4 +154,33 @@ def test_a_redis_that_lost_everything_is_filled_from_the_lake(platform, tmp_path
     platform.compact()
     eventually_live(platform, lambda: None)
     both = pl.concat([first, second])
+    check(platform, both, {"1h": HOUR, "6h": 6 * HOUR}, 1, newest(both))
+
+
+def test_a_flow_that_starts_anew_while_a_version_is_caught_up_leaves_no_hole(platform, tmp_path, monkeypatch):
+    """It has to go back for the version once it may write it, whatever it went back for before."""
+    history, live = rides(START, 30, 8), rides(START + 33 * HOUR, 5, 9)
+    platform._supervisor.stop()
+    platform.client.flushall()
+    land(Lake(platform.lake), platform.client, platform.registry.source("rides"), history)
+    platform.redefine(define(tmp_path, 1, ["1h", "6h"]))
+    platform.send("rides", live[:10], ingested_at="ingested_at")
+    platform.settle()
+    restarted = []
+
+    def slow(*args: Any) -> int:
+        platform.send("rides", live[10:], ingested_at="ingested_at")
+        platform.settle()
+        platform.crash()
+        platform._wait_for(lambda: not platform.client.exists(keys.rewinding("rides")), "the rewind's end")
+        restarted.append(True)
+        return catch_up(*args)
+
+    monkeypatch.setattr("rtml_assets.tables.publish.catch_up", slow)
+    platform.compact()
+    fingerprint = platform.registry.plans["demand"].fingerprint
+    platform._wait_for(lambda: live_names(platform.client, "demand").get(fingerprint), "the version")
+    platform.compact()
+    assert restarted == [True]
+    both = pl.concat([history, live])
     check(platform, both, {"1h": HOUR, "6h": 6 * HOUR}, 1, newest(both))
