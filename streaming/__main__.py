@@ -9,6 +9,7 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from bytewax._bytewax import cli_main
 from bytewax.errors import BytewaxRuntimeError
@@ -16,6 +17,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from rtml.errors import RtmlError
 from rtml.lake import Lake
+from rtml.online import keys
 from rtml.registry import load
 from rtml.settings import Settings, load_settings
 from streaming.broker import RestartRequiredError, check, connect
@@ -28,17 +30,18 @@ RESTART = 75
 
 def run(source_name: str, flow: Flow, settings: Settings) -> None:
     """Run a flow; returns only when it is stopped."""
-    registry = load(settings.features)
-    source = registry.source(source_name)
     client = connect(settings.redis_url, timeout=30)
     check(client)
+    deployed: Any = client.get(keys.DEPLOYED)  # before the definitions are read: what is deployed meanwhile is news
+    registry = load(settings.features)
+    source = registry.source(source_name)
     # The cache is hundreds of thousands of objects without cycles: walking them took a third of the writer's time.
     gc.set_threshold(500_000, 50, 1_000)
     notice_history(client, Lake(settings.lake_root), source)
     build = tiles_flow if flow == "tiles" else mirror_flow
     epoch = settings.tile_epoch_us if flow == "tiles" else settings.mirror_epoch_us
     cli_main(
-        build(client, registry, source, settings),
+        build(client, registry, source, settings, deployed),
         epoch_interval=timedelta(microseconds=epoch),
         recovery_config=RecoveryConfig(str(recovery_store(settings, source_name, flow))),
     )

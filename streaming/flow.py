@@ -28,11 +28,13 @@ Flow = Literal["tiles", "mirror"]
 FLOWS: tuple[Flow, ...] = ("tiles", "mirror")
 
 
-def tiles_flow(client: Redis, registry: Registry, source: EventSource, settings: Settings) -> Dataflow:
+def tiles_flow(
+    client: Redis, registry: Registry, source: EventSource, settings: Settings, deployed: bytes | None
+) -> Dataflow:
     """Stream → gate → tiles in Redis, servable when written."""
     adoption = Adoption(client, registry, source, settings.version_grace_us)
     progress, figures = Progress(source.stream.partitions), Figures(source.name, "tiles")
-    reading = _reading("tiles", keys.position(source.name), settings)
+    reading = _reading("tiles", keys.position(source.name), settings, deployed)
     router = Router(source, adoption.views)
     figures.count(duplicates=0, conflicting=0, fenced=0, damaged=0)  # shown as zeros until there are some
 
@@ -49,11 +51,13 @@ def tiles_flow(client: Redis, registry: Registry, source: EventSource, settings:
     return flow
 
 
-def mirror_flow(client: Redis, registry: Registry, source: EventSource, settings: Settings) -> Dataflow:
+def mirror_flow(
+    client: Redis, registry: Registry, source: EventSource, settings: Settings, deployed: bytes | None
+) -> Dataflow:
     """Stream → gate → the raw mirror and the quarantine in Delta."""
     del registry
     progress, figures = Progress(source.stream.partitions), Figures(source.name, "mirror")
-    reading = _reading("mirror", keys.mirrored(source.name), settings)
+    reading = _reading("mirror", keys.mirrored(source.name), settings, deployed)
     mirror = Mirror(client, Lake(settings.lake_root), source, figures)
 
     flow = Dataflow(f"{source.name}_mirror")
@@ -64,5 +68,5 @@ def mirror_flow(client: Redis, registry: Registry, source: EventSource, settings
     return flow
 
 
-def _reading(flow: Flow, position_key: str, settings: Settings) -> Reading:
-    return Reading(flow, position_key, settings.batch, settings.credit, settings.accept_stamps)
+def _reading(flow: Flow, position_key: str, settings: Settings, deployed: bytes | None) -> Reading:
+    return Reading(flow, position_key, settings.batch, settings.credit, settings.accept_stamps, deployed)

@@ -47,6 +47,8 @@ class Reading(NamedTuple):
     batch: int
     credit: int
     accept_stamps: bool
+    deployed: bytes | None = None
+    """The counter of deployments when this process loaded its definitions."""
 
 
 class RedisStreamSource(FixedPartitionedSource[Entries, str]):
@@ -144,7 +146,6 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._next_trim = time.monotonic() + TRIM_EVERY
         self._next_figures = 0.0
         self._target: tuple[Position, Callable[[int], None]] | None = None
-        self._deployed = client.get(keys.DEPLOYED)
 
     def when_at(self, position: Position, call: Callable[[int], None]) -> None:
         """Call once all up to a position is durable."""
@@ -209,7 +210,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             self._next_figures = time.monotonic() + FIGURES_EVERY
             if self._adoption and self._adoption.has_news():
                 raise RestartRequiredError("other versions are to be written by now; a new process does so")
-            if self._client.get(keys.DEPLOYED) != self._deployed:
+            if self._client.get(keys.DEPLOYED) != self._reading.deployed:
                 raise RestartRequiredError("definitions were deployed; a new process loads them")
 
     def _read(self) -> list[Entries]:
