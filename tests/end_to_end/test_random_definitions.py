@@ -128,7 +128,7 @@ class Trial:
         return found
 
     def _instants(self, coming: Instant) -> list[Instant]:
-        """Draw instants that may be asked: around the present, and such that events are at the very edges of windows."""
+        """Draw instants that may be asked: around the present, and with events at the very edges of windows."""
         rng, now = self.rng, self.draw.now
         sent = {name: events for name, events in self.sent.items() if events}
         source = {name: self.definitions.sources[name] for name in sent}
