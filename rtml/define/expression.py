@@ -93,10 +93,12 @@ def _row_by_row(tree: Any) -> Any:
 
 def _is_number(tree: Any) -> bool:
     """Whether an expression is a number, or reckons with numbers alone."""
+    if "Cast" in tree:
+        return _is_number(tree["Cast"]["expr"])
     if "BinaryExpr" in tree:
         return _is_number(tree["BinaryExpr"]["left"]) and _is_number(tree["BinaryExpr"]["right"])
-    literal = tree.get("Literal", {})
-    kinds = literal.get("Dyn", literal.get("Scalar", {})) if isinstance(literal, dict) else {}
+    literal = tree.get("Literal")
+    kinds = {**literal.get("Dyn", {}), **literal.get("Scalar", {})} if isinstance(literal, dict) else {}
     return any(kind.startswith(("Int", "UInt", "Float")) for kind in kinds)
 
 

@@ -13,7 +13,8 @@ import xxhash
 
 from rtml.columns import TIMESTAMP
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, Instant, to_instant
-from tests.end_to_end.definitions_of import Column, Definitions, Source
+from tests.end_to_end.definitions_of import Definitions, Source
+from tests.end_to_end.expressions_of import Column
 from tests.oracle import Event
 
 if TYPE_CHECKING:
