@@ -155,7 +155,7 @@ def _floor_divide(left: float, right: float) -> float | int | None:
 def _modulo(left: float, right: float) -> float | int | None:
     if isinstance(left, int) and isinstance(right, int):
         return left % right if right else None
-    return float(left - right * np.floor(_divide(left, right)))
+    return left - right * float(np.floor(_divide(left, right)))
 
 
 def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
