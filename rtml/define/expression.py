@@ -18,6 +18,8 @@ _SAMPLES: dict[str, list[object]] = {
     "boolean": [True, False, True, True, False, False, True, False],
 }
 
+_DIVISIONS = ("TrueDivide", "FloorDivide", "Modulus")
+
 
 def check_expression(where: str, expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.DataType:
     """Return the type of an expression over a contract's columns.
@@ -43,14 +45,16 @@ def check_expression(where: str, expression: pl.Expr, schema: Mapping[str, pl.Da
 
 
 def relaxed(where: str, expression: object) -> pl.Expr:
-    """Return the expression with casts that give null where a value does not fit, instead of stopping the stream.
+    """Return the expression such that it never stops the stream, and means the same in frames of any length.
+
+    Casts give null where a value does not fit. A divisor is one a row, even where it is constant.
 
     Raises:
         DefinitionError: no expression, or one that calls Python.
     """
     if not isinstance(expression, pl.Expr):
         raise DefinitionError(f"{where} must be a Polars expression such as pl.col('x') > 1; got {expression!r}")
-    text = json.dumps(_relaxed(_tree(where, expression)))
+    text = json.dumps(_row_by_row(_relaxed(_tree(where, expression))))
     return pl.Expr.deserialize(text.encode(), format="json")
 
 
@@ -62,6 +66,48 @@ def _relaxed(tree: Any) -> Any:
     return {
         name: "NonStrict" if (name, part) == ("options", "Strict") else _relaxed(part) for name, part in tree.items()
     }
+
+
+def _row_by_row(tree: Any) -> Any:
+    """Divide by a column where it says a number.
+
+    By a number, Polars multiplies with its reciprocal, but not in a frame of one row: `49.0 // 49` is 0 in the one
+    and 1 in the other.
+    """
+    if isinstance(tree, list):
+        return [_row_by_row(part) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    tree = {name: _row_by_row(part) for name, part in tree.items()}
+    binary = tree.get("BinaryExpr")
+    if not isinstance(binary, dict) or binary["op"] not in _DIVISIONS or not _is_number(binary["right"]):
+        return tree
+    column = _first_column(binary["left"])
+    if column is None:
+        return tree
+    # Of `when(…).then(3).otherwise(3)`, and of sums of literals, Polars makes a single number again.
+    zeros = json.loads((pl.col(column).is_null().cast(pl.Int64) * 0).meta.serialize(format="json"))
+    divisor = {"BinaryExpr": {"left": binary["right"], "op": "Plus", "right": zeros}}
+    return {"BinaryExpr": {**binary, "right": divisor}}
+
+
+def _is_number(tree: Any) -> bool:
+    """Whether an expression is a number, or reckons with numbers alone."""
+    if "Cast" in tree:
+        return _is_number(tree["Cast"]["expr"])
+    if "BinaryExpr" in tree:
+        return _is_number(tree["BinaryExpr"]["left"]) and _is_number(tree["BinaryExpr"]["right"])
+    literal = tree.get("Literal")
+    kinds = {**literal.get("Dyn", {}), **literal.get("Scalar", {})} if isinstance(literal, dict) else {}
+    return any(kind.startswith(("Int", "UInt", "Float")) for kind in kinds)
+
+
+def _first_column(tree: Any) -> str | None:
+    """Return the first column that an expression reads, if it reads one."""
+    if isinstance(tree, dict) and isinstance(tree.get("Column"), str):
+        return str(tree["Column"])
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return next((column for part in parts if (column := _first_column(part)) is not None), None)
 
 
 def meaning(where: str, expression: pl.Expr) -> str:

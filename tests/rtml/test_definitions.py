@@ -27,6 +27,7 @@ from rtml import (
     Window,
 )
 from rtml.compile import compile_view
+from rtml.define.expression import relaxed
 from rtml.errors import DefinitionError, RtmlError, SettingsError, UnknownNameError
 from rtml.registry import Registry, load
 
@@ -78,6 +79,39 @@ def test_tails_are_exact_up_to_a_day_unless_told() -> None:
     made = view(features=[Count(windows=["24h", "7d", Window("2h", tail="tile"), Window("8d", tail="exact")])])
     assert [feature.window.exact for feature in made.resolved.values()] == [True, False, False, True]
     assert all(feature.window.exact for feature in view(tail="exact").resolved.values())
+
+
+@pytest.mark.parametrize("nulls", [False, True])
+@pytest.mark.parametrize("dtype", [pl.Float64(), pl.Float32(), pl.Int64()])
+@pytest.mark.parametrize(
+    "divisor", [49, 7, -1.5, 0.1, 0, pl.lit(3), pl.lit(7, dtype=pl.Int32), pl.lit(3) * 2, pl.lit(49).cast(pl.Float64)]
+)
+def test_division_by_a_number_means_the_same_in_frames_of_any_length(divisor, dtype, nulls):
+    """Of itself, Polars multiplies with the reciprocal in all frames but those of one row."""
+    values = [float(number) for number in range(-60, 60)] + [None] * nulls
+    frame = pl.DataFrame({"x": pl.Series(values).cast(dtype)})
+    x = pl.col("x")
+    for expression in (
+        x / divisor,
+        x // divisor,
+        x % divisor,
+        (x + 1) / divisor / 7,
+        ((x / divisor) > 1).cast(pl.Int8),
+    ):
+        kept = relaxed("it", expression).alias("y")
+        whole = frame.select(kept)["y"]
+        rows = pl.concat([frame.slice(row, 1).select(kept)["y"] for row in range(frame.height)])
+        assert whole.equals(rows, null_equal=True), expression
+        streamed = frame.lazy().select(kept).collect(engine="streaming")["y"]
+        assert whole.equals(streamed, null_equal=True), expression
+
+
+def test_what_is_divided_by_a_number_is_row_by_row() -> None:
+    made = view(derive={"share": pl.col("amount") / 1.6}, features=[Sum("share", windows=["1h"])])
+    assert pl.DataFrame({"amount": [8.0, 1.0]}).select(made.derive["share"]).to_series().to_list() == [5.0, 0.625]
+    made = view(where=pl.col("amount") // 49 == 1)
+    assert made.where is not None
+    assert pl.DataFrame({"amount": [49.0, 5.0]}).select(made.where).to_series().to_list() == [True, False]
 
 
 def test_a_selection_keeps_its_order() -> None:
