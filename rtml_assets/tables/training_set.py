@@ -21,7 +21,7 @@ from rtml.projection import KEY_TYPES
 from rtml.registry import Registry
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.labels import chosen_labels, labels_of
-from rtml_assets.tables.seen import AT, SEEN, SEEN_LATE, Asked, KnownAt, check_known_at
+from rtml_assets.tables.seen import AT, KNOWN_AT, SEEN, SEEN_LATE, Asked, KnownAt, check_known_at
 from rtml_assets.tables.spans import ROWS_AT_ONCE, Reach, Span, days_between, entity_parts, spans
 from rtml_assets.tables.spine import CheckedSpine, check_spine, service_keys
 from rtml_assets.tables.touched import touched_days
@@ -156,10 +156,14 @@ def _in_words(source: EventSource, days: Sequence[date]) -> str:
 
 
 def load_part(lake: Lake, asked: Asked, keys: pl.DataFrame, span: Span, known_at: KnownAt) -> pl.DataFrame:
-    """Return the events of some entities that the rows of a span look at."""
+    """Return the events of some entities that the rows of a span look at, but those that no row can know."""
     time = pl.col(EVENT_TIME)
     events = asked.events(lake, span.days, known_at)
-    events = events.filter(time >= span.first - asked.reach.before, time <= span.last + asked.reach.after)
+    events = events.filter(
+        time >= span.first - asked.reach.before,
+        time <= span.last + asked.reach.after,
+        pl.col(KNOWN_AT) <= span.last + 1,  # a row's instant, which its window does not include
+    )
     names = list(asked.plan.key_names)
     return events.join(keys.unique().lazy(), on=names, how="semi").collect(engine="streaming")
 

@@ -27,9 +27,10 @@ from rtml_assets.store import FeatureStore
 from rtml_assets.tables import delta, training_set
 from rtml_assets.tables.events import compact_events
 from rtml_assets.tables.labels import known_to
-from rtml_assets.tables.spans import Reach, spans
+from rtml_assets.tables.seen import Asked
+from rtml_assets.tables.spans import Reach, Span, spans
 from rtml_assets.tables.spine import check_spine
-from rtml_assets.tables.training_set import TrainingSet
+from rtml_assets.tables.training_set import TrainingSet, load_part
 from tests import oracle
 from tests.oracle import Event
 from tests.rtml_assets.orders import (
@@ -252,6 +253,16 @@ class TestWithAStore:
             store.write_historical_features("sales", self.SPINE, target, progress=interrupt)
         left = pl.read_parquet(target) if name.endswith(".parquet") else pl.read_delta(str(target))
         assert left.height == self.SPINE.height
+
+    def test_late_events_that_no_row_can_know_are_not_loaded(self, lake: Lake) -> None:
+        last = max(event.ingested for event in self.EVENTS)
+        keys = pl.DataFrame({"shop": sorted({event.key for event in self.EVENTS})})
+        asked = Asked.of(shop_orders, REGISTRY.plans["shop_orders"], ["count_24h"])
+        days = days_of(to_frame(self.EVENTS))
+        loaded = load_part(lake, asked, keys, Span(START, last, tuple(days), 1), "serving")
+        late = [event for event in truly(self.EVENTS) if event.ingested - event.time > LATENESS]
+        assert 0 < len(late) == len(truly(self.EVENTS)) - loaded.height
+        assert not loaded["late"].any()
 
     def test_an_empty_spine_gives_an_empty_set(self, store: FeatureStore, tmp_path: Path) -> None:
         got = store.get_historical_features("sales", self.SPINE.clear(), labels=[next_order])
