@@ -112,9 +112,9 @@ class FeatureStore:
     ) -> pl.DataFrame:
         """Return a training set: the spine as it is, columns `view__feature` as of each row's instant, then labels.
 
-        It is computed from the tables `events/<source>`: what is not compacted yet is not there, and a warning names
-        the days that lack. A window is `[timestamp − w, timestamp)`: a row never sees its own event. About 8 million
-        events are in memory at a time, besides the spine and its features.
+        It is computed from the tables `events/<source>`: a warning names what rows look at that is not there, such as
+        days that are not compacted yet. A window is `[timestamp − w, timestamp)`: a row never sees its own event.
+        About 8 million events are in memory at a time, besides the spine and its features.
 
         Args:
             service: a feature service's name.
@@ -128,6 +128,7 @@ class FeatureStore:
         Raises:
             UnknownNameError: there is no such service or label source.
             RequestError, InstantError: the spine, `known_at` or `labels` are not what they should be.
+            NotReadyError: a view's source has no table `events/`.
         """
         wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels)
         checked = wanted.check(spine)

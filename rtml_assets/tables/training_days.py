@@ -35,7 +35,7 @@ class TrainingDay:
 
 @dataclass(frozen=True)
 class BuiltTraining:
-    """What became of some days, and what to warn of: days of events that are not compacted."""
+    """What became of some days, and what to warn of: what rows look at that is not in `events/`."""
 
     days: list[TrainingDay]
     missing: list[str]
@@ -48,6 +48,7 @@ def build_training(
 
     Raises:
         UnknownNameError, DefinitionError: there is no such service, or it has no training set.
+        NotReadyError: a view's source has no table `events/`.
     """
     definition = registry.service(service)
     spine = definition.spine()
@@ -68,8 +69,9 @@ def _build(wanted: TrainingSet, counts: dict[date, int]) -> Built[BuiltTraining]
     service, days = wanted.service, list(counts)
     events = load_events(wanted.lake, service.spine().source, days)
     spine = wanted.check(training_rows(service, events))
+    missing = wanted.missing(spine)
     rows = wanted.compute(spine).with_columns(pl.col(SPINE_TIME).dt.date().alias(EVENT_DATE))
-    return Built(rows, counts, BuiltTraining(list(_figures(wanted, rows, days)), wanted.missing(spine)))
+    return Built(rows, counts, BuiltTraining(list(_figures(wanted, rows, days)), missing))
 
 
 def training_meaning(registry: Registry, service: str) -> str:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rtml import FeatureService, LabelSource, NotBuiltWarning, Spine
 from rtml.columns import TIMESTAMP
-from rtml.errors import InstantError, RequestError, UnknownNameError
+from rtml.errors import InstantError, NotReadyError, RequestError, UnknownNameError
 from rtml.instants import DAY, HOUR, MINUTE, to_datetime
 from rtml.lake import LATE, Lake
 from rtml.registry import Registry
@@ -194,7 +194,9 @@ def test_spans_hold_every_row_once_and_all_days_that_it_looks_at(
 
 class TestWithAStore:
     EVENTS = generate(5, 300, days=3)
-    SPINE = random_spine(EVENTS, random.Random(3), 50)
+    SPINE = random_spine(EVENTS, random.Random(3), 50).filter(
+        pl.col("timestamp") <= max(to_datetime(event.time) for event in EVENTS)  # after that, one is warned
+    )
 
     @pytest.fixture
     def lake(self, tmp_path: Path) -> Lake:
@@ -272,12 +274,27 @@ class TestWithAStore:
         assert store.write_historical_features("sales", self.SPINE.clear(), tmp_path / "none.parquet") == 0
         assert pl.read_parquet(tmp_path / "none.parquet").columns == [*self.SPINE.columns, *FEATURES]
 
-    def test_without_events_the_documented_empty_values(self, tmp_path: Path) -> None:
-        with FeatureStore(Settings(lake=str(tmp_path)), REGISTRY) as store:
-            got = store.get_historical_features("sales", self.SPINE, labels=["next_order"])
+    def test_a_lake_without_the_events_is_an_error(self, tmp_path: Path) -> None:
+        lake = Lake(str(tmp_path))
+        with FeatureStore(Settings(lake=lake.root), REGISTRY) as store:
+            for ask in (
+                lambda: store.get_historical_features("sales", self.SPINE),
+                lambda: store.write_historical_features("sales", self.SPINE, tmp_path / "set.parquet"),
+            ):
+                with pytest.raises(NotReadyError, match=r"no table events/orders in the lake .* no raw/orders either"):
+                    ask()
+            mirror(lake, to_frame(self.EVENTS[:1]))
+            with pytest.raises(
+                NotReadyError, match=r"raw/orders has 1 days.*compact_orders.*`rtml backfill till_orders`"
+            ):
+                store.get_historical_features("sales", self.SPINE)
+
+    def test_entities_without_events_have_the_documented_empty_values(self, store: FeatureStore) -> None:
+        nobody = self.SPINE.with_columns(shop=pl.lit("nobody"))
+        got = store.get_historical_features("sales", nobody, labels=["next_order"])
         assert got["till_orders__count_3h"].to_list() == [0] * self.SPINE.height
         assert got["till_orders__value_sum_3h"].null_count() == self.SPINE.height
-        assert not got["next_order__mature"].any()
+        assert got["next_order__price"].null_count() == self.SPINE.height
 
     def test_days_that_are_not_compacted_are_told_when_a_row_looks_at_them(
         self, store: FeatureStore, lake: Lake
@@ -288,8 +305,35 @@ class TestWithAStore:
         near = self.SPINE.head(1).with_columns(more["at"].alias("timestamp"))
         with pytest.warns(NotBuiltWarning, match=rf"1 days of source 'orders' .* {day}\. Run .* job compact_orders"):
             store.get_historical_features("sales", near)
-        far = near.with_columns(pl.col("timestamp") + pl.duration(days=30))
-        assert store.get_historical_features("sales", far)["shop_orders__count_24h"].to_list() == [0]
+        away = near.with_columns(pl.col("timestamp") + pl.duration(days=2))
+        store.get_historical_features("sales", away)  # a warning would be an error
+
+    def test_days_outside_of_history_are_told_when_a_row_looks_at_them(self, store: FeatureStore, lake: Lake) -> None:
+        early = to_datetime(START - HOUR)
+        more = to_frame(self.EVENTS[:1]).with_columns(
+            pl.lit("more").alias("order_id"), *(pl.lit(early, TIMESTAMP).alias(name) for name in ("at", "ingested_at"))
+        )
+        mirror(lake, more)
+        near = self.SPINE.head(1).with_columns(pl.lit(to_datetime(START + HOUR), TIMESTAMP).alias("timestamp"))
+        with pytest.warns(NotBuiltWarning, match=r"1 days of source 'orders' lie outside .* serving .*: 2024-02-29\."):
+            store.get_historical_features("sales", near)
+        store.get_historical_features("sales", near.with_columns(pl.col("timestamp") + pl.duration(days=2)))
+
+    def test_rows_that_look_beyond_the_ends_of_history_are_told(self, tmp_path: Path) -> None:
+        lake = Lake(str(tmp_path / "lake"))
+        second = [event for event in self.EVENTS if DAY <= event.time - START < 2 * DAY]
+        mirror(lake, to_frame(second))
+        compact_events(lake, orders, days_of(to_frame(second)))
+        rows = self.SPINE.head(3)
+
+        def at(*instants: int) -> pl.DataFrame:
+            return rows.head(len(instants)).with_columns(pl.Series("timestamp", instants).cast(TIMESTAMP))
+
+        with FeatureStore(Settings(lake=lake.root), REGISTRY) as store:
+            with pytest.warns(NotBuiltWarning, match=r"1 of 2 rows look at what lies before 2024-03-02"):
+                store.get_historical_features("sales", at(START + 2 * DAY - 1, START + 2 * DAY))
+            with pytest.warns(NotBuiltWarning, match=r"1 of 2 rows lie after 2024-03-02"):
+                store.get_historical_features("sales", at(START + 2 * DAY + 1, START + 2 * DAY))
 
     def test_a_label_is_not_mature_while_what_came_before_is_not_compacted(
         self, store: FeatureStore, lake: Lake
