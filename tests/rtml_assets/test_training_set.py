@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 from collections.abc import Iterator
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -256,6 +257,48 @@ class TestWithAStore:
         left = pl.read_parquet(target) if name.endswith(".parquet") else pl.read_delta(str(target))
         assert left.height == self.SPINE.height
 
+    ODD: ClassVar = {
+        "kind": pl.lit("x").cast(pl.Categorical),
+        "level": pl.lit("low").cast(pl.Enum(["low", "high"])),
+        "u8": pl.lit(200, dtype=pl.UInt8),
+        "u32": pl.lit(2**32 - 1, dtype=pl.UInt32),
+        "u64": pl.lit(2**63 - 1, dtype=pl.UInt64),
+        "half": pl.lit(0.5).cast(pl.Float16),
+        "pair": pl.lit([1, 255], dtype=pl.Array(pl.UInt8, 2)),
+        "nested": pl.struct(kinds=pl.lit("y").cast(pl.Categorical).implode()),
+    }
+
+    def test_a_delta_table_holds_what_spines_have(self, store: FeatureStore, tmp_path: Path) -> None:
+        spine = self.SPINE.with_columns(pl.col("shop").cast(pl.Categorical), pl.col("till").cast(pl.UInt64), **self.ODD)
+        store.write_historical_features("sales", spine, tmp_path / "table")
+        got = pl.read_delta(str(tmp_path / "table"))
+        assert (
+            got.sort("mine")
+            .select("mine", "shop", "till")
+            .equals(self.SPINE.sort("mine").select("mine", "shop", pl.col("till").cast(pl.Int64)))
+        )
+        odd = got.select(*self.ODD).row(0)
+        assert odd == ("x", "low", 200, 2**32 - 1, 2**63 - 1, 0.5, [1, 255], {"kinds": ["y"]})
+        store.write_historical_features("sales", spine, tmp_path / "set.parquet")
+        assert pl.read_parquet(tmp_path / "set.parquet").schema["u64"] == pl.UInt64
+
+    @pytest.mark.parametrize(
+        ("column", "words"),
+        [
+            (pl.lit(None), r"column 'x' must be of a type .* got Null: cast it to the type that is meant"),
+            (pl.lit(datetime.time(1)), r"column 'x' .* got Time: cast it to pl.String"),
+            (pl.duration(hours=1).implode(), r"column 'x' .* got Duration.*total_microseconds"),
+            (pl.lit(2**63, dtype=pl.UInt64), r"column 'x' must fit signed 64 bits.* got UInt64"),
+        ],
+    )
+    def test_a_delta_table_refuses_what_it_has_no_type_for(
+        self, store: FeatureStore, tmp_path: Path, column: pl.Expr, words: str
+    ) -> None:
+        spine = self.SPINE.with_columns(x=column)
+        with pytest.raises(RequestError, match=words):
+            store.write_historical_features("sales", spine, tmp_path / "table")
+        assert store.write_historical_features("sales", spine, tmp_path / "set.parquet") == spine.height
+
     def test_late_events_that_no_row_can_know_are_not_loaded(self, lake: Lake) -> None:
         last = max(event.ingested for event in self.EVENTS)
         keys = pl.DataFrame({"shop": sorted({event.key for event in self.EVENTS})})
@@ -369,7 +412,9 @@ class TestWithAStore:
         with pytest.raises(RequestError, match=r"must be a Polars DataFrame or LazyFrame; got list"):
             ask("sales", spine.to_dicts())  # type: ignore[arg-type]
         big = pl.Series("till", [2**63], dtype=pl.UInt64)
-        with pytest.raises(RequestError, match=r"a join key does not fit 64 bits"):
+        with pytest.raises(
+            RequestError, match=r"join key 'till' must fit signed 64 bits; got UInt64 up to 9223372036854775808"
+        ):
             ask("sales", spine.head(1).with_columns(big))
 
     def test_what_is_wrong_with_the_rest_is_named(self, store: FeatureStore) -> None:
