@@ -18,6 +18,7 @@ from rtml.lake import VALUE_TYPES, Lake
 from rtml.projection import KEY_TYPES
 from rtml.registry import Registry, load
 from rtml.settings import Settings, load_settings
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.logged import logged_features
 from rtml_assets.tables.training_set import Progress, TrainingSet
 from rtml_assets.tables.written import write_pieces
@@ -49,6 +50,7 @@ class FeatureStore:
         if registry is not None:
             self.__dict__["registry"] = registry
         self._lake = Lake(settings.lake_root)
+        self._arrivals = Arrivals(settings.redis_url, settings.mirror_epoch_us)
         self._client = FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us, background=False, log=log)
 
     def __enter__(self) -> FeatureStore:
@@ -130,7 +132,7 @@ class FeatureStore:
             RequestError, InstantError: the spine, `known_at` or `labels` are not what they should be.
             NotReadyError: a view's source has no table `events/`.
         """
-        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels)
+        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels, arrivals=self._arrivals)
         checked = wanted.check(spine)
         for words in wanted.missing(checked):
             warnings.warn(words, NotBuiltWarning, stacklevel=2)
@@ -150,7 +152,7 @@ class FeatureStore:
         `destination` is a file `….parquet`, with the rows in order, or a folder or URL for a Delta table; what is
         there is replaced. A large spine is best sorted by time: then each piece reads the events of its own days only.
         """
-        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels)
+        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels, arrivals=self._arrivals)
         checked = wanted.check(spine)
         for words in wanted.missing(checked):
             warnings.warn(words, NotBuiltWarning, stacklevel=2)
@@ -170,7 +172,7 @@ class FeatureStore:
             RequestError: nothing is logged, or a label's join keys are not in the log.
         """
         first, last = (None if bound is None else to_instant(bound) for bound in (start, end))
-        return logged_features(self._lake, self.registry, service, first, last, labels)
+        return logged_features(self._lake, self.registry, service, first, last, labels, self._arrivals)
 
     def _ask(
         self, service: str, entities: Entities, at: At, leading_edge: LeadingEdge

@@ -58,7 +58,8 @@ def build_snapshots(
             first, last = int(instants_of(view, some[0])[0]) - 1, to_instant(some[-1]) + DAY - 1
             looked_at = days_between(counts, first - asked.reach.before, last)
             build = partial(_build, lake, asked, some, Span(first, last, looked_at, span.parts), counts)
-            found += rebuild_days(uri, schema, snapshots_meaning(view, plan), build)
+            done: list[SnapshotDay] = rebuild_days(uri, schema, snapshots_meaning(view, plan), build)
+            found += done
     return found
 
 

@@ -13,6 +13,7 @@ from rtml.columns import SPINE_TIME
 from rtml.define.expression import meaning
 from rtml.lake import EVENT_DATE, Lake, training_schema
 from rtml.registry import Registry
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, rows_by_day
 from rtml_assets.tables.events import in_chunks, load_events
 from rtml_assets.tables.spans import ROWS_AT_ONCE
@@ -42,7 +43,12 @@ class BuiltTraining:
 
 
 def build_training(
-    lake: Lake, registry: Registry, service: str, days: Sequence[date], limit: int = ROWS_AT_ONCE
+    lake: Lake,
+    registry: Registry,
+    service: str,
+    days: Sequence[date],
+    limit: int = ROWS_AT_ONCE,
+    arrivals: Arrivals | None = None,
 ) -> BuiltTraining:
     """Build days of `training/<service>`, as of what serving had.
 
@@ -52,7 +58,7 @@ def build_training(
     """
     definition = registry.service(service)
     spine = definition.spine()
-    wanted = TrainingSet.of(lake, registry, service, "serving", spine.labels, limit)
+    wanted = TrainingSet.of(lake, registry, service, "serving", spine.labels, limit, arrivals)
     counts = rows_by_day(open_table(lake.events(spine.source.name)))
     schema, told = training_schema(definition, registry.plans), training_meaning(registry, service)
     figures: list[TrainingDay] = []

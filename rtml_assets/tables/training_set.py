@@ -18,6 +18,7 @@ from rtml.plan import PlannedFeature
 from rtml.point_in_time.join import point_in_time
 from rtml.projection import KEY_TYPES
 from rtml.registry import Registry
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.gaps import check_history, gaps
 from rtml_assets.tables.labels import chosen_labels, labels_of
@@ -45,6 +46,7 @@ class TrainingSet:
     labels: tuple[LabelSource, ...] = ()
     limit: int = ROWS_AT_ONCE
     keys: dict[str, str] = field(default_factory=dict)
+    arrivals: Arrivals = field(default_factory=Arrivals)
 
     @classmethod
     def of(
@@ -55,6 +57,7 @@ class TrainingSet:
         known_at: str = "serving",
         labels: Sequence[str | LabelSource] | None = None,
         limit: int = ROWS_AT_ONCE,
+        arrivals: Arrivals | None = None,
     ) -> TrainingSet:
         """Look up what is named.
 
@@ -69,7 +72,7 @@ class TrainingSet:
         )
         chosen = chosen_labels(registry, labels)
         keys = {**service_keys(found), **{key: kind for label in chosen for key, kind in label.key_types.items()}}
-        return cls(lake, found, asked, check_known_at(known_at), chosen, limit, keys)
+        return cls(lake, found, asked, check_known_at(known_at), chosen, limit, keys, arrivals or Arrivals())
 
     @property
     def columns(self) -> dict[str, pl.DataType]:
@@ -91,7 +94,7 @@ class TrainingSet:
         for number, asked in enumerate(self.asked):
             told = None if progress is None else _share(progress, number, len(self.asked), len(spine))
             values |= self._features(asked, spine, told)
-        parts = [labels_of(self.lake, label, spine, self.limit) for label in self.labels]
+        parts = [labels_of(self.lake, label, spine, self.arrivals, self.limit) for label in self.labels]
         values |= {column.name: column for part in parts for column in part}
         return spine.rows.with_columns(values[name].alias(name) for name in self.columns)
 

@@ -20,18 +20,20 @@ from hypothesis import strategies as st
 from rtml import FeatureService, LabelSource, NotBuiltWarning, Spine
 from rtml.columns import TIMESTAMP
 from rtml.errors import InstantError, NotReadyError, RequestError, UnknownNameError
-from rtml.instants import DAY, HOUR, MINUTE, to_datetime
+from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_datetime
 from rtml.lake import LATE, Lake
+from rtml.online import keys
 from rtml.registry import Registry
 from rtml.settings import Settings
 from rtml_assets.store import FeatureStore
 from rtml_assets.tables import delta, training_set
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.events import compact_events
-from rtml_assets.tables.labels import known_to
 from rtml_assets.tables.seen import Asked
 from rtml_assets.tables.spans import Reach, Span, spans
 from rtml_assets.tables.spine import check_spine
 from rtml_assets.tables.training_set import TrainingSet, load_part
+from streaming.positions import Position, raise_position
 from tests import oracle
 from tests.oracle import Event
 from tests.rtml_assets.orders import (
@@ -129,7 +131,7 @@ def wrong_features(
 def wrong_labels(got: pl.DataFrame, events: list[Event]) -> list[str]:
     wrong = []
     mine = [Event(f"{e.key}/{e.values['till']}", e.time, e.id64, e.ingested, e.values) for e in truly(events)]
-    newest = max(e.ingested for e in mine)
+    newest = max(e.ingested for e in mine) - LATENESS - 30 * SECOND
     for row in got.to_dicts():
         at = (row["timestamp"] - to_datetime(0)) // (to_datetime(1) - to_datetime(0))
         mature = at + HORIZON <= newest
@@ -382,14 +384,32 @@ class TestWithAStore:
         self, store: FeatureStore, lake: Lake
     ) -> None:
         newest = max(event.ingested for event in self.EVENTS)
-        assert known_to(lake, next_order) == newest
+        assert Arrivals().known_to(lake, orders) == newest - LATENESS - 30 * SECOND
         missing = to_datetime(newest - 2 * HOUR)
         more = to_frame(self.EVENTS[:1]).with_columns(
             pl.lit("more").alias("order_id"),
             *(pl.lit(missing, TIMESTAMP).alias(name) for name in ("at", "ingested_at")),
         )
         mirror(lake, more)
-        assert known_to(lake, next_order) == newest - 2 * HOUR - 1
+        assert Arrivals().known_to(lake, orders) == newest - 2 * HOUR - 1
+
+    def test_a_label_is_mature_when_all_partitions_are_mirrored_to_its_horizon(
+        self, lake: Lake, client: Any, own_redis: str
+    ) -> None:
+        """Whatever one of them was ahead by."""
+        newest = max(event.ingested for event in self.EVENTS)
+        arrivals = Arrivals(own_redis)
+        assert arrivals.known_to(lake, orders) == newest - LATENESS - 30 * SECOND  # nobody has mirrored
+        for partition, at in enumerate([newest, newest - 6 * HOUR]):
+            raise_position(client, keys.mirrored("orders"), partition, Position("5-0", at))
+        assert arrivals.known_to(lake, orders) == newest - 6 * HOUR
+        row = self.SPINE.head(1).with_columns(
+            pl.lit(to_datetime(newest - 6 * HOUR - HORIZON + 1), TIMESTAMP).alias("timestamp")
+        )
+        wanted = TrainingSet.of(lake, REGISTRY, "sales", "serving", ["next_order"], arrivals=arrivals)
+        assert wanted.compute(wanted.check(row))["next_order__mature"].to_list() == [False]
+        raise_position(client, keys.mirrored("orders"), 1, Position("6-0", newest - 6 * HOUR + 1))
+        assert wanted.compute(wanted.check(row))["next_order__mature"].to_list() == [True]
 
     def test_what_is_wrong_with_a_spine_is_named(self, store: FeatureStore) -> None:
         ask = store.get_historical_features
