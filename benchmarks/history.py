@@ -90,6 +90,13 @@ def known_events(view: StreamFeatureView, rows: pl.DataFrame) -> pl.DataFrame:
     return projected.rename({"ingested_at": "known_at"}).with_columns(late=pl.lit(False)).collect()
 
 
+def with_late(rows: pl.DataFrame, share: float, delay: int) -> pl.DataFrame:
+    """Make a share of events late, which become known a delay (µs) after their event time; of each n-th one."""
+    late = pl.int_range(pl.len()) % round(1 / share) == 0
+    known = pl.when(late).then(pl.col("event_time") + delay).otherwise("known_at")
+    return rows.with_columns(known_at=known, late=late)
+
+
 def spine(count: int, keys: int, days: int, *, hindsight: bool) -> pl.DataFrame:
     """Return rows of the same keys at even times, which know what had come by then, or all."""
     rng = np.random.default_rng(2)

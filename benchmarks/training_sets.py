@@ -19,6 +19,7 @@ from benchmarks.rows import Row, at_most, faster
 from rtml.algebra.family import Values
 from rtml.compile import compile_view
 from rtml.define.views import StreamFeatureView
+from rtml.instants import HOUR
 from rtml.point_in_time.join import point_in_time
 
 EVENTS, SPINE, DAYS = 10_000_000, 1_000_000, 30
@@ -33,7 +34,7 @@ def run(scale: int = PEER_SCALE) -> list[Row]:
     rows = []
     for view in (history.moments, history.ends):
         rows += against_duckdb(view, scale)
-    rows += full_size()
+    rows += [late_ones(scale), *full_size()]
     return rows
 
 
@@ -64,6 +65,16 @@ def agreeing(values: Mapping[str, Values], made: Mapping[str, np.ma.MaskedArray[
         close = np.isclose(found, made[name].filled(0), rtol=digits, atol=0)
         equal += int(np.sum(np.where(present & valid, close, present == valid)))
     return equal
+
+
+def late_ones(scale: int) -> Row:
+    """Measure what it costs that a twentieth of the events is late, and published an hour later."""
+    view, count, keys = history.moments, EVENTS // scale, history.KEYS // scale
+    events, spine = inputs(view, count, SPINE // scale, keys, hindsight=False)
+    without, _ = timed(view, events, spine)
+    seconds, _ = timed(view, history.with_late(events, 0.05, HOUR), spine)
+    what = f"  {view.name}, {spine.height:,} rows × {count:,} events, 5 % of them late and published 1h later"
+    return Row(what, f"{without:.2f} → {seconds:.2f} s", "", f"{seconds / without:.1f}×")
 
 
 def full_size() -> list[Row]:

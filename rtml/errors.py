@@ -76,7 +76,7 @@ class OverflowedError(RtmlError):
 
 
 class NotBuiltWarning(UserWarning):
-    """Days of events that the offline tables do not hold yet: what is computed from them lacks those events."""
+    """Events that rows look at and the offline tables do not hold: what is computed from them lacks those events."""
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:

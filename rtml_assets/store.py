@@ -18,6 +18,7 @@ from rtml.lake import VALUE_TYPES, Lake
 from rtml.projection import KEY_TYPES
 from rtml.registry import Registry, load
 from rtml.settings import Settings, load_settings
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.logged import logged_features
 from rtml_assets.tables.training_set import Progress, TrainingSet
 from rtml_assets.tables.written import write_pieces
@@ -49,6 +50,7 @@ class FeatureStore:
         if registry is not None:
             self.__dict__["registry"] = registry
         self._lake = Lake(settings.lake_root)
+        self._arrivals = Arrivals(settings.redis_url, settings.mirror_epoch_us)
         self._client = FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us, background=False, log=log)
 
     def __enter__(self) -> FeatureStore:
@@ -112,9 +114,9 @@ class FeatureStore:
     ) -> pl.DataFrame:
         """Return a training set: the spine as it is, columns `view__feature` as of each row's instant, then labels.
 
-        It is computed from the tables `events/<source>`: what is not compacted yet is not there, and a warning names
-        the days that lack. A window is `[timestamp − w, timestamp)`: a row never sees its own event. About 8 million
-        events are in memory at a time, besides the spine and its features.
+        It is computed from the tables `events/<source>`: a warning names what rows look at that is not there, such as
+        days that are not compacted yet. A window is `[timestamp − w, timestamp)`: a row never sees its own event.
+        About 8 million events are in memory at a time, besides the spine and its features.
 
         Args:
             service: a feature service's name.
@@ -128,8 +130,9 @@ class FeatureStore:
         Raises:
             UnknownNameError: there is no such service or label source.
             RequestError, InstantError: the spine, `known_at` or `labels` are not what they should be.
+            NotReadyError: a view's source has no table `events/`.
         """
-        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels)
+        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels, arrivals=self._arrivals)
         checked = wanted.check(spine)
         for words in wanted.missing(checked):
             warnings.warn(words, NotBuiltWarning, stacklevel=2)
@@ -149,7 +152,7 @@ class FeatureStore:
         `destination` is a file `….parquet`, with the rows in order, or a folder or URL for a Delta table; what is
         there is replaced. A large spine is best sorted by time: then each piece reads the events of its own days only.
         """
-        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels)
+        wanted = TrainingSet.of(self._lake, self.registry, service, known_at, labels, arrivals=self._arrivals)
         checked = wanted.check(spine)
         for words in wanted.missing(checked):
             warnings.warn(words, NotBuiltWarning, stacklevel=2)
@@ -169,7 +172,7 @@ class FeatureStore:
             RequestError: nothing is logged, or a label's join keys are not in the log.
         """
         first, last = (None if bound is None else to_instant(bound) for bound in (start, end))
-        return logged_features(self._lake, self.registry, service, first, last, labels)
+        return logged_features(self._lake, self.registry, service, first, last, labels, self._arrivals)
 
     def _ask(
         self, service: str, entities: Entities, at: At, leading_edge: LeadingEdge

@@ -130,10 +130,15 @@ class AnyFold(Fold):
 
     def merge(self, earlier: States, later: States) -> dict[str, Array]:
         """Combine in pairs."""
-        count = len(earlier[self.schema.names[0]])
-        if not count:
-            return self.schema.empties(0)
-        pairs = self.schema.empties(2 * count)
-        for name, column in pairs.items():
-            column[0::2], column[1::2] = earlier[name], later[name]
-        return self.schema.combine(pairs, np.arange(0, 2 * count, 2))
+        return merge_pairs(self.schema, earlier, later)
+
+
+def merge_pairs(schema: StateSchema, earlier: States, later: States) -> dict[str, Array]:
+    """Combine states row by row."""
+    count = len(earlier[schema.names[0]])
+    if not count:
+        return schema.empties(0)
+    pairs = schema.empties(2 * count)
+    for name, column in pairs.items():
+        column[0::2], column[1::2] = earlier[name], later[name]
+    return schema.combine(pairs, np.arange(0, 2 * count, 2))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -11,6 +13,7 @@ from rtml.algebra import catalog
 from rtml.algebra.family import NUMPY_KIND, Array, Family, States, Values
 from rtml.algebra.states import StateSchema, concatenate, group_runs
 from rtml.plan import Plan, PlannedFeature
+from rtml.point_in_time.apart import Apart, ApartIndexes, split_off
 from rtml.point_in_time.blocks import put, take
 from rtml.point_in_time.hidden import Hidden, find_hidden
 from rtml.point_in_time.index import FAST, Indexes, Make
@@ -38,22 +41,51 @@ def point_in_time(
         RequestError: a column is missing, of another type, or null where it may not be.
         OverflowedError: an integer sum needs more than 64 bits.
     """
-    timeline = Timeline.of(plan, events, spine)
-    hidden = find_hidden(timeline, events, spine)
+    sights = _Sights(Timeline.of(plan, events, spine), events, spine)
     values: dict[str, Values] = {}
     # Huge finite values may overflow: only in the windows that hold them, to what floats make of them.
     with np.errstate(over="ignore", invalid="ignore"):
         for column in dict.fromkeys(feature.column for feature in plan.features):
             features = [feature for feature in plan.features if feature.column == column]
-            values |= _of_column(features, events, timeline, hidden, fast)
+            values |= _of_column(features, events, sights.of(features), fast)
     return {feature.name: values[feature.name] for feature in plan.features}
+
+
+class _Sight(NamedTuple):
+    """What the rows see: ranges of events in order, those of them that are hidden, and those that stand apart."""
+
+    timeline: Timeline
+    hidden: Hidden
+    apart: Apart | None
+
+
+class _Sights:
+    """What may be combined in any order is seen with late events apart, all else in the one order of all events."""
+
+    def __init__(self, timeline: Timeline, events: pl.DataFrame, spine: pl.DataFrame) -> None:
+        self._inputs = timeline, events, spine
+
+    def of(self, features: Sequence[PlannedFeature]) -> _Sight:
+        commutative = all(catalog.aggregate(feature.aggregate).commutative for feature in features)
+        return self._apart if commutative else self._whole
+
+    @cached_property
+    def _whole(self) -> _Sight:
+        return _Sight(self._inputs[0], find_hidden(*self._inputs), None)
+
+    @cached_property
+    def _apart(self) -> _Sight:
+        timeline, events, spine = self._inputs
+        kept, apart = split_off(timeline, events, spine)
+        if not len(apart.events):
+            return self._whole
+        return _Sight(kept, find_hidden(kept, events, spine), Apart.of(apart, events, spine))
 
 
 def _of_column(
     features: Sequence[PlannedFeature],
     events: pl.DataFrame,
-    timeline: Timeline,
-    hidden: Hidden,
+    sight: _Sight,
     fast: Mapping[type[Family], Make],
 ) -> dict[str, Values]:
     """Answer the features of one value column, window after window, some rows at a time."""
@@ -61,7 +93,9 @@ def _of_column(
     schema = StateSchema.of(
         tuple(f for feature in features for f in catalog.aggregate(feature.aggregate).families(name, kind))
     )
+    timeline, hidden, late = sight
     indexes = Indexes(schema, events, timeline.events, fast)
+    apart = None if late is None else ApartIndexes(late, schema, events, fast)
     count = len(timeline.rows)
     values = {
         feature.name: Values(np.empty(count, dtype=NUMPY_KIND[feature.output]), np.empty(count, dtype=bool))
@@ -72,6 +106,8 @@ def _of_column(
         unknown = hidden.within(part.start, part.stop)
         for window in dict.fromkeys(feature.span for feature in features):
             states = _states(schema, indexes, timeline.lo[window][part], timeline.hi[part], unknown)
+            if apart is not None:
+                apart.add(states, window, part)
             for feature in features:
                 if feature.span == window:
                     _finalize(feature, states, values[feature.name], timeline.rows[part])

@@ -110,7 +110,8 @@ class Places:
 class Entities:
     """Numbers for entities, in the order of their keys: the same whenever the entities are.
 
-    So are the blocks of events, and with them the last digit of a sum.
+    The same events and rows so give the same bits. Other events beside them may move the blocks that sums are made
+    of, and change a sum's last bits.
     """
 
     known: pl.DataFrame

@@ -37,6 +37,15 @@ class Timeline:
         """The left edges of the longest windows."""
         return np.asarray(np.minimum.reduce(list(self.lo.values())))
 
+    def only(self, kept: Array) -> Timeline:
+        """Return the same rows over some of the events: `kept` has a boolean for each place."""
+        if kept.all():
+            return self
+        before = np.zeros(len(kept) + 1, dtype=self.hi.dtype)
+        np.cumsum(kept, out=before[1:])
+        lo = {window: before[places] for window, places in self.lo.items()}
+        return Timeline(self.events[kept], self.rows, lo, before[self.hi])
+
     @classmethod
     def of(cls, plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> Timeline:
         """Put events and spine rows in order, and find the events of every window."""

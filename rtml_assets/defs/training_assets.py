@@ -20,6 +20,7 @@ from rtml.lake import features_schema, training_schema
 from rtml.plan import Plan, PlannedFeature, describe_window
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import ONE_RUN, beta_is_meant, daily, key_of, table_metadata, tags_of
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.snapshots import SnapshotDay, build_snapshots, snapshots_meaning
 from rtml_assets.tables.training_days import TrainingDay, build_training, training_meaning
 
@@ -79,10 +80,15 @@ def training_asset(deployment: Deployment, service: FeatureService) -> dg.Assets
             code_version=_hash(training_meaning(registry, service.name)),
         )
         def training(context: dg.AssetExecutionContext) -> None:
-            built = build_training(lake, registry, service.name, _days(context))
+            settings = deployment.settings
+            arrivals = Arrivals(settings.redis_url, settings.mirror_epoch_us)
+            built = build_training(lake, registry, service.name, _days(context), arrivals=arrivals)
             for words in built.missing:
                 context.log.warning(words)
             for day in built.days:
+                for label, share in day.mature.items():
+                    if share < 1:
+                        context.log.warning("%s: %.1f %% of %s are mature: build it again", day.day, 100 * share, label)
                 context.add_asset_metadata(_trained(day), asset_key=key, partition_key=str(day.day))
 
     return training

@@ -21,6 +21,7 @@ from rtml.lake import EVENT_DATE
 from streaming.delta import Columns, open_table, rows_by_day, scan
 
 __all__ = [
+    "SIGNED",
     "Built",
     "append",
     "built_from",
@@ -35,7 +36,7 @@ __all__ = [
 
 ATTEMPTS = 8
 MANY_FILES = 64
-_SIGNED: dict[type[pl.DataType], pl.DataType] = {pl.UInt8: pl.Int16(), pl.UInt16: pl.Int32(), pl.UInt32: pl.Int64()}
+SIGNED: dict[type[pl.DataType], pl.DataType] = {pl.UInt8: pl.Int16(), pl.UInt16: pl.Int32(), pl.UInt32: pl.Int64()}
 """Delta has no unsigned integers: they are stored in the next wider signed ones."""
 
 T = TypeVar("T")
@@ -153,4 +154,4 @@ def _note(table: DeltaTable, day: date) -> str:
 
 
 def _stored(rows: pl.DataFrame) -> pl.DataFrame:
-    return rows.cast({name: _SIGNED[type(dtype)] for name, dtype in rows.schema.items() if type(dtype) in _SIGNED})
+    return rows.cast({name: SIGNED[type(dtype)] for name, dtype in rows.schema.items() if type(dtype) in SIGNED})

@@ -142,7 +142,9 @@ def _figures(source: EventSource, events: pl.DataFrame, repeated: pl.DataFrame, 
     )
     doubled = groups.group_by(EVENT_DATE).agg(pl.col("duplicates", "conflicting").sum())
     table = (
-        pl.DataFrame({EVENT_DATE: days}).join(kept, on=EVENT_DATE, how="left").join(doubled, on=EVENT_DATE, how="left")
+        pl.DataFrame({EVENT_DATE: days}, schema={EVENT_DATE: pl.Date})
+        .join(kept, on=EVENT_DATE, how="left")
+        .join(doubled, on=EVENT_DATE, how="left")
     )
     columns = table.select(EVENT_DATE, "rows", "duplicates", "conflicting", "late").fill_null(0)
     return [EventsDay(*row) for row in columns.sort(EVENT_DATE).rows()]

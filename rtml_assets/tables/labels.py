@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date
 
 import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array
 from rtml.define.label import LabelSource
-from rtml.define.source import EventSource
 from rtml.errors import RequestError
-from rtml.instants import BEGINNING, Instant, to_datetime, to_instant
-from rtml.lake import EVENT_DATE, Lake, raw_schema
+from rtml.instants import to_datetime
+from rtml.lake import Lake
 from rtml.projection import INGESTED_AT, KEY_TYPES
 from rtml.registry import Registry
-from rtml_assets.tables.delta import open_table, rows_by_day, scan
-from rtml_assets.tables.events import load_events, missing_since
+from rtml_assets.tables.arrivals import Arrivals
+from rtml_assets.tables.delta import open_table, rows_by_day
+from rtml_assets.tables.events import load_events
 from rtml_assets.tables.spans import ROWS_AT_ONCE, Reach, Span, entity_codes, entity_parts, spans
 from rtml_assets.tables.spine import CheckedSpine
-from rtml_assets.tables.touched import touched_days
 
 _NONE = -1
 
@@ -43,13 +41,16 @@ def chosen_labels(registry: Registry, labels: Sequence[str | LabelSource] | None
     return found
 
 
-def labels_of(lake: Lake, label: LabelSource, spine: CheckedSpine, limit: int = ROWS_AT_ONCE) -> pl.DataFrame:
+def labels_of(
+    lake: Lake, label: LabelSource, spine: CheckedSpine, arrivals: Arrivals, limit: int = ROWS_AT_ONCE
+) -> pl.DataFrame:
     """Return a label source's columns for each row of a spine that has its join keys, in its order.
 
-    Labels are null where there are none, or where the horizon has not passed; about `limit` events are in memory.
+    Labels are null where there are none, or where the horizon has not passed, as far as `arrivals` can tell; about
+    `limit` events are in memory.
     """
     keys = spine.keys.select(label.join_keys)
-    mature = spine.at <= known_to(lake, label) - label.horizon_us
+    mature = spine.at <= arrivals.known_to(lake, label.source) - label.horizon_us
     values = pl.DataFrame(schema={name: label.source.columns[name].dtype for name in label.labels})
     rows, found = [np.zeros(0, dtype=np.int64)], [values]
     counts = rows_by_day(open_table(lake.events(label.source.name)))
@@ -63,31 +64,6 @@ def labels_of(lake: Lake, label: LabelSource, spine: CheckedSpine, limit: int = 
             rows.append(some[chosen != _NONE])
             found.append(events.select(label.labels)[chosen[chosen != _NONE]])
     return _placed(label, mature, np.concatenate(rows), pl.concat(found))
-
-
-def known_to(lake: Lake, label: LabelSource) -> Instant:
-    """Return up to when all that arrived at a label's source is in `events/`, as far as the lake can tell."""
-    source = label.source
-    newest = _newest(lake, source)
-    days = touched_days(lake, source)
-    if newest == BEGINNING or not days:
-        return newest
-    first = missing_since(open_table(lake.raw(source.name)), lake, source, days).min()
-    return newest if first is None else min(newest, to_instant(first) - 1)
-
-
-def _newest(lake: Lake, source: EventSource) -> Instant:
-    """Return the last `ingested_at` of `events/`. The table's log says which days may have it, to the millisecond."""
-    table = open_table(lake.events(source.name))
-    if table is None:
-        return BEGINNING
-    files = pl.DataFrame(table.get_add_actions(flatten=True))
-    days: list[date] | None = None
-    if (latest := f"max.{INGESTED_AT}") in files.columns and not files[latest].has_nulls():
-        near = pl.col(latest) >= pl.col(latest).max() - pl.duration(milliseconds=1)
-        days = files.filter(near)[f"partition.{EVENT_DATE}"].unique().to_list()
-    found = scan(table, raw_schema(source), days).select(pl.col(INGESTED_AT).max()).collect().item()
-    return BEGINNING if found is None else to_instant(found)
 
 
 def _candidates(lake: Lake, label: LabelSource, keys: pl.DataFrame, span: Span) -> pl.DataFrame:

@@ -10,7 +10,7 @@ import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64
 from rtml.columns import TIMESTAMP
-from rtml.instants import BEGINNING, Instant, floor, to_datetime
+from rtml.instants import BEGINNING, Instant, floor, now, to_datetime
 from rtml.lake import LATE, Lake, signed
 from rtml.online import codec, keys
 from rtml.projection import INGESTED_AT, RowWise, project
@@ -19,7 +19,7 @@ from rtml_assets.tables.events import is_late, load_events
 from rtml_assets.tables.history import history_start
 from rtml_assets.tables.publisher import Hold
 from rtml_assets.tables.runs import Run, runs
-from streaming.positions import read_positions, watermark
+from streaming.positions import has_begun, read_positions, watermark
 from streaming.versions import Version
 
 if TYPE_CHECKING:
@@ -128,8 +128,14 @@ def remember_folded(lake: Lake, client: Redis, view: RowWise, version: Version, 
 
 
 def _present(client: Redis, version: Version, until: Instant) -> Instant:
-    """Return the stream's present: before it, no request has seen what is published now."""
-    return max(until, watermark(read_positions(client, keys.position(version.plan.source), version.plan.partitions)))
+    """Return the stream's present: before it, no request has seen what is published now.
+
+    A stream that does not run on carried stamps has answered requests up to the wall clock, where it may lag behind.
+    """
+    source, partitions = version.plan.source, version.plan.partitions
+    streamed = max(until, watermark(read_positions(client, keys.position(source), partitions)))
+    replayed = client.exists(keys.replay_time(source)) or not has_begun(client, source, partitions)
+    return streamed if replayed else max(streamed, now())
 
 
 def _places(found: list[Run]) -> pl.DataFrame:

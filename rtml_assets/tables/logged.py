@@ -12,6 +12,7 @@ from rtml.errors import RequestError
 from rtml.instants import Instant, to_datetime
 from rtml.lake import EVENT_DATE, Lake
 from rtml.registry import Registry
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.delta import open_table
 from rtml_assets.tables.labels import chosen_labels, labels_of
 from rtml_assets.tables.spine import check_spine
@@ -24,6 +25,7 @@ def logged_features(
     start: Instant | None = None,
     end: Instant | None = None,
     labels: Sequence[str | LabelSource] | None = None,
+    arrivals: Arrivals | None = None,
 ) -> pl.DataFrame:
     """Return what a service answered for instants in `[start, end)`, ordered by instant, then labels.
 
@@ -47,5 +49,5 @@ def logged_features(
     keys = {key: kind for label in chosen for key, kind in label.key_types.items()}
     added = [name for label in chosen for name in label.columns]
     log = check_spine(rows.drop(EVENT_DATE).sort(SPINE_TIME, maintain_order=True), keys, added, f"served/{service}")
-    parts = [labels_of(lake, label, log) for label in chosen]
+    parts = [labels_of(lake, label, log, arrivals or Arrivals()) for label in chosen]
     return pl.concat([log.rows, *parts], how="horizontal")

@@ -19,7 +19,7 @@ from rtml.plan import Plan
 from rtml.point_in_time.join import point_in_time
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, rows_by_day
 from rtml_assets.tables.seen import AT, SEEN, SEEN_LATE, Asked
-from rtml_assets.tables.spans import ROWS_AT_ONCE, Span, entity_parts, spans
+from rtml_assets.tables.spans import ROWS_AT_ONCE, Span, days_between, entity_parts, spans
 from rtml_assets.tables.training_set import load_part, to_series
 
 
@@ -35,6 +35,8 @@ class SnapshotDay:
 
 
 SAMPLE_ROWS = 10
+SNAPSHOT_ROWS_AT_ONCE = 2_000_000
+"""About so many rows are made at a time, and never less than a day's."""
 
 
 def build_snapshots(
@@ -52,10 +54,21 @@ def build_snapshots(
     latest = np.concatenate([instants_of(view, day) for day in sorted(set(days))] or [np.zeros(0, np.int64)]) - 1
     for span in spans(latest, asked.reach, counts, limit):
         of_span = [day for day in sorted(set(days)) if span.first <= to_instant(day) + DAY - 1 <= span.last]
-        build = partial(_build, lake, asked, of_span, span, counts)
-        done = rebuild_days(uri, schema, snapshots_meaning(view, plan), build)
-        found += done
+        for some in _by_rows(lake, asked, of_span, span):
+            first, last = int(instants_of(view, some[0])[0]) - 1, to_instant(some[-1]) + DAY - 1
+            looked_at = days_between(counts, first - asked.reach.before, last)
+            build = partial(_build, lake, asked, some, Span(first, last, looked_at, span.parts), counts)
+            done: list[SnapshotDay] = rebuild_days(uri, schema, snapshots_meaning(view, plan), build)
+            found += done
     return found
+
+
+def _by_rows(lake: Lake, asked: Asked, days: list[date], span: Span) -> Iterator[list[date]]:
+    """Split the days of a span so that each part has about so many rows at most, and a day at least."""
+    entities = sum(keys.height for keys in _entities(lake, asked, span))
+    of_day = DAY // asked.view.snapshots_us * entities
+    step = max(1, SNAPSHOT_ROWS_AT_ONCE // max(of_day, 1))
+    return (days[start : start + step] for start in range(0, len(days), step))
 
 
 def instants_of(view: StreamFeatureView, day: date) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

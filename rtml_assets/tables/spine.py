@@ -72,11 +72,17 @@ def check_spine(
     for name in (*keys, SPINE_TIME):
         if nulls := rows[name].null_count():
             raise RequestError(f"{where}: column {name!r} must not be null; got {nulls:,} nulls of {rows.height:,}")
-    try:
-        cast = rows.select(pl.col(name).cast(KEY_TYPES[kind]) for name, kind in keys.items())
-    except pl.exceptions.InvalidOperationError as error:
-        raise RequestError(f"{where}: a join key does not fit 64 bits: {error}") from None
+    cast = pl.DataFrame([_cast(rows[name], kind, where) for name, kind in keys.items()])
     return CheckedSpine(rows, cast, rows[SPINE_TIME].dt.epoch("us").to_numpy())
+
+
+def _cast(column: pl.Series, kind: str, where: str) -> pl.Series:
+    try:
+        return column.cast(KEY_TYPES[kind])
+    except pl.exceptions.InvalidOperationError:
+        raise RequestError(
+            f"{where}: join key {column.name!r} must fit signed 64 bits; got {column.dtype} up to {column.max()!r}"
+        ) from None
 
 
 def _check_columns(where: str, schema: pl.Schema, keys: Mapping[str, str], added: Iterable[str]) -> None:

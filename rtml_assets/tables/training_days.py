@@ -13,6 +13,7 @@ from rtml.columns import SPINE_TIME
 from rtml.define.expression import meaning
 from rtml.lake import EVENT_DATE, Lake, training_schema
 from rtml.registry import Registry
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, rows_by_day
 from rtml_assets.tables.events import in_chunks, load_events
 from rtml_assets.tables.spans import ROWS_AT_ONCE
@@ -35,23 +36,29 @@ class TrainingDay:
 
 @dataclass(frozen=True)
 class BuiltTraining:
-    """What became of some days, and what to warn of: days of events that are not compacted."""
+    """What became of some days, and what to warn of: what rows look at that is not in `events/`."""
 
     days: list[TrainingDay]
     missing: list[str]
 
 
 def build_training(
-    lake: Lake, registry: Registry, service: str, days: Sequence[date], limit: int = ROWS_AT_ONCE
+    lake: Lake,
+    registry: Registry,
+    service: str,
+    days: Sequence[date],
+    limit: int = ROWS_AT_ONCE,
+    arrivals: Arrivals | None = None,
 ) -> BuiltTraining:
     """Build days of `training/<service>`, as of what serving had.
 
     Raises:
         UnknownNameError, DefinitionError: there is no such service, or it has no training set.
+        NotReadyError: a view's source has no table `events/`.
     """
     definition = registry.service(service)
     spine = definition.spine()
-    wanted = TrainingSet.of(lake, registry, service, "serving", spine.labels, limit)
+    wanted = TrainingSet.of(lake, registry, service, "serving", spine.labels, limit, arrivals)
     counts = rows_by_day(open_table(lake.events(spine.source.name)))
     schema, told = training_schema(definition, registry.plans), training_meaning(registry, service)
     figures: list[TrainingDay] = []
@@ -68,8 +75,9 @@ def _build(wanted: TrainingSet, counts: dict[date, int]) -> Built[BuiltTraining]
     service, days = wanted.service, list(counts)
     events = load_events(wanted.lake, service.spine().source, days)
     spine = wanted.check(training_rows(service, events))
+    missing = wanted.missing(spine)
     rows = wanted.compute(spine).with_columns(pl.col(SPINE_TIME).dt.date().alias(EVENT_DATE))
-    return Built(rows, counts, BuiltTraining(list(_figures(wanted, rows, days)), wanted.missing(spine)))
+    return Built(rows, counts, BuiltTraining(list(_figures(wanted, rows, days)), missing))
 
 
 def training_meaning(registry: Registry, service: str) -> str:

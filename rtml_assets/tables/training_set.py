@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 
 import numpy as np
 import polars as pl
@@ -19,18 +18,18 @@ from rtml.plan import PlannedFeature
 from rtml.point_in_time.join import point_in_time
 from rtml.projection import KEY_TYPES
 from rtml.registry import Registry
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.delta import open_table, rows_by_day
+from rtml_assets.tables.gaps import check_history, gaps
 from rtml_assets.tables.labels import chosen_labels, labels_of
-from rtml_assets.tables.seen import AT, SEEN, SEEN_LATE, Asked, KnownAt, check_known_at
-from rtml_assets.tables.spans import ROWS_AT_ONCE, Reach, Span, days_between, entity_parts, spans
+from rtml_assets.tables.seen import AT, KNOWN_AT, SEEN, SEEN_LATE, Asked, KnownAt, check_known_at
+from rtml_assets.tables.spans import ROWS_AT_ONCE, Reach, Span, entity_parts, spans
 from rtml_assets.tables.spine import CheckedSpine, check_spine, service_keys
-from rtml_assets.tables.touched import touched_days
 
 Progress = Callable[[int, int], None]
 """Told how many rows are done, of how many."""
 SPINE_ROWS_AT_ONCE = 1_000_000
 """So many rows of a spine are in memory at a time when their training set is written."""
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class TrainingSet:
     labels: tuple[LabelSource, ...] = ()
     limit: int = ROWS_AT_ONCE
     keys: dict[str, str] = field(default_factory=dict)
+    arrivals: Arrivals = field(default_factory=Arrivals)
 
     @classmethod
     def of(
@@ -57,6 +57,7 @@ class TrainingSet:
         known_at: str = "serving",
         labels: Sequence[str | LabelSource] | None = None,
         limit: int = ROWS_AT_ONCE,
+        arrivals: Arrivals | None = None,
     ) -> TrainingSet:
         """Look up what is named.
 
@@ -71,7 +72,7 @@ class TrainingSet:
         )
         chosen = chosen_labels(registry, labels)
         keys = {**service_keys(found), **{key: kind for label in chosen for key, kind in label.key_types.items()}}
-        return cls(lake, found, asked, check_known_at(known_at), chosen, limit, keys)
+        return cls(lake, found, asked, check_known_at(known_at), chosen, limit, keys, arrivals or Arrivals())
 
     @property
     def columns(self) -> dict[str, pl.DataType]:
@@ -93,7 +94,7 @@ class TrainingSet:
         for number, asked in enumerate(self.asked):
             told = None if progress is None else _share(progress, number, len(self.asked), len(spine))
             values |= self._features(asked, spine, told)
-        parts = [labels_of(self.lake, label, spine, self.limit) for label in self.labels]
+        parts = [labels_of(self.lake, label, spine, self.arrivals, self.limit) for label in self.labels]
         values |= {column.name: column for part in parts for column in part}
         return spine.rows.with_columns(values[name].alias(name) for name in self.columns)
 
@@ -108,21 +109,18 @@ class TrainingSet:
                 progress(start + len(part), total)
 
     def missing(self, spine: CheckedSpine) -> list[str]:
-        """Say of each source which days rows look at that are in `raw/`, but not (or not all of them) in `events/`."""
-        wanted: dict[EventSource, list[Reach]] = {}
-        for asked in self.asked:
-            wanted.setdefault(asked.view.source, []).append(asked.reach)
-        for label in self.labels:
-            wanted.setdefault(label.source, []).append(Reach(0, label.horizon_us))
-        found = {source: self._missing(source, reaches, spine.at) for source, reaches in wanted.items()}
-        return [_in_words(source, days) for source, days in found.items() if days]
+        """Say of each source what rows look at that is not (or not wholly) in `events/`.
 
-    def _missing(self, source: EventSource, reaches: Sequence[Reach], at: Array) -> tuple[date, ...]:
-        if not len(at):
-            return ()
-        days = dict.fromkeys(touched_days(self.lake, source), 1)
-        first = int(at.min()) - max(reach.before for reach in reaches)
-        return days_between(days, first, int(at.max()) + max(reach.after for reach in reaches))
+        Raises:
+            NotReadyError: a view's source has no table `events/` at all.
+        """
+        wanted: dict[EventSource, Reach] = {}
+        for asked in self.asked:
+            check_history(self.lake, asked.view.source, asked.view.name)
+            _widen(wanted, asked.view.source, Reach(asked.plan.longest, -1))
+        for label in self.labels:
+            _widen(wanted, label.source, Reach(0, label.horizon_us - 1))
+        return [words for source, reach in wanted.items() for words in gaps(self.lake, source, reach, spine.at)]
 
     def _features(self, asked: Asked, spine: CheckedSpine, progress: Progress | None) -> dict[str, pl.Series]:
         plan, done = asked.plan, 0
@@ -147,19 +145,21 @@ class TrainingSet:
         return point_in_time(asked.plan, events, keys.with_columns(instants))
 
 
-def _in_words(source: EventSource, days: Sequence[date]) -> str:
-    shown = ", ".join(map(str, days[:_SHOWN])) + (", …" if len(days) > _SHOWN else "")
-    return (
-        f"{len(days)} days of source {source.name!r} are mirrored but not compacted, and so not (or not wholly) "
-        f"counted: {shown}. Run Dagster's job compact_{source.name} (or LocalPlatform.compact())"
-    )
+def _widen(reaches: dict[EventSource, Reach], source: EventSource, more: Reach) -> None:
+    """Let what is looked at of a source reach as far as this, too."""
+    before, after = reaches.get(source, more)
+    reaches[source] = Reach(max(before, more.before), max(after, more.after))
 
 
 def load_part(lake: Lake, asked: Asked, keys: pl.DataFrame, span: Span, known_at: KnownAt) -> pl.DataFrame:
-    """Return the events of some entities that the rows of a span look at."""
+    """Return the events of some entities that the rows of a span look at, but those that no row can know."""
     time = pl.col(EVENT_TIME)
     events = asked.events(lake, span.days, known_at)
-    events = events.filter(time >= span.first - asked.reach.before, time <= span.last + asked.reach.after)
+    events = events.filter(
+        time >= span.first - asked.reach.before,
+        time <= span.last + asked.reach.after,
+        pl.col(KNOWN_AT) <= span.last + 1,  # a row's instant, which its window does not include
+    )
     names = list(asked.plan.key_names)
     return events.join(keys.unique().lazy(), on=names, how="semi").collect(engine="streaming")
 

@@ -10,6 +10,7 @@ from deltalake.exceptions import DeltaError
 from polars.io.plugins import register_io_source
 
 from rtml.errors import RtmlError
+from rtml_assets.tables.delta_types import delta_schema, to_delta
 
 PARQUET = ".parquet"
 
@@ -21,9 +22,14 @@ def write_pieces(pieces: Iterator[pl.DataFrame], schema: pl.Schema, destination:
         pieces: frames of one schema, in order.
         schema: that schema.
         destination: `….parquet` becomes one file, with its rows in order; any other folder or URL a Delta table.
-            What is there is replaced, at the end and at once.
+            What is there is replaced, at the end and at once. Delta stores categories as strings, and unsigned
+            integers in signed ones.
+
+    Raises:
+        RequestError: a column that Delta has no type for, before anything is computed; or a value that is too large.
     """
     rows, failed = 0, list[RtmlError]()
+    stored = schema if destination.endswith(PARQUET) else delta_schema(schema)
 
     def counted(
         columns: list[str] | None, predicate: pl.Expr | None, limit: int | None, size: int | None
@@ -33,13 +39,14 @@ def write_pieces(pieces: Iterator[pl.DataFrame], schema: pl.Schema, destination:
         try:
             for piece in pieces:
                 rows += piece.height
-                yield piece if columns is None else piece.select(columns)
+                written = to_delta(piece, stored)
+                yield written if columns is None else written.select(columns)
         except RtmlError as error:
             failed.append(error)
             raise
 
     try:
-        _sink(register_io_source(counted, schema=schema), destination)
+        _sink(register_io_source(counted, schema=stored), destination)
     except DeltaError:
         if failed:  # it is wrapped in words of Arrow's and Delta's
             raise failed[0] from None

@@ -18,8 +18,11 @@ from rtml.algebra.family import Aggregate, Array, Events, Family, Kind, States, 
 from rtml.errors import OverflowedError, RequestError
 from rtml.instants import SECOND
 from rtml.plan import Plan, PlannedFeature
+from rtml.point_in_time import apart
+from rtml.point_in_time.hidden import find_hidden
 from rtml.point_in_time.index import FAST
 from rtml.point_in_time.join import point_in_time
+from rtml.point_in_time.timeline import Timeline
 from tests import oracle
 from tests.oracle import Event
 from tests.rtml.histories import (
@@ -103,6 +106,49 @@ def test_every_value_is_the_oracles(fast, seed, kinds, count, spine, origin):
             point_in_time(plan, *frames, fast=table)
     else:
         check(plan, rows, events, point_in_time(plan, *frames, fast=table))
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["fast", "generic"])
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), count=st.sampled_from([5, 60, 400]))
+def test_late_events_that_stand_apart_count_where_they_are_known(fast, seed, count):
+    """All late events apart, in trees of the least nodes there can be."""
+    rng = random.Random(seed)
+    keys = [(1,), (2,)][: rng.randint(1, 2)]
+    plan = plan_of(["int"], rng.sample(WINDOWS, 2), sorted(catalog.AGGREGATES))
+    pairs = [(key, replace(e, values={**e.values, "i": rng.randrange(9)})) for key, e in drawn_events(rng, keys, count)]
+    events = [event for _, event in pairs]
+    rows = drawn_rows(rng, keys, events, 25)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(apart, "FEW_ROWS", rng.choice([0, 1, 3]))
+        patched.setattr(apart, "LEAF", rng.choice([1, 2, 4]))
+        values = point_in_time(plan, event_frame(plan, pairs), spine_frame(plan, rows), fast=FAST if fast else {})
+    check(plan, rows, events, values)
+
+
+def test_events_that_many_rows_do_not_know_cost_no_row_anything():
+    """Two thousand late events, never published or much later: no pair of a row and a hidden event for each of them."""
+    rng = random.Random(7)
+    plan = plan_of(["int"], [(10_000 * SECOND, True)], ["count", "mean", "last"])
+    pairs = []
+    for number in range(4_000):
+        time, delay = number * SECOND, 2 * LATENESS * (number % 2)
+        published = rng.choice([END, time + rng.randrange(3_000 * SECOND)])
+        lanes = {"x": float(number), "i": number}
+        pairs.append(((1,), Event(repr((1,)), time, number, time + delay, lanes, max(published, time + delay))))
+    instants = [rng.randrange(8_000 * SECOND) for _ in range(2_000)]
+    rows = [Row((1,), at, at, at) for at in instants]
+    events, spine = event_frame(plan, pairs), spine_frame(plan, rows)
+    timeline = Timeline.of(plan, events, spine)
+    kept, late = apart.split_off(timeline, events, spine)
+    assert len(kept.events) + len(late.events) == 4_000
+    assert len(late.events) > 1_500
+    assert len(find_hidden(timeline, events, spine).rows) > 1_000_000
+    assert len(find_hidden(kept, events, spine).rows) <= apart.FEW_ROWS * 2_000
+    values = point_in_time(plan, events, spine)
+    some = rng.sample(range(len(rows)), 40)
+    chosen = {name: Values(column.values[some], column.valid[some]) for name, column in values.items()}
+    check(plan, [rows[number] for number in some], [event for _, event in pairs], chosen)
 
 
 @settings(max_examples=30, deadline=None)

@@ -111,6 +111,15 @@ def test_a_day_that_breaks_the_contract_stays_as_it_was_and_others_are_built(lak
     assert touched_days(lake, orders) == [first]
 
 
+def test_where_every_day_breaks_the_contract_the_verdicts_are_what_is_told(lake):
+    frame = to_frame(generate(6, 40, days=2)).with_columns(pl.lit(5000).alias("items"))
+    mirror(lake, frame)
+    compacted = compact_events(lake, orders, days_of(frame))
+    assert compacted.days == []
+    assert list(compacted.refused) == days_of(frame)
+    assert all("items: less_than_or_equal_to(1000)" in str(verdict) for verdict in compacted.refused.values())
+
+
 def test_late_arrivals_touch_just_their_day(lake):
     frame = to_frame(generate(5, 300, days=3))
     mirror(lake, frame)

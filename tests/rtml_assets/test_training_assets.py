@@ -39,6 +39,7 @@ from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.training_assets import markdown
 from rtml_assets.store import FeatureStore
 from rtml_assets.tables import delta
+from rtml_assets.tables import snapshots as snapshots_module
 from rtml_assets.tables.events import compact_events
 from rtml_assets.tables.snapshots import build_snapshots, instants_of
 from rtml_assets.tables.training_days import build_training
@@ -132,8 +133,11 @@ def as_found(rows: pl.DataFrame) -> dict[tuple[str, int, int], tuple[Any, ...]]:
     return dict(zip(keys, rows.select(columns).rows(), strict=True))
 
 
-@pytest.mark.parametrize("limit", [8_000_000, 90, 7])
-def test_snapshots_are_of_every_entity_with_events_in_reach(lake: Lake, limit: int) -> None:
+@pytest.mark.parametrize(("limit", "at_once"), [(8_000_000, 2_000_000), (90, 2_000_000), (7, 1), (8_000_000, 40)])
+def test_snapshots_are_of_every_entity_with_events_in_reach(
+    lake: Lake, limit: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots_module, "SNAPSHOT_ROWS_AT_ONCE", at_once)
     days = [*DAYS, DAYS[-1] + timedelta(days=1), DAYS[-1] + timedelta(days=5)]
     figures = build_snapshots(lake, every_8h, PLAN, days, limit)
     rows = pl.read_delta(lake.features("every_8h"))
@@ -145,6 +149,10 @@ def test_snapshots_are_of_every_entity_with_events_in_reach(lake: Lake, limit: i
     assert [day.day for day in figures] == days
     assert sum(day.rows for day in figures) == rows.height
     assert figures[-1].rows == 0  # nothing happened within 30 hours
+    table = delta.open_table(lake.features("every_8h"))
+    assert table is not None
+    if at_once < 2_000_000:  # six entities, thrice a day: two days at a time, or each alone
+        assert table.version() == (3 if at_once == 40 else len(days))
     again = build_snapshots(lake, every_8h, PLAN, [DAYS[1]], limit)
     assert again[0].rows == figures[1].rows
     assert pl.read_delta(lake.features("every_8h")).height == rows.height

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 from collections.abc import Iterator
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -18,18 +19,21 @@ from hypothesis import strategies as st
 
 from rtml import FeatureService, LabelSource, NotBuiltWarning, Spine
 from rtml.columns import TIMESTAMP
-from rtml.errors import InstantError, RequestError, UnknownNameError
-from rtml.instants import DAY, HOUR, MINUTE, to_datetime
+from rtml.errors import InstantError, NotReadyError, RequestError, UnknownNameError
+from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_datetime
 from rtml.lake import LATE, Lake
+from rtml.online import keys
 from rtml.registry import Registry
 from rtml.settings import Settings
 from rtml_assets.store import FeatureStore
 from rtml_assets.tables import delta, training_set
+from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.events import compact_events
-from rtml_assets.tables.labels import known_to
-from rtml_assets.tables.spans import Reach, spans
+from rtml_assets.tables.seen import Asked
+from rtml_assets.tables.spans import Reach, Span, spans
 from rtml_assets.tables.spine import check_spine
-from rtml_assets.tables.training_set import TrainingSet
+from rtml_assets.tables.training_set import TrainingSet, load_part
+from streaming.positions import Position, raise_position
 from tests import oracle
 from tests.oracle import Event
 from tests.rtml_assets.orders import (
@@ -127,7 +131,7 @@ def wrong_features(
 def wrong_labels(got: pl.DataFrame, events: list[Event]) -> list[str]:
     wrong = []
     mine = [Event(f"{e.key}/{e.values['till']}", e.time, e.id64, e.ingested, e.values) for e in truly(events)]
-    newest = max(e.ingested for e in mine)
+    newest = max(e.ingested for e in mine) - LATENESS - 30 * SECOND
     for row in got.to_dicts():
         at = (row["timestamp"] - to_datetime(0)) // (to_datetime(1) - to_datetime(0))
         mature = at + HORIZON <= newest
@@ -193,7 +197,9 @@ def test_spans_hold_every_row_once_and_all_days_that_it_looks_at(
 
 class TestWithAStore:
     EVENTS = generate(5, 300, days=3)
-    SPINE = random_spine(EVENTS, random.Random(3), 50)
+    SPINE = random_spine(EVENTS, random.Random(3), 50).filter(
+        pl.col("timestamp") <= max(to_datetime(event.time) for event in EVENTS)  # after that, one is warned
+    )
 
     @pytest.fixture
     def lake(self, tmp_path: Path) -> Lake:
@@ -253,6 +259,58 @@ class TestWithAStore:
         left = pl.read_parquet(target) if name.endswith(".parquet") else pl.read_delta(str(target))
         assert left.height == self.SPINE.height
 
+    ODD: ClassVar = {
+        "kind": pl.lit("x").cast(pl.Categorical),
+        "level": pl.lit("low").cast(pl.Enum(["low", "high"])),
+        "u8": pl.lit(200, dtype=pl.UInt8),
+        "u32": pl.lit(2**32 - 1, dtype=pl.UInt32),
+        "u64": pl.lit(2**63 - 1, dtype=pl.UInt64),
+        "half": pl.lit(0.5).cast(pl.Float16),
+        "pair": pl.lit([1, 255], dtype=pl.Array(pl.UInt8, 2)),
+        "nested": pl.struct(kinds=pl.lit("y").cast(pl.Categorical).implode()),
+    }
+
+    def test_a_delta_table_holds_what_spines_have(self, store: FeatureStore, tmp_path: Path) -> None:
+        spine = self.SPINE.with_columns(pl.col("shop").cast(pl.Categorical), pl.col("till").cast(pl.UInt64), **self.ODD)
+        store.write_historical_features("sales", spine, tmp_path / "table")
+        got = pl.read_delta(str(tmp_path / "table"))
+        assert (
+            got.sort("mine")
+            .select("mine", "shop", "till")
+            .equals(self.SPINE.sort("mine").select("mine", "shop", pl.col("till").cast(pl.Int64)))
+        )
+        odd = got.select(*self.ODD).row(0)
+        assert odd == ("x", "low", 200, 2**32 - 1, 2**63 - 1, 0.5, [1, 255], {"kinds": ["y"]})
+        store.write_historical_features("sales", spine, tmp_path / "set.parquet")
+        assert pl.read_parquet(tmp_path / "set.parquet").schema["u64"] == pl.UInt64
+
+    @pytest.mark.parametrize(
+        ("column", "words"),
+        [
+            (pl.lit(None), r"column 'x' must be of a type .* got Null: cast it to the type that is meant"),
+            (pl.lit(datetime.time(1)), r"column 'x' .* got Time: cast it to pl.String"),
+            (pl.duration(hours=1).implode(), r"column 'x' .* got Duration.*total_microseconds"),
+            (pl.lit(2**63, dtype=pl.UInt64), r"column 'x' must fit signed 64 bits.* got UInt64"),
+        ],
+    )
+    def test_a_delta_table_refuses_what_it_has_no_type_for(
+        self, store: FeatureStore, tmp_path: Path, column: pl.Expr, words: str
+    ) -> None:
+        spine = self.SPINE.with_columns(x=column)
+        with pytest.raises(RequestError, match=words):
+            store.write_historical_features("sales", spine, tmp_path / "table")
+        assert store.write_historical_features("sales", spine, tmp_path / "set.parquet") == spine.height
+
+    def test_late_events_that_no_row_can_know_are_not_loaded(self, lake: Lake) -> None:
+        last = max(event.ingested for event in self.EVENTS)
+        keys = pl.DataFrame({"shop": sorted({event.key for event in self.EVENTS})})
+        asked = Asked.of(shop_orders, REGISTRY.plans["shop_orders"], ["count_24h"])
+        days = days_of(to_frame(self.EVENTS))
+        loaded = load_part(lake, asked, keys, Span(START, last, tuple(days), 1), "serving")
+        late = [event for event in truly(self.EVENTS) if event.ingested - event.time > LATENESS]
+        assert 0 < len(late) == len(truly(self.EVENTS)) - loaded.height
+        assert not loaded["late"].any()
+
     def test_an_empty_spine_gives_an_empty_set(self, store: FeatureStore, tmp_path: Path) -> None:
         got = store.get_historical_features("sales", self.SPINE.clear(), labels=[next_order])
         assert got.height == 0
@@ -261,12 +319,27 @@ class TestWithAStore:
         assert store.write_historical_features("sales", self.SPINE.clear(), tmp_path / "none.parquet") == 0
         assert pl.read_parquet(tmp_path / "none.parquet").columns == [*self.SPINE.columns, *FEATURES]
 
-    def test_without_events_the_documented_empty_values(self, tmp_path: Path) -> None:
-        with FeatureStore(Settings(lake=str(tmp_path)), REGISTRY) as store:
-            got = store.get_historical_features("sales", self.SPINE, labels=["next_order"])
+    def test_a_lake_without_the_events_is_an_error(self, tmp_path: Path) -> None:
+        lake = Lake(str(tmp_path))
+        with FeatureStore(Settings(lake=lake.root), REGISTRY) as store:
+            for ask in (
+                lambda: store.get_historical_features("sales", self.SPINE),
+                lambda: store.write_historical_features("sales", self.SPINE, tmp_path / "set.parquet"),
+            ):
+                with pytest.raises(NotReadyError, match=r"no table events/orders in the lake .* no raw/orders either"):
+                    ask()
+            mirror(lake, to_frame(self.EVENTS[:1]))
+            with pytest.raises(
+                NotReadyError, match=r"raw/orders has 1 days.*compact_orders.*`rtml backfill till_orders`"
+            ):
+                store.get_historical_features("sales", self.SPINE)
+
+    def test_entities_without_events_have_the_documented_empty_values(self, store: FeatureStore) -> None:
+        nobody = self.SPINE.with_columns(shop=pl.lit("nobody"))
+        got = store.get_historical_features("sales", nobody, labels=["next_order"])
         assert got["till_orders__count_3h"].to_list() == [0] * self.SPINE.height
         assert got["till_orders__value_sum_3h"].null_count() == self.SPINE.height
-        assert not got["next_order__mature"].any()
+        assert got["next_order__price"].null_count() == self.SPINE.height
 
     def test_days_that_are_not_compacted_are_told_when_a_row_looks_at_them(
         self, store: FeatureStore, lake: Lake
@@ -277,21 +350,66 @@ class TestWithAStore:
         near = self.SPINE.head(1).with_columns(more["at"].alias("timestamp"))
         with pytest.warns(NotBuiltWarning, match=rf"1 days of source 'orders' .* {day}\. Run .* job compact_orders"):
             store.get_historical_features("sales", near)
-        far = near.with_columns(pl.col("timestamp") + pl.duration(days=30))
-        assert store.get_historical_features("sales", far)["shop_orders__count_24h"].to_list() == [0]
+        away = near.with_columns(pl.col("timestamp") + pl.duration(days=2))
+        store.get_historical_features("sales", away)  # a warning would be an error
+
+    def test_days_outside_of_history_are_told_when_a_row_looks_at_them(self, store: FeatureStore, lake: Lake) -> None:
+        early = to_datetime(START - HOUR)
+        more = to_frame(self.EVENTS[:1]).with_columns(
+            pl.lit("more").alias("order_id"), *(pl.lit(early, TIMESTAMP).alias(name) for name in ("at", "ingested_at"))
+        )
+        mirror(lake, more)
+        near = self.SPINE.head(1).with_columns(pl.lit(to_datetime(START + HOUR), TIMESTAMP).alias("timestamp"))
+        with pytest.warns(NotBuiltWarning, match=r"1 days of source 'orders' lie outside .* serving .*: 2024-02-29\."):
+            store.get_historical_features("sales", near)
+        store.get_historical_features("sales", near.with_columns(pl.col("timestamp") + pl.duration(days=2)))
+
+    def test_rows_that_look_beyond_the_ends_of_history_are_told(self, tmp_path: Path) -> None:
+        lake = Lake(str(tmp_path / "lake"))
+        second = [event for event in self.EVENTS if DAY <= event.time - START < 2 * DAY]
+        mirror(lake, to_frame(second))
+        compact_events(lake, orders, days_of(to_frame(second)))
+        rows = self.SPINE.head(3)
+
+        def at(*instants: int) -> pl.DataFrame:
+            return rows.head(len(instants)).with_columns(pl.Series("timestamp", instants).cast(TIMESTAMP))
+
+        with FeatureStore(Settings(lake=lake.root), REGISTRY) as store:
+            with pytest.warns(NotBuiltWarning, match=r"1 of 2 rows look at what lies before 2024-03-02"):
+                store.get_historical_features("sales", at(START + 2 * DAY - 1, START + 2 * DAY))
+            with pytest.warns(NotBuiltWarning, match=r"1 of 2 rows lie after 2024-03-02"):
+                store.get_historical_features("sales", at(START + 2 * DAY + 1, START + 2 * DAY))
 
     def test_a_label_is_not_mature_while_what_came_before_is_not_compacted(
         self, store: FeatureStore, lake: Lake
     ) -> None:
         newest = max(event.ingested for event in self.EVENTS)
-        assert known_to(lake, next_order) == newest
+        assert Arrivals().known_to(lake, orders) == newest - LATENESS - 30 * SECOND
         missing = to_datetime(newest - 2 * HOUR)
         more = to_frame(self.EVENTS[:1]).with_columns(
             pl.lit("more").alias("order_id"),
             *(pl.lit(missing, TIMESTAMP).alias(name) for name in ("at", "ingested_at")),
         )
         mirror(lake, more)
-        assert known_to(lake, next_order) == newest - 2 * HOUR - 1
+        assert Arrivals().known_to(lake, orders) == newest - 2 * HOUR - 1
+
+    def test_a_label_is_mature_when_all_partitions_are_mirrored_to_its_horizon(
+        self, lake: Lake, client: Any, own_redis: str
+    ) -> None:
+        """Whatever one of them was ahead by."""
+        newest = max(event.ingested for event in self.EVENTS)
+        arrivals = Arrivals(own_redis)
+        assert arrivals.known_to(lake, orders) == newest - LATENESS - 30 * SECOND  # nobody has mirrored
+        for partition, at in enumerate([newest, newest - 6 * HOUR]):
+            raise_position(client, keys.mirrored("orders"), partition, Position("5-0", at))
+        assert arrivals.known_to(lake, orders) == newest - 6 * HOUR
+        row = self.SPINE.head(1).with_columns(
+            pl.lit(to_datetime(newest - 6 * HOUR - HORIZON + 1), TIMESTAMP).alias("timestamp")
+        )
+        wanted = TrainingSet.of(lake, REGISTRY, "sales", "serving", ["next_order"], arrivals=arrivals)
+        assert wanted.compute(wanted.check(row))["next_order__mature"].to_list() == [False]
+        raise_position(client, keys.mirrored("orders"), 1, Position("6-0", newest - 6 * HOUR + 1))
+        assert wanted.compute(wanted.check(row))["next_order__mature"].to_list() == [True]
 
     def test_what_is_wrong_with_a_spine_is_named(self, store: FeatureStore) -> None:
         ask = store.get_historical_features
@@ -314,7 +432,9 @@ class TestWithAStore:
         with pytest.raises(RequestError, match=r"must be a Polars DataFrame or LazyFrame; got list"):
             ask("sales", spine.to_dicts())  # type: ignore[arg-type]
         big = pl.Series("till", [2**63], dtype=pl.UInt64)
-        with pytest.raises(RequestError, match=r"a join key does not fit 64 bits"):
+        with pytest.raises(
+            RequestError, match=r"join key 'till' must fit signed 64 bits; got UInt64 up to 9223372036854775808"
+        ):
             ask("sales", spine.head(1).with_columns(big))
 
     def test_what_is_wrong_with_the_rest_is_named(self, store: FeatureStore) -> None:
