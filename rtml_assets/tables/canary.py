@@ -1,7 +1,8 @@
 """The canary: what was served, against an offline recompute at the same instants with what the server had seen.
 
-An event counts in the recompute when the server had it: an on-time one when it was ingested by the entity's logged
-`last_ingested`, a late one when it was by the logged `published_to`; what a version's published history holds, always.
+An event counts in the recompute when the server had it: an on-time one when it was ingested before the logged watermark
+or by the entity's logged `last_ingested`, a late one when it was by the logged `published_to`; what a version's
+published history holds, always. So an entity that the stream lost is found, whatever its own keys say.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ def check_vectors(
     """
     asked = Asked.of(view, plan, features)
     plan = asked.plan
-    spine = _spine(asked, rows)
+    spine = _spine(asked, version, rows)
     events = _events(partial(load, lake, view.source), asked, version, spine)
     compared = _compared(plan, events, spine, rows)
     compared, publishing = _with_publication(plan, version, events, spine, rows, compared)
@@ -149,18 +150,23 @@ def check_vectors(
     return Checked(parity, publishing, _unseen(plan, events, spine))
 
 
-def _spine(asked: Asked, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return whose features were asked for, at which instant, and what the server had seen."""
+def _spine(asked: Asked, version: Version, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return whose features were asked for, at which instant, and what the server had seen.
+
+    The watermark was taken before the read, and all that was ingested before it is servable. One that is no later than
+    the version's boundary may be the boundary itself, which says nothing of the stream.
+    """
 
     def instant(name: str) -> pl.Expr:
         return pl.col(name).dt.epoch("us").fill_null(BEGINNING)
 
+    sealed = pl.when(instant(WATERMARK) > version.boundary).then(instant(WATERMARK)).otherwise(BEGINNING + 1)
     return rows.select(
         *(pl.col(name).alias(asked.renamed.get(name, name)) for name in asked.whole.key_names),
         instant(SPINE_TIME).alias(AT),
-        instant(of_view(asked.view.name, LAST_INGESTED)).alias(SEEN),
+        pl.max_horizontal(instant(of_view(asked.view.name, LAST_INGESTED)), sealed - 1).alias(SEEN),
         instant(of_view(asked.view.name, PUBLISHED_TO)).alias(SEEN_LATE),
-        instant(WATERMARK).alias(_SEALED),
+        sealed.alias(_SEALED),
     )
 
 

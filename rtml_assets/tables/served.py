@@ -16,6 +16,7 @@ from rtml.lake import (
     SERVED_AT,
     SERVICE_VERSION,
     VERSION,
+    WATERMARK,
     Lake,
     of_view,
     served_schema,
@@ -65,9 +66,14 @@ def logged_vectors(
         pl.col(of_view(view.name, VERSION)).str.starts_with(f"{plans[view.name].fingerprint}.")
         for view in service.views
     )
+    # Before the watermark the server had everything, with the entity's newest event also what was ingested at its instant.
+    beginning = to_datetime(0)
     whole = pl.all_horizontal(
-        pl.col(of_view(view.name, LAST_INGESTED)).fill_null(to_datetime(0))
-        < to_datetime(max(complete[view.source.name], 1))
+        (
+            pl.col(of_view(view.name, LAST_INGESTED)).fill_null(beginning)
+            < to_datetime(max(complete[view.source.name], 1))
+        )
+        & (pl.col(WATERMARK).fill_null(beginning) <= to_datetime(max(complete[view.source.name], 0)))
         for view in service.views
     )
     found: list[pl.DataFrame] = []

@@ -147,6 +147,36 @@ def test_a_tile_that_is_wrong_is_found_and_named(platform: LocalPlatform) -> Non
     assert check(platform, days=[at.date()]).parity.total("differing") == figures["differing"]
 
 
+def test_an_entity_that_the_stream_lost_is_found_and_named(platform: LocalPlatform) -> None:
+    """All of an entity's keys are gone: nothing of what it says itself tells that there was something."""
+    World.now += 9 * DAY
+    values: dict[str, Any] = {"price": 2.0, "lots": 3, "desk": 1}
+    events = [
+        Event(account, World.now - n * SECOND, n, World.now, {**values, "id": f"g{account}{n}"})
+        for n in range(1, 9)
+        for account in ("kept", "gone")
+    ]
+    platform.send("trades", frame(events), ingested_at="stamp")
+    platform.settle()
+    close(platform)
+    lost = [
+        *platform.client.scan_iter("rtml:{account|gone}*"),
+        *platform.client.scan_iter("rtml:{desk_account|1|gone}*"),
+    ]
+    assert len(lost) >= 2
+    platform.client.delete(*lost)
+    entities = [{"account": account, "desk": 1} for account in ("kept", "gone")]
+    served = platform.online("risk", entities, at=to_datetime(World.now))
+    assert served["account_trades__count_24h"].to_list() == [8, 0]
+    close(platform)
+    found = check(platform, days=[to_datetime(World.now - MINUTE).date()])
+    assert not found.parity.agrees
+    assert set(found.parity.worst["account"]) == {"gone"}
+    wrong = {one.feature for one in found.parity.features if not one.agrees}
+    assert {"account_trades__count_24h", "desk_trades__count_3h"} < wrong
+    assert found.parity.total("unsettled") == 0
+
+
 @pytest.fixture
 def served(platform: LocalPlatform) -> Iterator[Any]:
     """A way to write `served/` anew with columns changed, of the newest day alone; it is put back in the end."""
@@ -184,6 +214,16 @@ def test_what_was_certainly_seen_must_agree(served: Any) -> None:
     assert "account_trades__count_24h" in str(found.parity)
 
 
+def test_what_was_ingested_before_the_watermark_must_have_been_seen(served: Any) -> None:
+    """Whatever the entity's own header says: it may be what was lost."""
+    lost = {name: pl.lit(None, dtype=pl.Datetime("us", "UTC")) for name in ("account_trades__last_ingested",)}
+    later = pl.col("watermark") + pl.duration(microseconds=1)
+    assert served(**lost, watermark=later).parity.agrees, "all eight events"
+    found = served(**lost)
+    assert "account_trades__count_24h" in {one.feature for one in found.parity.features if not one.agrees}
+    assert found.unseen == 1, "the last event was ingested at the watermark: it need not have been seen"
+
+
 def test_what_may_not_have_been_seen_yet_is_unsettled(served: Any) -> None:
     """Another partition may have been further: the watermark does not tell."""
     found = served(**ONE_MORE, watermark=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
@@ -206,7 +246,7 @@ def test_a_vector_that_had_seen_less_is_compared_with_less(served: Any) -> None:
     """What came after `last_ingested` is freshness, and no disagreement."""
     seen = pl.col("account_trades__last_ingested") - pl.duration(seconds=1)
     fewer = {name: pl.lit(6 if "count" in name else 18, dtype=pl.Int64) for name in ("account_trades__count_24h",)}
-    found = served(account_trades__last_ingested=seen, **fewer)
+    found = served(account_trades__last_ingested=seen, watermark=seen, **fewer)
     wrong = {feature.feature for feature in found.parity.features if not feature.agrees}
     assert "account_trades__count_24h" not in wrong
     assert {"account_trades__count_30m", "account_trades__lots_sum_24h"} < wrong
