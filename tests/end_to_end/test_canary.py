@@ -12,11 +12,13 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
+from quality.parity import Parity
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_datetime
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml_assets.defs.build import definitions_of
 from rtml_assets.defs.deployment import Deployment
+from rtml_assets.defs.parity_checks import canary_result
 from rtml_assets.tables.canary import Canary, canary
 from rtml_assets.testing import LocalPlatform
 from streaming.versions import live_version
@@ -261,6 +263,25 @@ def test_other_meanings_and_vectors_ahead_of_the_lake_are_left_out(platform: Loc
     assert served(service_version=pl.lit(2, dtype=pl.Int64)).other_version == 1
     ahead = served(desk_trades__last_ingested=pl.col("desk_trades__last_ingested") + pl.duration(days=1))
     assert (ahead.incomplete, ahead.vectors, ahead.parity.features) == (1, 0, ())
+    beyond = served(watermark=pl.col("watermark") + pl.duration(days=1))
+    assert (beyond.incomplete, beyond.vectors) == (1, 0)
+
+
+def test_a_canary_that_compared_nothing_warns_unless_nothing_was_logged(served: Any) -> None:
+    ahead = canary_result(served(desk_trades__last_ingested=pl.col("served_at") + pl.duration(days=999)))
+    assert not ahead.passed
+    assert ahead.severity == dg.AssetCheckSeverity.WARN
+    assert "for 1 the lake does not hold yet all that the server had seen" in (ahead.description or "")
+    assert ahead.metadata["incomplete"].value == 1
+    other = canary_result(served(service_version=pl.lit(2, dtype=pl.Int64)))
+    assert not other.passed
+    assert "1 are of another meaning or of a version that is gone" in (other.description or "")
+    gone = pl.lit("0.0")
+    assert not canary_result(served(account_trades__version=gone, desk_trades__version=gone)).passed
+    nothing = canary_result(Canary(Parity(), vectors=0, other_version=0, incomplete=0, publishing=0, unseen=0))
+    assert nothing.passed
+    assert nothing.description == "nothing was compared: no vector was logged yet"
+    assert canary_result(served()).passed
 
 
 def test_vectors_amid_a_publication_agree_with_what_it_published(platform: LocalPlatform) -> None:
