@@ -14,6 +14,7 @@ from rtml.lake import EVENT_DATE, Lake
 from rtml.registry import Registry
 from rtml_assets.tables.delta import open_table
 from rtml_assets.tables.labels import chosen_labels, labels_of
+from rtml_assets.tables.served import scan_served, service_schema
 from rtml_assets.tables.spine import check_spine
 
 
@@ -38,7 +39,7 @@ def logged_features(
             f"service {service!r}: nothing that it served is logged: there is no table served/{service}. Servers log "
             f"the share log={found.log:g} of its entities; get_historical_features computes training sets instead"
         )
-    rows = pl.scan_delta(table)
+    rows = scan_served(table, service_schema(found, registry.plans))
     time = pl.col(SPINE_TIME)
     if start is not None:
         rows = rows.filter(time >= to_datetime(start))
