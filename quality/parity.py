@@ -156,7 +156,8 @@ class Parity:
 def _example(row: Mapping[str, object]) -> str:
     given = {name: value for name, value in row.items() if name not in ("feature", *_WORST_COLUMNS)}
     where = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
-    return f"{row['feature']} of {where}: got {_shown(row['got'])}, expected {_shown(row['expected'])}"
+    said = f"{row['feature']} of {where}: got {_shown(row['got'])}, expected {_shown(row['expected'])}"
+    return f"{said} ({row['why']})" if row["why"] in ("doubled", "damaged") else said
 
 
 def _counts(feature: FeatureParity) -> str:
@@ -194,6 +195,7 @@ def compare(
     *,
     absent: Array | None = None,
     damaged: Array | None = None,
+    doubled: Array | None = None,
     unsettled: Mapping[str, Array] | None = None,
 ) -> Parity:
     """Compare two roads.
@@ -203,16 +205,18 @@ def compare(
         features: the values, rows as in `identity`.
         absent: rows that one of the roads does not have at all, whatever their values.
         damaged: rows that are wrong, whatever their values.
+        doubled: rows that are wrong, whatever their values, since one of the roads has them more than once.
         unsettled: by feature, rows that may differ without being wrong.
     """
     none = np.zeros(identity.height, dtype=bool)
-    absent = none if absent is None else absent
-    damaged = none if damaged is None else damaged
+    absent, damaged, doubled = (none if given is None else given for given in (absent, damaged, doubled))
+    broken = damaged | doubled
+    reasons = np.where(doubled, "doubled", np.where(damaged, "damaged", ""))
     found, wrong = [], []
     for one in features:
-        verdict, rows = _compare(one, absent, damaged, (unsettled or {}).get(one.feature, none))
+        verdict, rows = _compare(one, absent, broken, (unsettled or {}).get(one.feature, none))
         found.append(verdict)
-        wrong.append(_wrong_rows(identity, one, rows))
+        wrong.append(_wrong_rows(identity, one, rows, reasons))
     return Parity(tuple(found), _worst_of(pl.concat(wrong)) if wrong else pl.DataFrame())
 
 
@@ -252,7 +256,7 @@ def _difference(one: Compared) -> Array:
     return np.where(np.isnan(apart), np.inf, apart)
 
 
-def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array) -> pl.DataFrame:
+def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array, reasons: Array) -> pl.DataFrame:
     """Return the worst of one feature's wrong rows."""
     both = one.got.valid[rows] & one.expected.valid[rows]
     apart = np.where(both, _difference(one)[rows], np.inf)
@@ -262,7 +266,7 @@ def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array) -> pl.DataFr
         got=_values(one.got, chosen),
         expected=_values(one.expected, chosen),
         difference=pl.Series(np.sort(-apart)[:WORST] * -1, dtype=pl.Float64),
-        why=pl.Series([_why(one, row) for row in chosen], dtype=pl.String),
+        why=pl.Series([reasons[row] or _why(one, row) for row in chosen], dtype=pl.String),
     )
 
 

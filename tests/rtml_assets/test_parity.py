@@ -118,6 +118,27 @@ def test_a_missing_tile_is_missing(lake: Lake, client: Any) -> None:
         assert set(parity.worst["tile"]) == {"1d"}
 
 
+def test_doubled_tiles_differ(lake: Lake, client: Any) -> None:
+    """Each row of a day is right, and there twice."""
+    day = compact(lake, generate(3))[1]
+    table = pl.read_delta(lake.tiles("shop_orders")).filter(pl.col("event_date") == day)
+    row = table.sort("level", "shop").row(0, named=True)
+    one = pl.all_horizontal(pl.col(name) == row[name] for name in ("level", "shop", "tile_start"))
+    write_deltalake(lake.tiles("shop_orders"), table.filter(one), mode="append")
+    for parity in (
+        tiles_versus_events(lake, shop_orders, plan_of(shop_orders), day),
+        stream_versus_batch(lake, client, shop_orders, plan_of(shop_orders), day),
+    ):
+        assert {(feature.differing, feature.missing) for feature in parity.features} == {(2, 0)}
+        assert set(parity.worst["why"]) == {"doubled"}
+        assert set(parity.worst["shop"]) == {row["shop"]}
+        assert "(doubled)" in str(parity)
+    write_deltalake(lake.tiles("shop_orders"), table, mode="append")
+    parity = tiles_versus_events(lake, shop_orders, plan_of(shop_orders), day)
+    assert parity.total("equal") == 0
+    assert parity.total("differing") == parity.total("compared") > 0
+
+
 def test_a_fault_of_the_stream_is_found(lake: Lake, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One tile that the writer got wrong."""
     day = compact(lake, generate(5, shops=["a", "b"]))[1]
