@@ -76,7 +76,9 @@ def lower(plan: Plan, events: pl.DataFrame, level: int) -> pl.DataFrame:
     return grouped.agg(with_magnitudes(plan).states.lower()).collect()
 
 
-def compare_tiles(plan: Plan, level: int, got: pl.DataFrame, expected: pl.DataFrame, lowered: pl.DataFrame) -> Parity:
+def compare_tiles(
+    plan: Plan, level: int, got: pl.DataFrame, expected: pl.DataFrame, lowered: pl.DataFrame, note: str = ""
+) -> Parity:
     """Compare the tiles of one level as the values that their states are worth.
 
     Args:
@@ -85,6 +87,7 @@ def compare_tiles(plan: Plan, level: int, got: pl.DataFrame, expected: pl.DataFr
         got: keys, `tile_start` (µs) and states; a row a tile, and wrong where a tile has several.
         expected: the same.
         lowered: what `lower` gives of the same events: tolerances are judged by it.
+        note: what the tiles are, for people.
     """
     identity = [*plan.key_names, TILE_START]
     rows = _numbered(got, identity, _GOT).join(
@@ -110,7 +113,7 @@ def compare_tiles(plan: Plan, level: int, got: pl.DataFrame, expected: pl.DataFr
     ]
     shown = rows.select(
         *plan.key_names,
-        pl.lit(format_duration(plan.ladder[level])).alias("tile"),
+        pl.lit(format_duration(plan.ladder[level]) + note).alias("tile"),
         pl.from_epoch(TILE_START, time_unit="us").dt.replace_time_zone("UTC").alias("start"),
     )
     # A tile that is there twice would count twice, whatever it holds.
