@@ -16,7 +16,10 @@ WORST = 20
 """How many of the worst rows a verdict keeps; of every feature at least one."""
 EXAMPLES = 3
 """How many of them it puts into words."""
-SUM_TOLERANCE, VARIANCE_TOLERANCE, NOISE = 1e-9, 1e-6, 1e-12
+SUM_TOLERANCE, VARIANCE_TOLERANCE = 1e-9, 1e-6
+NOISE = 8 * 2.0**-53
+"""By what part of |x| the mean of some x, and so each distance from it, may be off: a few roundings of float64."""
+_GREATEST = float(np.finfo(np.float64).max)
 
 MAGNITUDE = {"sum": "sum", "mean": "mean", "variance": "max", "stddev": "max"}
 """The aggregate of |x| by which a tolerance is judged: what is not here is exact."""
@@ -30,18 +33,27 @@ def is_exact(aggregate: str, kind: Kind) -> bool:
 
 
 def allowed(aggregate: str, kind: Kind, expected: Array, magnitude: Array) -> Array:
-    """Return by how much each value may differ.
+    """Return by how much each value may differ: a finite number, since finite values are never infinitely apart.
 
-    Sums by 1e-9 · Σ|x|, means by that over their count, variances by 1e-6 of themselves; and what numbers of size |x|
-    cannot tell: a spread below |x| · 2⁻⁵³ is noise. `magnitude` is the aggregate `MAGNITUDE` of |x|.
+    Sums by 1e-9 · Σ|x|, means by that over their count. Variances and standard deviations by 1e-6 of themselves, and
+    by what numbers of size |x| cannot tell: distances from a mean that is off by `noise` = 8 · 2⁻⁵³ · max|x| give a
+    variance that is off by noise² + 2 · noise · σ, and a σ that is off by noise. `magnitude` is the aggregate
+    `MAGNITUDE` of |x|.
     """
     if is_exact(aggregate, kind):
         return np.zeros(len(expected))
+    size = _finite(magnitude)
     if aggregate in ("sum", "mean"):
-        return SUM_TOLERANCE * magnitude + NOISE * np.abs(expected)
-    noise = NOISE * magnitude
-    own = VARIANCE_TOLERANCE * np.abs(expected)
-    return own + (noise if aggregate == "stddev" else noise**2 + noise * 1e-3)
+        return SUM_TOLERANCE * size
+    noise, own = NOISE * size, _finite(np.abs(expected))
+    with np.errstate(over="ignore"):
+        if aggregate == "variance":
+            return _finite(VARIANCE_TOLERANCE * own + noise**2 + 2 * noise * np.sqrt(own))
+        return _finite(VARIANCE_TOLERANCE * own + noise)
+
+
+def _finite(values: Array) -> Array:
+    return np.nan_to_num(values, nan=0.0, posinf=_GREATEST)
 
 
 def with_magnitudes(plan: Plan) -> Plan:
@@ -242,18 +254,18 @@ def _compare(one: Compared, absent: Array, damaged: Array, unsettled: Array) -> 
 
 
 def _close(one: Compared) -> Array:
-    same: Array = one.got.values == one.expected.values
     apart = _difference(one)
-    return same | (np.isfinite(apart) & (apart <= np.where(one.allowed > 0, one.allowed, -1)))
+    bounded = np.isfinite(one.allowed) & (one.allowed > 0) & np.isfinite(apart)
+    return np.asarray((apart == 0) | (bounded & (apart <= one.allowed)))
 
 
 def _difference(one: Compared) -> Array:
-    """Return |got − expected|; integers are subtracted as such, and no two infinities of one sign differ."""
+    """Return |got − expected|: integers are subtracted as such, no two NaNs or infinities of one sign differ."""
     got, expected = one.got.values, one.expected.values
     with np.errstate(invalid="ignore", over="ignore"):
         apart: Array = np.abs((got - expected).astype(np.float64))
-    apart = np.where(got == expected, 0.0, apart)
-    return np.where(np.isnan(apart), np.inf, apart)
+    same = (got == expected) | ((got != got) & (expected != expected))  # noqa: PLR0124
+    return np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
 
 
 def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array, reasons: Array) -> pl.DataFrame:
