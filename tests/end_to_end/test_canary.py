@@ -13,6 +13,7 @@ import pytest
 from deltalake import write_deltalake
 
 from quality.parity import Parity
+from rtml.errors import LeftOutWarning
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_datetime
 from rtml.lake import Lake
 from rtml.online import keys
@@ -310,3 +311,28 @@ def test_vectors_amid_a_publication_agree_with_what_it_published(platform: Local
     found = check(platform, days=[to_datetime(World.now - 2 * MINUTE).date()])
     assert found.parity.agrees, str(found.parity)
     assert found.publishing >= 1
+
+
+def test_what_arrived_after_a_past_instant_is_not_trained_on(platform: LocalPlatform) -> None:
+    """An event that arrives after the instant is served for it, and not known at it."""
+    World.now += 9 * DAY
+    account = f"slow {World.now}"
+    values: dict[str, Any] = {"price": 2.0, "lots": 3, "desk": 1}
+    happened, arrived = World.now, World.now + 10 * MINUTE
+    event = Event(account, happened, 1, arrived, {**values, "id": f"s{World.now}"})
+    platform.send("trades", frame([event]), ingested_at="stamp")
+    platform.settle()
+    World.now = arrived
+    entity = [{"account": account, "desk": 1}]
+    for at in (happened + MINUTE, arrived):
+        assert platform.online("risk", entity, at=to_datetime(at))["account_trades__count_24h"].to_list() == [1]
+    close(platform)
+    name = "account_trades__count_24h"
+    mine = pl.col("account") == account
+    kept = platform.store.get_logged_features("risk", start=happened, past=True).filter(mine)
+    assert kept.select("timestamp", name).rows() == [(to_datetime(happened + MINUTE), 1), (to_datetime(arrived), 1)]
+    with pytest.warns(LeftOutWarning, match="answer for instants that were past"):
+        known = platform.store.get_logged_features("risk", start=happened).filter(mine)
+    assert known["timestamp"].to_list() == [to_datetime(arrived)]
+    computed = platform.historical("risk", kept.select("account", "desk", "timestamp"))
+    assert computed[name].to_list() == [0, 1]
