@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quality.parity import WORST, Compared, Parity, allowed, compare, is_exact, magnitude, with_magnitudes
+from quality.parity import WORST, Compared, Parity, agreement, allowed, compare, is_exact, magnitude, with_magnitudes
 from rtml.algebra import catalog
 from rtml.algebra.family import Kind, Values
 from rtml.algebra.states import StateSchema
@@ -96,7 +96,9 @@ def test_nothing_that_is_not_finite_makes_different_values_equal_or_equal_ones_d
     got = values(5.0, 5.0, 5.0, math.nan, math.nan, 1.0, math.inf)
     expected = values(6.0, 6.0, 6.0, math.nan, 1.0, math.nan, 1.0)
     bound = np.array([math.inf, math.nan, -math.inf, 0.0, math.inf, math.inf, math.inf])
-    (feature,) = compare(identity(7), [Compared("v__f", got, expected, bound)]).features
+    one = Compared("v__f", got, expected, bound)
+    assert agreement(one).tolist() == [False, False, False, True, False, False, False]
+    (feature,) = compare(identity(7), [one]).features
     assert (feature.equal, feature.differing) == (1, 6)
 
 
