@@ -16,7 +16,10 @@ WORST = 20
 """How many of the worst rows a verdict keeps; of every feature at least one."""
 EXAMPLES = 3
 """How many of them it puts into words."""
-SUM_TOLERANCE, VARIANCE_TOLERANCE, NOISE = 1e-9, 1e-6, 1e-12
+SUM_TOLERANCE, VARIANCE_TOLERANCE = 1e-9, 1e-6
+NOISE = 8 * 2.0**-53
+"""By what part of |x| the mean of some x, and so each distance from it, may be off: a few roundings of float64."""
+_GREATEST = float(np.finfo(np.float64).max)
 
 MAGNITUDE = {"sum": "sum", "mean": "mean", "variance": "max", "stddev": "max"}
 """The aggregate of |x| by which a tolerance is judged: what is not here is exact."""
@@ -30,18 +33,27 @@ def is_exact(aggregate: str, kind: Kind) -> bool:
 
 
 def allowed(aggregate: str, kind: Kind, expected: Array, magnitude: Array) -> Array:
-    """Return by how much each value may differ.
+    """Return by how much each value may differ: a finite number, since finite values are never infinitely apart.
 
-    Sums by 1e-9 · Σ|x|, means by that over their count, variances by 1e-6 of themselves; and what numbers of size |x|
-    cannot tell: a spread below |x| · 2⁻⁵³ is noise. `magnitude` is the aggregate `MAGNITUDE` of |x|.
+    Sums by 1e-9 · Σ|x|, means by that over their count. Variances and standard deviations by 1e-6 of themselves, and
+    by what numbers of size |x| cannot tell: distances from a mean that is off by `noise` = 8 · 2⁻⁵³ · max|x| give a
+    variance that is off by noise² + 2 · noise · σ, and a σ that is off by noise. `magnitude` is the aggregate
+    `MAGNITUDE` of |x|.
     """
     if is_exact(aggregate, kind):
         return np.zeros(len(expected))
+    size = _finite(magnitude)
     if aggregate in ("sum", "mean"):
-        return SUM_TOLERANCE * magnitude + NOISE * np.abs(expected)
-    noise = NOISE * magnitude
-    own = VARIANCE_TOLERANCE * np.abs(expected)
-    return own + (noise if aggregate == "stddev" else noise**2 + noise * 1e-3)
+        return SUM_TOLERANCE * size
+    noise, own = NOISE * size, _finite(np.abs(expected))
+    with np.errstate(over="ignore"):
+        if aggregate == "variance":
+            return _finite(VARIANCE_TOLERANCE * own + noise**2 + 2 * noise * np.sqrt(own))
+        return _finite(VARIANCE_TOLERANCE * own + noise)
+
+
+def _finite(values: Array) -> Array:
+    return np.nan_to_num(values, nan=0.0, posinf=_GREATEST)
 
 
 def with_magnitudes(plan: Plan) -> Plan:
@@ -156,7 +168,8 @@ class Parity:
 def _example(row: Mapping[str, object]) -> str:
     given = {name: value for name, value in row.items() if name not in ("feature", *_WORST_COLUMNS)}
     where = ", ".join(f"{name} {value}" for name, value in given.items() if value is not None)
-    return f"{row['feature']} of {where}: got {_shown(row['got'])}, expected {_shown(row['expected'])}"
+    said = f"{row['feature']} of {where}: got {_shown(row['got'])}, expected {_shown(row['expected'])}"
+    return f"{said} ({row['why']})" if row["why"] in ("doubled", "damaged") else said
 
 
 def _counts(feature: FeatureParity) -> str:
@@ -194,6 +207,7 @@ def compare(
     *,
     absent: Array | None = None,
     damaged: Array | None = None,
+    doubled: Array | None = None,
     unsettled: Mapping[str, Array] | None = None,
 ) -> Parity:
     """Compare two roads.
@@ -203,16 +217,18 @@ def compare(
         features: the values, rows as in `identity`.
         absent: rows that one of the roads does not have at all, whatever their values.
         damaged: rows that are wrong, whatever their values.
+        doubled: rows that are wrong, whatever their values, since one of the roads has them more than once.
         unsettled: by feature, rows that may differ without being wrong.
     """
     none = np.zeros(identity.height, dtype=bool)
-    absent = none if absent is None else absent
-    damaged = none if damaged is None else damaged
+    absent, damaged, doubled = (none if given is None else given for given in (absent, damaged, doubled))
+    broken = damaged | doubled
+    reasons = np.where(doubled, "doubled", np.where(damaged, "damaged", ""))
     found, wrong = [], []
     for one in features:
-        verdict, rows = _compare(one, absent, damaged, (unsettled or {}).get(one.feature, none))
+        verdict, rows = _compare(one, absent, broken, (unsettled or {}).get(one.feature, none))
         found.append(verdict)
-        wrong.append(_wrong_rows(identity, one, rows))
+        wrong.append(_wrong_rows(identity, one, rows, reasons))
     return Parity(tuple(found), _worst_of(pl.concat(wrong)) if wrong else pl.DataFrame())
 
 
@@ -238,21 +254,21 @@ def _compare(one: Compared, absent: Array, damaged: Array, unsettled: Array) -> 
 
 
 def _close(one: Compared) -> Array:
-    same: Array = one.got.values == one.expected.values
     apart = _difference(one)
-    return same | (np.isfinite(apart) & (apart <= np.where(one.allowed > 0, one.allowed, -1)))
+    bounded = np.isfinite(one.allowed) & (one.allowed > 0) & np.isfinite(apart)
+    return np.asarray((apart == 0) | (bounded & (apart <= one.allowed)))
 
 
 def _difference(one: Compared) -> Array:
-    """Return |got − expected|; integers are subtracted as such, and no two infinities of one sign differ."""
+    """Return |got − expected|: integers are subtracted as such, no two NaNs or infinities of one sign differ."""
     got, expected = one.got.values, one.expected.values
     with np.errstate(invalid="ignore", over="ignore"):
         apart: Array = np.abs((got - expected).astype(np.float64))
-    apart = np.where(got == expected, 0.0, apart)
-    return np.where(np.isnan(apart), np.inf, apart)
+    same = (got == expected) | ((got != got) & (expected != expected))  # noqa: PLR0124
+    return np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
 
 
-def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array) -> pl.DataFrame:
+def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array, reasons: Array) -> pl.DataFrame:
     """Return the worst of one feature's wrong rows."""
     both = one.got.valid[rows] & one.expected.valid[rows]
     apart = np.where(both, _difference(one)[rows], np.inf)
@@ -262,7 +278,7 @@ def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array) -> pl.DataFr
         got=_values(one.got, chosen),
         expected=_values(one.expected, chosen),
         difference=pl.Series(np.sort(-apart)[:WORST] * -1, dtype=pl.Float64),
-        why=pl.Series([_why(one, row) for row in chosen], dtype=pl.String),
+        why=pl.Series([reasons[row] or _why(one, row) for row in chosen], dtype=pl.String),
     )
 
 

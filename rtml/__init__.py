@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rtml.define.source import EventSource, RedisStream
     from rtml.define.spine import Spine
     from rtml.define.views import StreamFeatureView
-    from rtml.errors import NotBuiltWarning, RtmlError
+    from rtml.errors import LeftOutWarning, NotBuiltWarning, RtmlError
 
 _HOME = {
     **dict.fromkeys(("Event", "Field", "Timestamp"), "rtml.define.contract"),
@@ -29,7 +29,7 @@ _HOME = {
     "Entity": "rtml.define.entity",
     "FeatureService": "rtml.define.service",
     "LabelSource": "rtml.define.label",
-    **dict.fromkeys(("NotBuiltWarning", "RtmlError"), "rtml.errors"),
+    **dict.fromkeys(("LeftOutWarning", "NotBuiltWarning", "RtmlError"), "rtml.errors"),
     "Spine": "rtml.define.spine",
     "StreamFeatureView": "rtml.define.views",
 }
@@ -44,6 +44,7 @@ __all__ = [
     "First",
     "LabelSource",
     "Last",
+    "LeftOutWarning",
     "Max",
     "Mean",
     "Min",

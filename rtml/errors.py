@@ -12,7 +12,8 @@ RtmlError
 ├── CodecError           bytes that this version of rtml cannot read
 └── OverflowedError      an integer sum beyond 64 bits
 
-NotBuiltWarning          the one warning: offline tables lag behind what was mirrored
+NotBuiltWarning          a warning: offline tables lag behind what was mirrored
+LeftOutWarning           a warning: logged rows that may know of their future are left out
 """
 
 from __future__ import annotations
@@ -77,6 +78,10 @@ class OverflowedError(RtmlError):
 
 class NotBuiltWarning(UserWarning):
     """Events that rows look at and the offline tables do not hold: what is computed from them lacks those events."""
+
+
+class LeftOutWarning(UserWarning):
+    """Logged answers for instants that were past when they were asked for: a training set leaves them out."""
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:

@@ -48,7 +48,7 @@ SERVED_AT, WATERMARK, SERVICE_VERSION = "served_at", "watermark", "service_versi
 VERSION, STATUS, LAST_INGESTED, PUBLISHED_TO = "version", "status", "last_ingested", "published_to"
 """What `served/` says of each view, in columns `view__…`."""
 
-
+_TYPE_WORDS: dict[pl.DataType, str] = {pl.Float64(): "f64", pl.Int64(): "i64", pl.String(): "str", pl.Boolean(): "bool"}
 _NUMPY_TO_POLARS: dict[str, pl.DataType] = {"<i8": pl.Int64(), "<f8": pl.Float64(), "<u8": pl.Int64()}
 
 
@@ -143,6 +143,11 @@ def served_schema(plans: Sequence[Plan], columns: Sequence[tuple[str, str]]) -> 
 def of_view(view: str, name: str) -> str:
     """Return the column of a view's feature, or of what `served/` says of the view."""
     return f"{view}__{name}"
+
+
+def with_type(name: str, dtype: pl.DataType) -> str:
+    """Return the name under which `served/` keeps a column whose plain name is taken by values of another type."""
+    return f"{name}__{_TYPE_WORDS.get(dtype, str(dtype).lower())}"
 
 
 def values_schema(plan: Plan) -> dict[str, pl.DataType]:

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from rtml.define.label import LabelSource
-from rtml.errors import NotBuiltWarning
+from rtml.errors import LeftOutWarning, NotBuiltWarning
 from rtml.instants import Instant, to_instant
 from rtml.lake import VALUE_TYPES, Lake
 from rtml.projection import KEY_TYPES
@@ -160,19 +160,26 @@ class FeatureStore:
         return write_pieces(wanted.pieces(checked, progress), schema, str(destination))
 
     def get_logged_features(
-        self, service: str, start: At = None, end: At = None, labels: Labels = None
+        self, service: str, start: At = None, end: At = None, labels: Labels = None, past: bool = False
     ) -> pl.DataFrame:
         """Return a training set from the log of what was served at instants in `[start, end)`; nothing is recomputed.
 
         The columns are those of the table `served/<service>`: join keys, `timestamp` (the instant that was asked for),
-        values, versions and statuses, ordered by `timestamp`; then labels.
+        values, versions and statuses, ordered by `timestamp`; then labels. Answers for an instant that was past when it
+        was asked for may count what arrived after it: they are left out with a `LeftOutWarning`, but for `past=True`.
 
         Raises:
             UnknownNameError: there is no such service or label source.
             RequestError: nothing is logged, or a label's join keys are not in the log.
         """
         first, last = (None if bound is None else to_instant(bound) for bound in (start, end))
-        return logged_features(self._lake, self.registry, service, first, last, labels, self._arrivals)
+
+        def warn(words: str) -> None:
+            warnings.warn(words, LeftOutWarning, stacklevel=5)
+
+        return logged_features(
+            self._lake, self.registry, service, first, last, labels, self._arrivals, past=past, warn=warn
+        )
 
     def _ask(
         self, service: str, entities: Entities, at: At, leading_edge: LeadingEdge

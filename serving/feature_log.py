@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,10 @@ from rtml.lake import (
     Lake,
     of_view,
     served_schema,
+    with_type,
 )
 from serving.features import FeatureVectors, Question, Row
+from streaming.services import Service
 
 MOST_ROWS = 100_000
 """So many rows wait for the lake at most; beyond, the oldest are dropped."""
@@ -117,10 +119,11 @@ class FeatureLog:
         with self._flushing:
             with self._lock:
                 held, self._held, self._rows = self._held, deque(), 0
-            by_service: dict[str, list[_Taken]] = {}
+            alike: dict[Hashable, list[_Taken]] = {}
             for taken in held:
-                by_service.setdefault(taken.question.service.name, []).append(taken)
-            for service, found in by_service.items():
+                alike.setdefault(_columns_of(taken.question.service), []).append(taken)
+            for found in alike.values():
+                service = found[0].question.service.name
                 try:
                     self.logged += self._append(service, found)
                 # Whatever it was, the others' rows and the next ones are to be logged.
@@ -137,11 +140,16 @@ class FeatureLog:
         # Loaded when the first row is logged, and not when a server starts.
         from deltalake import write_deltalake  # noqa: PLC0415
 
-        frame = pl.concat(
-            [served_frame(one.question, one.entities, one.vectors, one.served_at) for one in found], how="diagonal"
-        )
+        from streaming.delta import open_table  # noqa: PLC0415
+
+        frame = pl.concat(served_frame(one.question, one.entities, one.vectors, one.served_at) for one in found)
+        uri = self._lake.served(service)
+        table = open_table(uri)
+        if table is not None:
+            frame = _named_by_type(frame, pl.scan_delta(table).collect_schema())
+        # Into the very table that was looked at: where another server adds columns meanwhile, it is a conflict.
         write_deltalake(
-            self._lake.served(service), frame, mode="append", partition_by=[EVENT_DATE], schema_mode="merge"
+            uri if table is None else table, frame, mode="append", partition_by=[EVENT_DATE], schema_mode="merge"
         )
         return frame.height
 
@@ -187,6 +195,17 @@ def served_frame(
         columns[of_view(view, PUBLISHED_TO)] = [_known(vectors.published_to[view])] * count
     series = [_series(name, columns[name], kind) for name, kind in schema.items() if name != EVENT_DATE]
     return pl.DataFrame(series).with_columns(pl.col(SPINE_TIME).dt.date().alias(EVENT_DATE)).select(*schema)
+
+
+def _columns_of(service: Service) -> Hashable:
+    """Return what the columns of a service's rows, and their types, depend on."""
+    return service.name, service.columns, tuple(sorted(service.fingerprints.items()))
+
+
+def _named_by_type(frame: pl.DataFrame, present: pl.Schema) -> pl.DataFrame:
+    """Return rows for a table: what has another type there goes under a name with its type, or it would be cast."""
+    other = {name: kind for name, kind in frame.schema.items() if present.get(name, kind) != kind}
+    return frame.rename({name: with_type(name, kind) for name, kind in other.items()})
 
 
 def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:

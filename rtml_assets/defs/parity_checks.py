@@ -4,7 +4,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import date
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -15,13 +15,13 @@ from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError, near_miss
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import key_of, table_metadata
-from rtml_assets.defs.parity_report import parity_result
-from rtml_assets.tables.canary import canary
+from rtml_assets.defs.parity_report import nothing_compared, parity_result
+from rtml_assets.tables.canary import Canary, canary
 from rtml_assets.tables.delta import meaning_of
 from rtml_assets.tables.served import service_schema
 from rtml_assets.tables.stream_parity import stream_versus_batch
 from rtml_assets.tables.tile_parity import tiles_versus_events
-from rtml_assets.tables.touched import complete_now, whole_days
+from rtml_assets.tables.touched import PastDays, past_days
 
 CANARY, STREAM, TILES = "canary", "stream_versus_batch", "tiles_versus_events"
 
@@ -68,38 +68,50 @@ def canary_of(deployment: Deployment, service: FeatureService) -> Checking:
     def check() -> dg.AssetCheckResult:
         with deployment.redis() as client:
             found = canary(deployment.lake, client, service, deployment.registry.plans)
-        return parity_result(
-            found.parity,
-            CANARY,
-            vectors=found.vectors,
-            other_version=found.other_version,
-            incomplete=found.incomplete,
-            publishing=found.publishing,
-            unseen_events=found.unseen,
-        )
+        return canary_result(found)
 
     words = f"Logged vectors of {service.name} against an offline recompute."
     return _checking(f"canary_{service.name}", [check], "20 * * * *", words)
+
+
+def canary_result(found: Canary) -> dg.AssetCheckResult:
+    """Return what a canary came to; one that compared nothing warns, unless nothing was ever logged."""
+    figures: dict[str, Any] = {
+        "vectors": found.vectors,
+        "other_version": found.other_version,
+        "incomplete": found.incomplete,
+        "publishing": found.publishing,
+        "unseen_events": found.unseen,
+    }
+    if found.parity.features:
+        return parity_result(found.parity, CANARY, **figures)
+    if not found.vectors + found.other_version + found.incomplete:
+        return nothing_compared(CANARY, "no vector was logged yet", expected=False, **figures)
+    reason = (
+        f"of the logged vectors {found.other_version:,} are of another meaning or of a version that is gone, and for "
+        f"{found.incomplete:,} the lake does not hold yet all that the server had seen: is compaction behind?"
+    )
+    return nothing_compared(CANARY, reason, expected=True, **figures)
 
 
 def parity_of(deployment: Deployment, view: StreamFeatureView) -> Checking:
     """Return the daily checks of a view's tiles."""
     plan, lake, key = deployment.plan(view), deployment.lake, key_of("tiles", view.name)
 
-    def chosen(asked: str) -> date | None:
-        with deployment.redis() as client:
-            days = whole_days(lake, view.source, plan, complete_now(lake, client, view.source))
+    def chosen(days: PastDays, asked: str) -> date | None:
         if not asked:
-            return days[0] if days else None
-        if asked not in (known := [str(day) for day in days]):
+            return days.whole[0] if days.whole else None
+        if asked not in (known := [str(day) for day in days.whole]):
             near = near_miss(asked, known)
             raise NotReadyError(f"day {asked!r} of view {view.name!r} is not over, or not built.{near}")
         return date.fromisoformat(asked)
 
     def outcome(name: str, asked: str, compared: Callable[[date], Parity]) -> dg.AssetCheckResult:
-        day = chosen(asked)
+        with deployment.redis() as client:
+            days = past_days(lake, client, view.source, plan)
+        day = chosen(days, asked)
         if day is None:
-            return parity_result(Parity(), name)
+            return nothing_compared(name, str(days), expected=days.expected, days=days.raw, days_over=len(days.over))
         return parity_result(compared(day), name, str(day), day=str(day))
 
     @dg.asset_check(

@@ -16,13 +16,24 @@ COUNTS = ("compared", "equal", "differing", "missing", "unsettled")
 
 def parity_result(parity: Parity, name: str, where: str = "", **figures: Any) -> dg.AssetCheckResult:
     """Return the outcome of a check; `where` says what was looked at, and goes before what is wrong with it."""
-    words = str(parity) if parity.features else "nothing to compare yet"
+    words = str(parity)
     return dg.AssetCheckResult(
         passed=parity.agrees,
         check_name=name,
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{where}: {words}"[:2_000] if where else words[:2_000],
         metadata={**figures, **_numbers(parity), **_tables(parity)},
+    )
+
+
+def nothing_compared(name: str, reason: str, *, expected: bool, **figures: Any) -> dg.AssetCheckResult:
+    """Return the outcome of a check that had nothing to compare: it passes only where nothing could be `expected`."""
+    return dg.AssetCheckResult(
+        passed=not expected,
+        check_name=name,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"nothing was compared: {reason}"[:2_000],
+        metadata={**figures, **_numbers(Parity())},
     )
 
 

@@ -1,13 +1,14 @@
 """The canary: what was served, against an offline recompute at the same instants with what the server had seen.
 
-An event counts in the recompute when the server had it: an on-time one when it was ingested by the entity's logged
-`last_ingested`, a late one when it was by the logged `published_to`; what a version's published history holds, always.
+An event counts in the recompute when the server had it: an on-time one when it was ingested before the logged watermark
+or by the entity's logged `last_ingested`, a late one when it was by the logged `published_to`; what a version's
+published history holds, always. So an entity that the stream lost is found, whatever its own keys say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,28 +17,20 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from quality.parity import (
-    Compared,
-    Parity,
-    agreement,
-    allowed,
-    compare,
-    exact,
-    magnitude,
-    magnitude_columns,
-    with_magnitudes,
-)
-from rtml.algebra.family import EVENT_TIME, NUMPY_KIND, Array, Values
+from quality.parity import Compared, Parity, compare, magnitude_columns
+from rtml.algebra.family import EVENT_TIME
 from rtml.columns import SPINE_TIME
 from rtml.define.service import FeatureService
 from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml.instants import BEGINNING, to_datetime
 from rtml.lake import LAST_INGESTED, PUBLISHED_TO, STATUS, VERSION, WATERMARK, Lake, of_view
-from rtml.plan import Plan, PlannedFeature
+from rtml.plan import Plan
 from rtml.point_in_time.join import point_in_time
 from rtml.projection import INGESTED_AT, project
+from rtml_assets.tables.cuts import settle
 from rtml_assets.tables.events import load_events
+from rtml_assets.tables.recompute import NEXT_LATE, SEALED, Vectors, agreeing, recomputed, replaced
 from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN, SEEN_LATE, Asked
 from rtml_assets.tables.served import logged_vectors
 from rtml_assets.tables.touched import complete_now
@@ -51,7 +44,7 @@ Load = Callable[[Lake, EventSource, Sequence[date]], pl.LazyFrame]
 
 NEWEST = 20_000
 """How many vectors are looked at."""
-_ROW, _SEALED, _UNSEEN = "__row", "__sealed", "unseen"
+_UNSEEN = "unseen"
 
 
 @dataclass(frozen=True)
@@ -133,34 +126,37 @@ def check_vectors(
     """
     asked = Asked.of(view, plan, features)
     plan = asked.plan
-    spine = _spine(asked, rows)
-    events = _events(partial(load, lake, view.source), asked, version, spine)
-    compared = _compared(plan, events, spine, rows)
-    compared, publishing = _with_publication(plan, version, events, spine, rows, compared)
-    wrong = ~_agreeing(compared)
-    unsettled = np.zeros(rows.height, dtype=bool)
-    unsettled[wrong] = _is_ambiguous(plan, events, spine.filter(wrong))
+    spine = _spine(asked, version, rows)
+    spine = spine.with_columns(_next_publication(spine, version))
+    given = Vectors(plan, _events(partial(load, lake, view.source), asked, version, spine), spine, rows)
+    compared, publishing = _with_publication(given, recomputed(given))
+    compared, unsettled = settle(given, compared)
     parity = compare(
         rows.select(*asked.whole.key_names, pl.col(SPINE_TIME).alias(AT)),
         compared,
         damaged=(rows[of_view(plan.view, STATUS)] == "damaged").to_numpy(),
-        unsettled={one.feature: unsettled for one in compared},
+        unsettled=unsettled,
     )
-    return Checked(parity, publishing, _unseen(plan, events, spine))
+    return Checked(parity, publishing, _unseen(plan, given.events, spine))
 
 
-def _spine(asked: Asked, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return whose features were asked for, at which instant, and what the server had seen."""
+def _spine(asked: Asked, version: Version, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return whose features were asked for, at which instant, and what the server had seen.
+
+    The watermark was taken before the read, and all that was ingested before it is servable. One that is no later than
+    the version's boundary may be the boundary itself, which says nothing of the stream.
+    """
 
     def instant(name: str) -> pl.Expr:
         return pl.col(name).dt.epoch("us").fill_null(BEGINNING)
 
+    sealed = pl.when(instant(WATERMARK) > version.boundary).then(instant(WATERMARK)).otherwise(BEGINNING + 1)
     return rows.select(
         *(pl.col(name).alias(asked.renamed.get(name, name)) for name in asked.whole.key_names),
         instant(SPINE_TIME).alias(AT),
-        instant(of_view(asked.view.name, LAST_INGESTED)).alias(SEEN),
+        pl.max_horizontal(instant(of_view(asked.view.name, LAST_INGESTED)), sealed - 1).alias(SEEN),
         instant(of_view(asked.view.name, PUBLISHED_TO)).alias(SEEN_LATE),
-        instant(WATERMARK).alias(_SEALED),
+        sealed.alias(SEALED),
     )
 
 
@@ -190,92 +186,28 @@ def _events(
     )
 
 
-def _compared(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame, rows: pl.DataFrame) -> list[Compared]:
-    truth = point_in_time(with_magnitudes(plan), events, spine)
-    compared = []
-    for feature in plan.features:
-        expected = truth[feature.name]
-        size = np.zeros(rows.height) if exact(feature) else _or_zero(truth[magnitude(feature)])
-        bound = allowed(feature.aggregate, feature.kind, _or_zero(expected), size)
-        name = of_view(plan.view, feature.name)
-        compared.append(Compared(name, _logged(feature, rows[name]), expected, bound))
-    return compared
-
-
-def _or_zero(values: Values) -> Array:
-    return np.where(values.valid, values.values, 0)
-
-
-def _logged(feature: PlannedFeature, column: pl.Series) -> Values:
-    values = column.fill_null(0).to_numpy().astype(NUMPY_KIND[feature.output], copy=False)
-    return Values(values, column.is_not_null().to_numpy())
-
-
-def _agreeing(compared: Sequence[Compared]) -> Array:
-    """Return the rows of which all features agree."""
-    return np.asarray(np.logical_and.reduce([agreement(one) for one in compared]))
-
-
-def _with_publication(
-    plan: Plan,
-    version: Version,
-    events: pl.DataFrame,
-    spine: pl.DataFrame,
-    rows: pl.DataFrame,
-    compared: list[Compared],
-) -> tuple[list[Compared], int]:
-    """Take rows that differ to have been served amid a publication, where all of them agrees then.
+def _next_publication(spine: pl.DataFrame, version: Version) -> pl.Series:
+    """Return up to when late events were published after the publication that may have been going on, row by row.
 
     What is published becomes servable entity by entity, and `published_to` moves when all of it is.
     """
-    wrong = np.flatnonzero(~_agreeing(compared))
-    known = np.unique(np.append(spine[SEEN_LATE].to_numpy(), version.published_to))
-    after = np.searchsorted(known, spine[SEEN_LATE].to_numpy()[wrong], side="right")
-    wrong, after = wrong[after < len(known)], after[after < len(known)]
+    seen = spine[SEEN_LATE].to_numpy()
+    known = np.unique(np.append(seen, version.published_to))
+    after = np.searchsorted(known, seen, side="right")
+    return pl.Series(NEXT_LATE, known[np.minimum(after, len(known) - 1)], dtype=pl.Int64)
+
+
+def _with_publication(given: Vectors, compared: list[Compared]) -> tuple[list[Compared], int]:
+    """Take rows that differ to have been served amid a publication, where all of them agrees then."""
+    later = (given.spine[NEXT_LATE] > given.spine[SEEN_LATE]).to_numpy()
+    wrong = np.flatnonzero(~agreeing(compared) & later)
     if not len(wrong):
         return compared, 0
-    later = spine[wrong].with_columns(pl.Series(SEEN_LATE, known[after]))
-    again = _compared(plan, events, later, rows[wrong])
-    settled = _agreeing(again)
-    return [_replaced(one, two, wrong, settled) for one, two in zip(compared, again, strict=True)], int(settled.sum())
-
-
-def _replaced(one: Compared, two: Compared, rows: Array, chosen: Array) -> Compared:
-    """Return a feature with some rows as they were computed again."""
-    values, valid, bound = one.expected.values.copy(), one.expected.valid.copy(), one.allowed.copy()
-    values[rows[chosen]] = two.expected.values[chosen]
-    valid[rows[chosen]] = two.expected.valid[chosen]
-    bound[rows[chosen]] = two.allowed[chosen]
-    return Compared(one.feature, one.got, Values(values, valid), bound)
-
-
-def _is_ambiguous(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> Array:
-    """Return the rows of which what was logged does not tell which events the server had.
-
-    Up to the watermark it had all. After it, of events of one instant only one is certain; and where a source has
-    several partitions, one may have been read further than another.
-    """
-    rows = spine.with_columns(pl.int_range(pl.len()).alias(_ROW))
-    ingested = pl.col(INGESTED_AT)
-    doubtful = events.filter(~pl.col(IS_LATE), pl.col(KNOWN_AT) != BEGINNING).select(
-        *plan.key_names, EVENT_TIME, INGESTED_AT
-    )
-    inside = (
-        rows.join(doubtful, on=list(plan.key_names), how="inner")
-        .filter(
-            pl.col(EVENT_TIME) < pl.col(AT),
-            pl.col(EVENT_TIME) >= pl.col(AT) - plan.longest - plan.tiles.finest,
-            ingested >= pl.col(_SEALED),
-            ingested <= pl.col(SEEN),
-        )
-        .group_by(_ROW)
-        .agg((ingested < pl.col(SEEN)).sum().alias("before"), (ingested == pl.col(SEEN)).sum().alias("same"))
-    )
-    several = pl.col("same") > 1
-    chosen = inside.filter(several if plan.partitions == 1 else several | (pl.col("before") > 0))
-    found = np.zeros(spine.height, dtype=bool)
-    found[chosen[_ROW].to_numpy()] = True
-    return found
+    spine = given.spine[wrong].with_columns(pl.col(NEXT_LATE).alias(SEEN_LATE))
+    again = recomputed(replace(given, spine=spine, rows=given.rows[wrong]))
+    settled = np.flatnonzero(agreeing(again))
+    found = [replaced(one, wrong[settled], two, settled) for one, two in zip(compared, again, strict=True)]
+    return found, len(settled)
 
 
 def _unseen(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> int:

@@ -14,7 +14,7 @@ from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml.errors import InstantError, NotReadyError
 from rtml.instants import BEGINNING, Instant, now, to_text
-from rtml.lake import LAST_INGESTED, Lake, of_view, raw_schema, unsigned
+from rtml.lake import LAST_INGESTED, WATERMARK, Lake, of_view, raw_schema, unsigned
 from rtml.online import keys
 from rtml.plan import Plan
 from rtml.registry import Registry
@@ -58,8 +58,8 @@ def _prove(
     if not entities or _alone(client, version, features).reach(version) == BEGINNING:
         return
     rows, at = _served_now(client, version, features, entities)
-    seen = rows[of_view(view.name, LAST_INGESTED)].dt.epoch("us").max()
-    _wait_for_mirror(client, view, BEGINNING if seen is None else int(str(seen)))
+    seen = rows.select(pl.max_horizontal(pl.col(of_view(view.name, LAST_INGESTED), WATERMARK).dt.epoch("us")).max())
+    _wait_for_mirror(client, view, seen.item())
     parity = check_vectors(lake, view, version.plan, version, features, rows, load=load_mirrored).parity
     if not parity.agrees:
         yield f"view {view.name!r}: {version.version} at {to_text(at)} is not what the lake says: {parity}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -12,10 +12,9 @@ from rtml.algebra.family import EVENT_TIME, Array, States
 from rtml.algebra.states import concatenate, group_runs
 from rtml.lake import TILE_START
 from rtml.online import keys
-from rtml.online.codec import FIELD_DTYPE, PREFIX, RAW, Records, unfield
+from rtml.online.codec import FIELD_DTYPE, PREFIX, RAW, Records, raw_count, unfield
 from rtml.plan import Plan
 from rtml.projection import to_events
-from rtml.tiles import Tile
 from streaming.versions import Version
 
 if TYPE_CHECKING:
@@ -41,20 +40,44 @@ class _Whole(NamedTuple):
     states: States
 
 
-def read_back(client: Redis, version: Version, late: pl.DataFrame, entities: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Return, level by level, all tiles of some entities: keys, `tile_start` (µs) and states.
+class _Hot(NamedTuple):
+    """A finest tile that holds its state beside a key with its raw records."""
+
+    owner: int
+    start: int
+    records: int
+    key: str
+
+
+class ReadBack(NamedTuple):
+    """What the stream wrote, as frames: keys, `tile_start` (µs) and states."""
+
+    levels: list[pl.DataFrame]
+    """All tiles, level by level."""
+    hot: pl.DataFrame
+    """The finest tiles that hold their state beside a key with their raw records: what the states say."""
+    raw: pl.DataFrame
+    """The same tiles, folded from those records; one whose records are too few, or not its own, is left out."""
+
+
+def read_back(client: Redis, version: Version, late: pl.DataFrame, entities: pl.DataFrame) -> ReadBack:
+    """Return all that the stream wrote of some entities.
 
     Where an interval holds its raw records, the tiles below it are made of those, so that every level is whole. `late`
-    events (as `project` gives them) are added to each.
+    events (as `project` gives them) are added to each level.
     """
     plan = version.plan
-    wholes, singles = _read(client, version, entities)
-    singles = _joined(plan, [singles, _late(plan, late, entities)])
-    for level, whole in enumerate(wholes):
-        yield _level(plan, level, whole, singles, entities)
+    found = _read(client, version, entities)
+    singles = _joined(plan, [found.singles(), _late(plan, late, entities)])
+    levels = [_level(plan, level, whole, singles, entities) for level, whole in enumerate(found.wholes())]
+    states, records = found.hot_states(), _raw_records(client, plan, found.hot)
+    nothing, no_tiles = _joined(plan, []), _Whole(*_columns([]), plan.states.empties(0))
+    return ReadBack(
+        levels, hot=_level(plan, 0, states, nothing, entities), raw=_level(plan, 0, no_tiles, records, entities)
+    )
 
 
-def _read(client: Redis, version: Version, entities: pl.DataFrame) -> tuple[list[_Whole], _Singles]:
+def _read(client: Redis, version: Version, entities: pl.DataFrame) -> _Found:
     plan = version.plan
     suffix = keys.versioned(version.view, version.version)
     names = [keys.entity_tag(plan.entity, values) + suffix for values in entities.select(plan.key_names).iter_rows()]
@@ -64,8 +87,29 @@ def _read(client: Redis, version: Version, entities: pl.DataFrame) -> tuple[list
         for name in names[start : start + ENTITIES_AT_ONCE]:
             pipeline.hgetall(name)
         for owner, stored in enumerate(pipeline.execute(), start):
-            found.add(owner, stored)
-    return found.wholes(), found.singles()
+            found.add(owner, names[owner], stored)
+    return found
+
+
+def _raw_records(client: Redis, plan: Plan, hot: Sequence[_Hot]) -> _Singles:
+    """Return the raw records of hot tiles: of each as many as its state counts, or none where they are damaged."""
+    layout, finest, width = Records(plan), plan.tiles.finest, Records(plan).narrow.itemsize
+    parts = []
+    for begin in range(0, len(hot), ENTITIES_AT_ONCE):
+        some = hot[begin : begin + ENTITIES_AT_ONCE]
+        pipeline = client.pipeline(transaction=False)
+        for tile in some:
+            pipeline.getrange(tile.key, 0, tile.records * width - 1)
+        for tile, data in zip(some, pipeline.execute(), strict=True):
+            if len(data) < tile.records * width:
+                continue
+            records = np.frombuffer(data, dtype=layout.narrow)
+            if (records["time"] >= finest).any():
+                continue
+            events = layout.decode(records, tile.start)
+            leaf = np.zeros(tile.records, dtype=np.int64)
+            parts.append(_Singles(np.full(tile.records, tile.owner), events.time, leaf, plan.states.lift(events)))
+    return _joined(plan, parts)
 
 
 class _Found:
@@ -76,23 +120,32 @@ class _Found:
         levels = range(len(plan.ladder))
         self._states: list[list[tuple[int, int, bytes]]] = [[] for _ in levels]
         self._records: list[list[tuple[int, int, bytes]]] = [[] for _ in levels]
+        self.hot: list[_Hot] = []
 
-    def add(self, owner: int, stored: dict[Any, bytes]) -> None:
+    def add(self, owner: int, key: str, stored: dict[Any, bytes]) -> None:
         """Take an entity's hash."""
         for name, value in stored.items():
             if len(name) != FIELD_DTYPE.itemsize:
                 continue
             tile = unfield(name)
+            start = self._plan.tiles.start(tile)
             kept, begin = (self._records, 1) if value[0] == RAW else (self._states, PREFIX)
-            kept[tile.level].append((owner, self._plan.tiles.start(Tile(*tile)), value[begin:]))
+            kept[tile.level].append((owner, start, value[begin:]))
+            if value[0] != RAW and not tile.level:
+                self.hot.append(_Hot(owner, start, raw_count(value), keys.raw(key, tile.index)))
 
     def wholes(self) -> list[_Whole]:
         """Return the tiles that hold a state, by level."""
+        return [self._whole(some) for some in self._states]
+
+    def hot_states(self) -> _Whole:
+        """Return the finest tiles that hold a state."""
+        return self._whole(self._states[0])
+
+    def _whole(self, some: Sequence[tuple[int, int, bytes]]) -> _Whole:
         states = self._plan.states
-        return [
-            _Whole(*_columns(some), states.unpack(np.frombuffer(b"".join(data for *_, data in some), states.dtype)))
-            for some in self._states
-        ]
+        packed = np.frombuffer(b"".join(data for *_, data in some), states.dtype)
+        return _Whole(*_columns(some), states.unpack(packed))
 
     def singles(self) -> _Singles:
         """Return the records of all others."""
@@ -116,7 +169,8 @@ def _columns(some: Sequence[tuple[int, int, bytes]]) -> tuple[Array, Array]:
 
 def _joined(plan: Plan, parts: Sequence[_Singles]) -> _Singles:
     states = concatenate([plan.states.empties(0), *(part.states for part in parts)])
-    owner, time, leaf = (np.concatenate([part[column] for part in parts]) for column in range(3))
+    none = np.zeros(0, dtype=np.int64)
+    owner, time, leaf = (np.concatenate([none, *(part[column] for part in parts)]) for column in range(3))
     return _Singles(owner, time, leaf, states)
 
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def stream_versus_batch(lake: Lake, client: Redis, view: StreamFeatureView, plan: Plan, day: date) -> Parity:
     """Send a day of `raw/` through the stream's own parts, and compare what they write with the day's tiles.
 
-    Late events of the day are added to what was read back: they are publish's. Redis holds the day once more meanwhile.
+    The raw records of hot tiles are compared with those tiles' states. Late events of the day are added to what was
+    read back: they are publish's. Redis holds the day once more meanwhile.
 
     Raises:
         NotReadyError: the day's tiles are not built from all of `raw/`.
@@ -45,12 +46,14 @@ def stream_versus_batch(lake: Lake, client: Redis, view: StreamFeatureView, plan
             client, lake, source, [(view, version)], start=BEGINNING, end=_last(view, day), days=[day], fence=False
         )
         entities = _entities(lake, view, plan, day)
-        streamed = list(read_back(client, version, late, entities))
+        streamed = read_back(client, version, late, entities)
     stored, events = stored_tiles(lake, plan, day), events_of(lake, view, plan, day)
     parts = [
         compare_tiles(plan, level, got, stored.filter(pl.col(LEVEL) == level).drop(LEVEL), lower(plan, events, level))
-        for level, got in enumerate(streamed)
+        for level, got in enumerate(streamed.levels)
     ]
+    # Serving reads those records wherever a window's edge cuts their tile.
+    parts.append(compare_tiles(plan, 0, streamed.raw, streamed.hot, lower(plan, events, 0), note=", raw records"))
     _check_untouched(lake, view, plan, day)
     return Parity.joined(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 import numpy as np
@@ -75,19 +76,22 @@ def lower(plan: Plan, events: pl.DataFrame, level: int) -> pl.DataFrame:
     return grouped.agg(with_magnitudes(plan).states.lower()).collect()
 
 
-def compare_tiles(plan: Plan, level: int, got: pl.DataFrame, expected: pl.DataFrame, lowered: pl.DataFrame) -> Parity:
+def compare_tiles(
+    plan: Plan, level: int, got: pl.DataFrame, expected: pl.DataFrame, lowered: pl.DataFrame, note: str = ""
+) -> Parity:
     """Compare the tiles of one level as the values that their states are worth.
 
     Args:
         plan: what the states are of.
         level: the level of all tiles.
-        got: keys, `tile_start` (µs) and states; a row a tile.
+        got: keys, `tile_start` (µs) and states; a row a tile, and wrong where a tile has several.
         expected: the same.
         lowered: what `lower` gives of the same events: tolerances are judged by it.
+        note: what the tiles are, for people.
     """
     identity = [*plan.key_names, TILE_START]
-    rows = got.select(*identity, pl.int_range(pl.len()).alias(_GOT)).join(
-        expected.select(*identity, pl.int_range(pl.len()).alias(_EXPECTED)), on=identity, how="full", coalesce=True
+    rows = _numbered(got, identity, _GOT).join(
+        _numbered(expected, identity, _EXPECTED), on=identity, how="full", coalesce=True
     )
     sized = lowered.select(*identity, pl.int_range(pl.len()).alias(_SIZED))
     rows = rows.join(sized, on=identity, how="left").sort(identity)
@@ -109,10 +113,16 @@ def compare_tiles(plan: Plan, level: int, got: pl.DataFrame, expected: pl.DataFr
     ]
     shown = rows.select(
         *plan.key_names,
-        pl.lit(format_duration(plan.ladder[level])).alias("tile"),
+        pl.lit(format_duration(plan.ladder[level]) + note).alias("tile"),
         pl.from_epoch(TILE_START, time_unit="us").dt.replace_time_zone("UTC").alias("start"),
     )
-    return compare(shown, compared, absent=(places[_GOT] < 0) | (places[_EXPECTED] < 0))
+    # A tile that is there twice would count twice, whatever it holds.
+    doubled = rows.select(pl.struct(identity).is_duplicated()).to_series().to_numpy()
+    return compare(shown, compared, absent=(places[_GOT] < 0) | (places[_EXPECTED] < 0), doubled=doubled)
+
+
+def _numbered(tiles: pl.DataFrame, identity: Sequence[str], name: str) -> pl.DataFrame:
+    return tiles.select(*identity, pl.int_range(pl.len()).alias(name))
 
 
 def tile_features(plan: Plan) -> list[PlannedFeature]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -66,16 +67,55 @@ def complete_to(lake: Lake, source: EventSource, mirrored: Instant) -> Instant:
 
 def complete_now(lake: Lake, client: Redis, source: EventSource) -> Instant:
     """Return `complete_to` for what is mirrored at present; the beginning of time where nothing is."""
-    mirrored = watermark(read_positions(client, keys.mirrored(source.name), source.stream.partitions))
+    mirrored = _mirrored(client, source)
     return BEGINNING if mirrored == BEGINNING else complete_to(lake, source, mirrored)
 
 
-def whole_days(lake: Lake, source: EventSource, plan: Plan, complete: Instant) -> list[date]:
-    """Return the days that are over, the latest first: `tiles/` holds all that `raw/` has of them."""
+@dataclass(frozen=True)
+class PastDays:
+    """How far a view's days can be compared."""
+
+    view: str
+    raw: int
+    """How many days of the source's history `raw/` has rows of."""
+    mirrored: Instant
+    over: tuple[date, ...]
+    """Of those, the days that nothing on time comes to any more."""
+    whole: tuple[date, ...]
+    """Of those, the days of which `tiles/` holds all that `raw/` has; the latest first."""
+
+    @property
+    def expected(self) -> bool:
+        """Whether there ought to be something to compare."""
+        return bool(self.over) or (self.raw > 0 and self.mirrored == BEGINNING)
+
+    def __str__(self) -> str:
+        """Say why there is nothing to compare."""
+        if not self.raw:
+            return "nothing is mirrored yet"
+        if self.mirrored == BEGINNING:
+            return (
+                f"raw/ has rows of {self.raw:,} days, and not all of the source's partitions say how far they have come"
+            )
+        if not self.over:
+            return f"of the {self.raw:,} days that raw/ has rows of none is over yet"
+        return (
+            f"{len(self.over):,} days of raw/ are over, and tiles/{self.view} was built from all of none of them: "
+            "is compaction behind?"
+        )
+
+
+def past_days(lake: Lake, client: Redis, source: EventSource, plan: Plan) -> PastDays:
+    """Return the days that are over, and those of them that can be compared."""
+    mirrored = _mirrored(client, source)  # first: what is mirrored meanwhile is of no day that is over by then
     touched = set(touched_days(lake, source, [plan]))
-    days = rows_by_day(open_table(lake.events(source.name)))
-    over = (day for day in days if to_instant(day) + DAY + source.lateness_us <= complete)
-    return sorted((day for day in over if day not in touched), reverse=True)
+    days = [day for day in rows_by_day(open_table(lake.raw(source.name))) if in_history(source, day)]
+    over = sorted((day for day in days if to_instant(day) + DAY + source.lateness_us <= mirrored), reverse=True)
+    return PastDays(plan.view, len(days), mirrored, tuple(over), tuple(day for day in over if day not in touched))
+
+
+def _mirrored(client: Redis, source: EventSource) -> Instant:
+    return watermark(read_positions(client, keys.mirrored(source.name), source.stream.partitions))
 
 
 def _behind(wanted: dict[date, int], uri: str, meaning: str) -> set[date]:

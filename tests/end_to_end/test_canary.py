@@ -12,11 +12,14 @@ import polars as pl
 import pytest
 from deltalake import write_deltalake
 
+from quality.parity import Parity
+from rtml.errors import LeftOutWarning
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_datetime
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml_assets.defs.build import definitions_of
 from rtml_assets.defs.deployment import Deployment
+from rtml_assets.defs.parity_checks import canary_result
 from rtml_assets.tables.canary import Canary, canary
 from rtml_assets.testing import LocalPlatform
 from streaming.versions import live_version
@@ -147,6 +150,36 @@ def test_a_tile_that_is_wrong_is_found_and_named(platform: LocalPlatform) -> Non
     assert check(platform, days=[at.date()]).parity.total("differing") == figures["differing"]
 
 
+def test_an_entity_that_the_stream_lost_is_found_and_named(platform: LocalPlatform) -> None:
+    """All of an entity's keys are gone: nothing of what it says itself tells that there was something."""
+    World.now += 9 * DAY
+    values: dict[str, Any] = {"price": 2.0, "lots": 3, "desk": 1}
+    events = [
+        Event(account, World.now - n * SECOND, n, World.now, {**values, "id": f"g{account}{n}"})
+        for n in range(1, 9)
+        for account in ("kept", "gone")
+    ]
+    platform.send("trades", frame(events), ingested_at="stamp")
+    platform.settle()
+    close(platform)
+    lost = [
+        *platform.client.scan_iter("rtml:{account|gone}*"),
+        *platform.client.scan_iter("rtml:{desk_account|1|gone}*"),
+    ]
+    assert len(lost) >= 2
+    platform.client.delete(*lost)
+    entities = [{"account": account, "desk": 1} for account in ("kept", "gone")]
+    served = platform.online("risk", entities, at=to_datetime(World.now))
+    assert served["account_trades__count_24h"].to_list() == [8, 0]
+    close(platform)
+    found = check(platform, days=[to_datetime(World.now - MINUTE).date()])
+    assert not found.parity.agrees
+    assert set(found.parity.worst["account"]) == {"gone"}
+    wrong = {one.feature for one in found.parity.features if not one.agrees}
+    assert {"account_trades__count_24h", "desk_trades__count_3h"} < wrong
+    assert found.parity.total("unsettled") == 0
+
+
 @pytest.fixture
 def served(platform: LocalPlatform) -> Iterator[Any]:
     """A way to write `served/` anew with columns changed, of the newest day alone; it is put back in the end."""
@@ -184,15 +217,24 @@ def test_what_was_certainly_seen_must_agree(served: Any) -> None:
     assert "account_trades__count_24h" in str(found.parity)
 
 
-def test_what_may_not_have_been_seen_yet_is_unsettled(served: Any) -> None:
-    """Another partition may have been further: the watermark does not tell."""
-    found = served(**ONE_MORE, watermark=pl.lit(None, dtype=pl.Datetime("us", "UTC")))
-    assert found.parity.agrees
-    assert (found.parity.total("differing"), found.parity.total("unsettled")) == (0, 1)
+def test_what_was_ingested_before_the_watermark_must_have_been_seen(served: Any) -> None:
+    """Whatever the entity's own header says: it may be what was lost."""
+    lost = {name: pl.lit(None, dtype=pl.Datetime("us", "UTC")) for name in ("account_trades__last_ingested",)}
+    later = pl.col("watermark") + pl.duration(microseconds=1)
+    assert served(**lost, watermark=later).parity.agrees, "all eight events"
+    found = served(**lost)
+    assert "account_trades__count_24h" in {one.feature for one in found.parity.features if not one.agrees}
+    assert found.unseen == 1, "the last event was ingested at the watermark: it need not have been seen"
+
+
+def test_what_no_cut_through_the_events_explains_differs(served: Any) -> None:
+    """Another partition may have been further, the watermark does not tell: but of eight events no nine were seen."""
+    unknown = pl.lit(None, dtype=pl.Datetime("us", "UTC"))
     earlier = pl.col("account_trades__last_ingested") - pl.duration(microseconds=1)
-    found = served(**ONE_MORE, watermark=pl.col("account_trades__last_ingested"))
-    assert found.parity.total("differing") == 1, "the only event of that instant was seen, or it would not be the last"
-    assert served(**ONE_MORE, watermark=earlier).parity.total("differing") == 1
+    for watermark in (unknown, pl.col("account_trades__last_ingested"), earlier):
+        found = served(**ONE_MORE, watermark=watermark)
+        assert (found.parity.total("differing"), found.parity.total("unsettled")) == (1, 0)
+    assert served(watermark=unknown).parity.agrees
 
 
 def test_a_damaged_row_is_wrong(served: Any) -> None:
@@ -206,7 +248,7 @@ def test_a_vector_that_had_seen_less_is_compared_with_less(served: Any) -> None:
     """What came after `last_ingested` is freshness, and no disagreement."""
     seen = pl.col("account_trades__last_ingested") - pl.duration(seconds=1)
     fewer = {name: pl.lit(6 if "count" in name else 18, dtype=pl.Int64) for name in ("account_trades__count_24h",)}
-    found = served(account_trades__last_ingested=seen, **fewer)
+    found = served(account_trades__last_ingested=seen, watermark=seen, **fewer)
     wrong = {feature.feature for feature in found.parity.features if not feature.agrees}
     assert "account_trades__count_24h" not in wrong
     assert {"account_trades__count_30m", "account_trades__lots_sum_24h"} < wrong
@@ -221,6 +263,25 @@ def test_other_meanings_and_vectors_ahead_of_the_lake_are_left_out(platform: Loc
     assert served(service_version=pl.lit(2, dtype=pl.Int64)).other_version == 1
     ahead = served(desk_trades__last_ingested=pl.col("desk_trades__last_ingested") + pl.duration(days=1))
     assert (ahead.incomplete, ahead.vectors, ahead.parity.features) == (1, 0, ())
+    beyond = served(watermark=pl.col("watermark") + pl.duration(days=1))
+    assert (beyond.incomplete, beyond.vectors) == (1, 0)
+
+
+def test_a_canary_that_compared_nothing_warns_unless_nothing_was_logged(served: Any) -> None:
+    ahead = canary_result(served(desk_trades__last_ingested=pl.col("served_at") + pl.duration(days=999)))
+    assert not ahead.passed
+    assert ahead.severity == dg.AssetCheckSeverity.WARN
+    assert "for 1 the lake does not hold yet all that the server had seen" in (ahead.description or "")
+    assert ahead.metadata["incomplete"].value == 1
+    other = canary_result(served(service_version=pl.lit(2, dtype=pl.Int64)))
+    assert not other.passed
+    assert "1 are of another meaning or of a version that is gone" in (other.description or "")
+    gone = pl.lit("0.0")
+    assert not canary_result(served(account_trades__version=gone, desk_trades__version=gone)).passed
+    nothing = canary_result(Canary(Parity(), vectors=0, other_version=0, incomplete=0, publishing=0, unseen=0))
+    assert nothing.passed
+    assert nothing.description == "nothing was compared: no vector was logged yet"
+    assert canary_result(served()).passed
 
 
 def test_vectors_amid_a_publication_agree_with_what_it_published(platform: LocalPlatform) -> None:
@@ -250,3 +311,28 @@ def test_vectors_amid_a_publication_agree_with_what_it_published(platform: Local
     found = check(platform, days=[to_datetime(World.now - 2 * MINUTE).date()])
     assert found.parity.agrees, str(found.parity)
     assert found.publishing >= 1
+
+
+def test_what_arrived_after_a_past_instant_is_not_trained_on(platform: LocalPlatform) -> None:
+    """An event that arrives after the instant is served for it, and not known at it."""
+    World.now += 9 * DAY
+    account = f"slow {World.now}"
+    values: dict[str, Any] = {"price": 2.0, "lots": 3, "desk": 1}
+    happened, arrived = World.now, World.now + 10 * MINUTE
+    event = Event(account, happened, 1, arrived, {**values, "id": f"s{World.now}"})
+    platform.send("trades", frame([event]), ingested_at="stamp")
+    platform.settle()
+    World.now = arrived
+    entity = [{"account": account, "desk": 1}]
+    for at in (happened + MINUTE, arrived):
+        assert platform.online("risk", entity, at=to_datetime(at))["account_trades__count_24h"].to_list() == [1]
+    close(platform)
+    name = "account_trades__count_24h"
+    mine = pl.col("account") == account
+    kept = platform.store.get_logged_features("risk", start=happened, past=True).filter(mine)
+    assert kept.select("timestamp", name).rows() == [(to_datetime(happened + MINUTE), 1), (to_datetime(arrived), 1)]
+    with pytest.warns(LeftOutWarning, match="answer for instants that were past"):
+        known = platform.store.get_logged_features("risk", start=happened).filter(mine)
+    assert known["timestamp"].to_list() == [to_datetime(arrived)]
+    computed = platform.historical("risk", kept.select("account", "desk", "timestamp"))
+    assert computed[name].to_list() == [0, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import polars as pl
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quality.parity import WORST, Compared, Parity, allowed, compare, is_exact, magnitude, with_magnitudes
+from quality.parity import WORST, Compared, Parity, agreement, allowed, compare, is_exact, magnitude, with_magnitudes
 from rtml.algebra import catalog
 from rtml.algebra.family import Kind, Values
+from rtml.algebra.states import StateSchema
 from tests.rtml_assets.orders import plan_of, shop_orders
 
 
@@ -88,6 +90,59 @@ def test_infinities_of_one_sign_are_equal() -> None:
     one = compared(values(math.inf, math.inf, 1.0), values(math.inf, -math.inf, math.inf), math.inf)
     (feature,) = compare(identity(3), [one]).features
     assert (feature.equal, feature.differing) == (1, 2)
+
+
+def test_nothing_that_is_not_finite_makes_different_values_equal_or_equal_ones_differ() -> None:
+    got = values(5.0, 5.0, 5.0, math.nan, math.nan, 1.0, math.inf)
+    expected = values(6.0, 6.0, 6.0, math.nan, 1.0, math.nan, 1.0)
+    bound = np.array([math.inf, math.nan, -math.inf, 0.0, math.inf, math.inf, math.inf])
+    one = Compared("v__f", got, expected, bound)
+    assert agreement(one).tolist() == [False, False, False, True, False, False, False]
+    (feature,) = compare(identity(7), [one]).features
+    assert (feature.equal, feature.differing) == (1, 6)
+
+
+@pytest.mark.parametrize("aggregate", ["sum", "mean", "variance", "stddev"])
+@pytest.mark.parametrize("size", [0.0, 1e-300, 1.0, 1e200, 1.7e308, math.inf, math.nan])
+@pytest.mark.parametrize("expected", [0.0, 1.0, 1e300, math.inf])
+def test_every_bound_is_finite(aggregate: str, size: float, expected: float) -> None:
+    (bound,) = allowed(aggregate, "f64", np.array([expected]), np.array([size]))
+    assert math.isfinite(bound)
+    assert bound >= 0
+
+
+def test_variances_of_great_numbers_are_told_apart_as_far_as_float64_can() -> None:
+    """Prices of 1.7e9 that spread by a thousandth: their noise is 1.5e-6."""
+    size, sigma = np.array([1.7e9]), np.array([1e-3])
+    assert allowed("stddev", "f64", sigma, size)[0] == pytest.approx(1.51e-6, rel=0.01)
+    assert allowed("variance", "f64", sigma**2, size)[0] == pytest.approx(2 * 1.51e-6 * 1e-3, rel=0.01)
+    assert allowed("variance", "f64", np.array([0.0]), np.array([1e9]))[0] == pytest.approx(7.9e-13, rel=0.01)
+    assert allowed("variance", "f64", np.array([2.0]), np.array([10.0]))[0] == pytest.approx(2e-6, rel=1e-6)
+
+
+@given(
+    st.floats(-1e12, 1e12), st.lists(st.floats(-1e-3, 1e-3), min_size=2, max_size=200), st.integers(1, 20), st.data()
+)
+def test_what_float64_gives_for_a_spread_in_parts_is_within_the_tolerance(
+    level: float, spread: list[float], parts: int, data: st.DataObject
+) -> None:
+    """The algebra's own states, lowered in parts and combined, against exact fractions."""
+    numbers = [level + offset for offset in spread]
+    edges = sorted(data.draw(st.lists(st.integers(0, len(numbers)), min_size=parts, max_size=parts)))
+    bounds = list(zip([0, *edges], [*edges, len(numbers)], strict=True))
+    frame = pl.DataFrame({"x": numbers, "part": [n for n, (a, b) in enumerate(bounds) for _ in range(a, b)]})
+    schema = StateSchema.of(catalog.aggregate("variance").families("x", "f64"))
+    lowered = frame.group_by("part", maintain_order=True).agg(schema.lower())
+    states = {name: lowered[name].to_numpy() for name in schema.names}
+    merged = schema.combine(states, np.array([0]))
+    fractions = [Fraction(number) for number in numbers]
+    mean = sum(fractions) / len(fractions)
+    variance = float(sum((number - mean) ** 2 for number in fractions) / (len(fractions) - 1))
+    size = np.array([max(abs(number) for number in numbers)])
+    for name, truth in (("variance", variance), ("stddev", math.sqrt(variance))):
+        got = catalog.aggregate(name).finalize("x", "f64", merged)
+        bound = allowed(name, "f64", np.array([truth]), size)
+        assert compare(identity(1), [Compared("v__f", got, values(truth), bound)]).agrees
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))

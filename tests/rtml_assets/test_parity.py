@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 from typing import Any
 
@@ -22,7 +23,8 @@ from rtml_assets.tables.tile_parity import tiles_versus_events
 from rtml_assets.tables.tiles import compact_tiles
 from rtml_assets.tables.touched import touched_days
 from streaming.table_replay import replay_table
-from tests.rtml_assets.orders import generate, orders, plan_of, shop_orders, till_orders, to_frame
+from tests.oracle import Event
+from tests.rtml_assets.orders import START, generate, orders, plan_of, shop_orders, till_orders, to_frame
 from tests.rtml_assets.test_events import mirror
 
 VIEWS = [shop_orders, till_orders]
@@ -118,6 +120,27 @@ def test_a_missing_tile_is_missing(lake: Lake, client: Any) -> None:
         assert set(parity.worst["tile"]) == {"1d"}
 
 
+def test_doubled_tiles_differ(lake: Lake, client: Any) -> None:
+    """Each row of a day is right, and there twice."""
+    day = compact(lake, generate(3))[1]
+    table = pl.read_delta(lake.tiles("shop_orders")).filter(pl.col("event_date") == day)
+    row = table.sort("level", "shop").row(0, named=True)
+    one = pl.all_horizontal(pl.col(name) == row[name] for name in ("level", "shop", "tile_start"))
+    write_deltalake(lake.tiles("shop_orders"), table.filter(one), mode="append")
+    for parity in (
+        tiles_versus_events(lake, shop_orders, plan_of(shop_orders), day),
+        stream_versus_batch(lake, client, shop_orders, plan_of(shop_orders), day),
+    ):
+        assert {(feature.differing, feature.missing) for feature in parity.features} == {(2, 0)}
+        assert set(parity.worst["why"]) == {"doubled"}
+        assert set(parity.worst["shop"]) == {row["shop"]}
+        assert "(doubled)" in str(parity)
+    write_deltalake(lake.tiles("shop_orders"), table, mode="append")
+    parity = tiles_versus_events(lake, shop_orders, plan_of(shop_orders), day)
+    assert parity.total("equal") == 0
+    assert parity.total("differing") == parity.total("compared") > 0
+
+
 def test_a_fault_of_the_stream_is_found(lake: Lake, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One tile that the writer got wrong."""
     day = compact(lake, generate(5, shops=["a", "b"]))[1]
@@ -138,6 +161,52 @@ def test_a_fault_of_the_stream_is_found(lake: Lake, client: Any, monkeypatch: py
     assert parity.total("missing") > 0
     assert tiles_versus_events(lake, shop_orders, plan_of(shop_orders), day).agrees
     assert not client.keys("rtml:{*")
+
+
+def garbled(client: Any, key: str) -> None:
+    """Change a value of the last record: the last bytes are null bits, before them are the items."""
+    data = client.get(key)
+    client.set(key, data[:-4] + bytes([data[-4] ^ 1]) + data[-3:])
+
+
+RAW_FAULTS: dict[str, Callable[[Any, str], object]] = {
+    "lost": lambda client, key: client.delete(key),
+    "short": lambda client, key: client.set(key, client.get(key)[:-1]),
+    "of another tile": lambda client, key: client.setrange(key, 0, b"\xff" * 4),
+    "garbled": garbled,
+}
+
+
+@pytest.mark.parametrize("fault", RAW_FAULTS)
+def test_raw_records_that_are_not_what_their_tile_says_are_found(
+    lake: Lake, client: Any, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """A hot finest tile keeps its state, and its records elsewhere: serving reads both."""
+    values = {"till": 0, "big": False, "price": 1.5, "items": 1}
+    times = [START + 6 * HOUR + n * 1_000 for n in range(300)]
+    events = [
+        Event(shop, time, n, time, {**values, "id": f"{shop}{n}"}) for n, time in enumerate(times) for shop in "ab"
+    ]
+    (day,) = compact(lake, events)
+    plan = plan_of(shop_orders)
+    sound = stream_versus_batch(lake, client, shop_orders, plan, day)
+    assert sound.agrees, str(sound)
+
+    def faulty(given: Any, lake: Any, source: Any, views: Any, **arguments: Any) -> int:
+        read = replay_table(given, lake, source, views, **arguments)
+        key = keys.entity_tag("shop", ["b"]) + keys.versioned("shop_orders", views[0][1].version)
+        raw = keys.raw(key, times[0] // plan.tiles.finest)
+        assert client.exists(raw)
+        RAW_FAULTS[fault](client, raw)
+        return read
+
+    monkeypatch.setattr("streaming.table_replay.replay_table", faulty)
+    parity = stream_versus_batch(lake, client, shop_orders, plan, day)
+    assert not parity.agrees
+    assert set(parity.worst["shop"]) == {"b"}
+    assert set(parity.worst["tile"]) == {"5m, raw records"}
+    if fault != "garbled":
+        assert {(feature.differing, feature.missing) for feature in parity.features} == {(0, 1)}
 
 
 def test_days_that_are_behind_are_not_compared(lake: Lake, client: Any) -> None:

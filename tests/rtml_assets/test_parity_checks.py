@@ -10,6 +10,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from rtml.instants import DAY, to_instant
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml_assets.defs.build import definitions_of
@@ -17,17 +18,22 @@ from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.parity_checks import STREAM, TILES
 from streaming.positions import Position, raise_position
 from streaming.table_replay import replay_table
-from tests.rtml_assets.orders import REGISTRY, generate, shop_orders
+from tests.rtml_assets.orders import REGISTRY, generate, shop_orders, to_frame
+from tests.rtml_assets.test_events import mirror
 from tests.rtml_assets.test_parity import alter, compact
 
 EVENTS = generate(11)
 
 
+def mirror_up_to(client: Any, until: int) -> None:
+    for partition in (0, 1):
+        raise_position(client, keys.mirrored("orders"), partition, Position("1-0", until))
+
+
 @pytest.fixture
 def days(lake: Lake, client: Any) -> list[date]:
     """Four days, of which the last is not over."""
-    for partition in (0, 1):
-        raise_position(client, keys.mirrored("orders"), partition, Position("1-0", EVENTS[-1].ingested))
+    mirror_up_to(client, EVENTS[-1].ingested)
     return compact(lake, EVENTS)
 
 
@@ -104,11 +110,37 @@ def test_a_fault_of_the_stream_fails_its_check_alone(
 
 
 def test_nothing_is_compared_before_a_day_is_over(run: Any, lake: Lake, client: Any) -> None:
-    compact(lake, EVENTS)
     for evaluation in run().values():
         assert evaluation.passed
-        assert evaluation.description == "nothing to compare yet"
-        assert figures_of(evaluation)["compared"] == 0
+        assert evaluation.description == "nothing was compared: nothing is mirrored yet"
+    days = compact(lake, EVENTS)
+    mirror_up_to(client, to_instant(days[0]) + DAY)
+    for evaluation in run().values():
+        assert evaluation.passed
+        assert evaluation.description == (
+            f"nothing was compared: of the {len(days)} days that raw/ has rows of none is over yet"
+        )
+        figures = figures_of(evaluation)
+        assert (figures["compared"], figures["days"], figures["days_over"]) == (0, len(days), 0)
+
+
+def test_a_source_that_says_not_how_far_it_is_warns(run: Any, lake: Lake, client: Any) -> None:
+    compact(lake, EVENTS)
+    assert not client.exists(keys.mirrored("orders"))
+    for evaluation in run().values():
+        assert not evaluation.passed
+        assert evaluation.severity == dg.AssetCheckSeverity.WARN
+        assert "not all of the source's partitions say how far they have come" in (evaluation.description or "")
+
+
+def test_days_that_are_over_and_not_built_warn(run: Any, days: list[date], lake: Lake) -> None:
+    mirror(lake, to_frame(generate(12)))
+    for evaluation in run().values():
+        assert not evaluation.passed
+        assert evaluation.severity == dg.AssetCheckSeverity.WARN
+        words = f"nothing was compared: {len(days) - 1} days of raw/ are over, and tiles/shop_orders was built from"
+        assert (evaluation.description or "").startswith(words)
+        assert figures_of(evaluation)["days_over"] == len(days) - 1
 
 
 def test_a_day_that_is_not_over_cannot_be_asked_for(run: Any, days: list[date]) -> None:

@@ -28,7 +28,7 @@ from rtml import (
     Sum,
 )
 from rtml.columns import TIMESTAMP
-from rtml.errors import DefinitionError, RequestError
+from rtml.errors import DefinitionError, LeftOutWarning, RequestError
 from rtml.instants import DAY, HOUR, to_datetime, to_instant
 from rtml.lake import Lake, features_schema, raw_schema, training_schema
 from rtml.registry import Registry
@@ -301,6 +301,27 @@ class TestTheLog:
         assert got["shop_orders__count_24h"].sort().to_list() == inside["shop_orders__count_24h"].sort().to_list()
         assert got["timestamp"].min() == first
         assert store.get_logged_features("sales", start=to_datetime(START + 900 * DAY)).height == 0
+
+    @pytest.mark.parametrize("column", ["watermark", "shop_orders__last_ingested", "shop_orders__published_to"])
+    def test_what_may_know_of_its_future_is_left_out(
+        self, store: FeatureStore, log: pl.DataFrame, lake: Lake, column: str
+    ) -> None:
+        """As the server's clock, its position and what is published lie: up to the instant asked, or beyond."""
+        unknown = pl.lit(None, dtype=TIMESTAMP)
+        whole = log.with_columns(
+            shop_orders__last_ingested=pl.col("timestamp"), shop_orders__published_to=pl.col("timestamp")
+        )
+        number = pl.col("shop_orders__count_24h")
+        later = pl.col("timestamp") + pl.duration(microseconds=1)
+        changed = pl.when(number < 3).then(later).when(number < 6).then(unknown).otherwise(pl.col("timestamp"))
+        write_deltalake(
+            lake.served("sales"), whole.with_columns(changed.alias(column)), mode="overwrite", schema_mode="overwrite"
+        )
+        with pytest.warns(LeftOutWarning, match=r"served/sales: 3 of 40 rows answer for instants that were past"):
+            got = store.get_logged_features("sales", labels=["next_order"])
+        assert sorted(got["shop_orders__count_24h"]) == list(range(3, 40))
+        assert wrong_labels(got, EVENTS) == []
+        assert store.get_logged_features("sales", past=True).height == 40
 
     def test_nothing_was_logged(self, store: FeatureStore) -> None:
         with pytest.raises(RequestError, match=r"no table served/sales\. Servers log the share log=0\.01"):

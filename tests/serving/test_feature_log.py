@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import httpx
 import msgspec
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from rtml.instants import HOUR, to_datetime
 from rtml.lake import Lake, served_schema
+from rtml_assets.tables.served import scan_served
 from serving import feature_log
 from serving.client import FeatureClient
 from serving.feature_log import FeatureLog
+from serving.features import Question
 from streaming.services import Service, write_services
 from tests.serving.conftest import Filled, Serve
 from tests.serving.online import REGISTRY, eventually, services
@@ -110,6 +114,78 @@ def test_a_changed_service_adds_columns(feature_redis: Filled, client: FeatureCl
     table = pl.read_delta(log._lake.served("spending")).sort("user", "service_version")
     assert set(service.names) < set(table.columns)
     assert table[service.names[-1]].is_null().to_list() == [True, False, True]
+
+
+class TestAFeatureThatChangesType:
+    """`quantity` becomes a float: `quantity_sum_3h` is an Int64 in the table, and a Float64 from now on."""
+
+    NAME = "user_purchases__quantity_sum_3h"
+
+    @pytest.fixture
+    def take(self, feature_redis: Filled, client: FeatureClient, log: FeatureLog) -> Callable[[float], None]:
+        """Take an answer of ann's with one sum, of the meaning that has its type."""
+        offer(feature_redis, 1, "spending")
+        ask(client, feature_redis, ["ann"], "spending")
+        question = Question.of(client.state.snapshot, "spending", feature_redis.present, "wall_clock", 0)
+        entities: list[Mapping[str, Any]] = [{"user": "ann"}]
+        vectors = client.get("spending", entities, at=feature_redis.present)
+        log._held.clear()
+
+        def take(value: float) -> None:
+            asked = self.floating(question) if isinstance(value, float) else question
+            place = vectors.features.index(self.NAME)
+            row = [value if number == place else old for number, old in enumerate(vectors.rows[0])]
+            log.take(asked, entities, asked.rows(entities), msgspec.structs.replace(vectors, rows=[row]))
+
+        return take
+
+    @staticmethod
+    def floating(question: Question) -> Question:
+        (version,) = question.versions
+        features = tuple(
+            msgspec.structs.replace(feature, kind="f64") if feature.column == "quantity" else feature
+            for feature in version.plan.features
+        )
+        plan = msgspec.structs.replace(version.plan, features=features, fingerprint="floating")
+        service = msgspec.structs.replace(question.service, fingerprints={plan.view: plan.fingerprint})
+        changed = msgspec.structs.replace(version, plan=plan, version="floating.1")
+        return dataclasses.replace(question, service=service, versions=[changed])
+
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_nothing_is_lost_and_nothing_cast(
+        self, take: Callable[[float], None], log: FeatureLog, at_once: bool
+    ) -> None:
+        for value in (1, 1.75, 2, 2.5):
+            take(value)
+            if not at_once:
+                log.flush()
+        log.flush()
+        assert (log.logged, log._rows) == (4, 0)
+        table = pl.read_delta(log._lake.served("spending"))
+        kinds = {name: dtype for name, dtype in table.schema.items() if name.startswith(self.NAME)}
+        first, other = (pl.Int64, "f64") if kinds[self.NAME] == pl.Int64 else (pl.Float64, "i64")
+        assert kinds == {self.NAME: first, f"{self.NAME}__{other}": pl.Float64 if other == "f64" else pl.Int64}
+        found = {table.select(*kinds).row(number) for number in range(4)}
+        whole, broken = {(1, None), (2, None)}, {(None, 1.75), (None, 2.5)}
+        assert found == (whole | broken if other == "f64" else {pair[::-1] for pair in whole | broken})
+
+    def test_it_is_read_under_its_plain_name(self, take: Callable[[float], None], log: FeatureLog) -> None:
+        for value in (1, 1.75):
+            take(value)
+            log.flush()
+        table = DeltaTable(log._lake.served("spending"))
+        for kind, plain, other, word in ((pl.Float64(), 1.75, 1, "i64"), (pl.Int64(), 1, 1.75, "f64")):
+            rows = scan_served(table, {"user": pl.String(), self.NAME: kind}).collect()
+            assert rows.schema[self.NAME] == kind
+            assert rows[self.NAME].drop_nulls().to_list() == [plain]
+            assert rows[f"{self.NAME}__{word}"].drop_nulls().to_list() == [other]
+            assert rows.height == 2
+
+    def test_a_type_that_was_never_logged_is_null(self, take: Callable[[float], None], log: FeatureLog) -> None:
+        take(1)
+        log.flush()
+        rows = scan_served(DeltaTable(log._lake.served("spending")), {self.NAME: pl.Float64()}).collect()
+        assert (rows[self.NAME].to_list(), rows[f"{self.NAME}__i64"].to_list()) == ([None], [1])
 
 
 def test_a_lake_that_is_away_is_waited_for(

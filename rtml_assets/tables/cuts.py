@@ -1,0 +1,160 @@
+"""Vectors of which the log does not tell which events the server had: is there a cut that explains them?
+
+Up to the watermark it had all, and nothing after the entity's `last_ingested`. Between them, where a source has several
+partitions, one may have been read further than another; and of several events of the last instant only one is certain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from quality.parity import Compared, agreement
+from rtml.algebra.family import EVENT_TIME, Array
+from rtml.instants import BEGINNING
+from rtml.lake import of_view
+from rtml.plan import PlannedFeature
+from rtml.projection import INGESTED_AT
+from rtml_assets.tables.recompute import NEXT_LATE, SEALED, Vectors, agreeing, recomputed, replaced
+from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN, SEEN_LATE
+
+MOST = 6
+"""Up to so many doubtful events of a row, each set of them is tried; of more, values must lie within their bounds."""
+EVENTS_AT_ONCE = 2_000_000
+_ROW, _DOUBT, _BIT, _SET, _CUT, _SIZE = "__row", "__doubt", "__bit", "__set", "__cut", "__size"
+
+Unsettled = dict[str, Array]
+"""By feature: rows that differ from what is expected, and agree with some cut."""
+
+
+def settle(given: Vectors, compared: Sequence[Compared]) -> tuple[list[Compared], Unsettled]:
+    """Return which values a cut explains; where it explains only some of a row's, the others as that cut has them."""
+    found = list(compared)
+    unsettled = {one.feature: np.zeros(given.rows.height, dtype=bool) for one in found}
+    wrong = np.flatnonzero(~agreeing(found))
+    if not len(wrong):
+        return found, unsettled
+    inside = _inside(given, wrong)
+    doubts = inside.group_by(_ROW).agg(pl.col(_DOUBT).sum().alias(_SIZE)).filter(pl.col(_SIZE) > 0)
+    for cuts in _cuts(given, inside, doubts.filter(pl.col(_SIZE) <= MOST)):
+        found = _explained(given, inside, cuts, found, unsettled)
+    many = inside.join(doubts.filter(pl.col(_SIZE) > MOST), on=_ROW, how="semi")
+    for feature in given.plan.features:
+        name = of_view(given.plan.view, feature.name)
+        unsettled[name][_within_bounds(given, feature, many)] = True
+    return found, unsettled
+
+
+def _inside(given: Vectors, wrong: Array) -> pl.DataFrame:
+    """Return the events in reach of each row's windows that it may have counted, and which of them are doubtful."""
+    plan, ingested, seen = given.plan, pl.col(INGESTED_AT), pl.col(SEEN)
+    rows = given.spine.with_columns(pl.int_range(pl.len()).alias(_ROW))[wrong]
+    on_time = ~pl.col(IS_LATE) & (pl.col(KNOWN_AT) != BEGINNING) & (ingested >= pl.col(SEALED))
+    tied = on_time & (ingested == seen)
+    doubtful = tied & (tied.sum().over(_ROW) > 1)
+    if plan.partitions > 1:
+        doubtful |= on_time & (ingested < seen)
+    return (
+        rows.lazy()
+        .join(given.events.lazy(), on=list(plan.key_names), how="inner")
+        .with_columns(doubtful.alias(_DOUBT))
+        .filter(
+            pl.col(EVENT_TIME) < pl.col(AT),
+            pl.col(EVENT_TIME) >= pl.col(AT) - plan.longest - plan.tiles.finest,
+            pl.col(KNOWN_AT) <= pl.when(IS_LATE).then(NEXT_LATE).otherwise(SEEN),
+        )
+        .with_columns((pl.col(_DOUBT).cum_sum().over(_ROW).cast(pl.Int64) - 1).alias(_BIT))
+        .collect()
+    )
+
+
+def _cuts(given: Vectors, inside: pl.DataFrame, doubts: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Return all cuts of some rows, so many at a time that their events fit in memory.
+
+    A cut is a set of the doubtful events, before or after the publication that may have been going on.
+    """
+    asked = given.spine.with_columns(pl.int_range(pl.len()).alias(_ROW)).select(_ROW, AT, SEEN, SEEN_LATE, NEXT_LATE)
+    events = inside.group_by(_ROW).len()
+    weight = pl.col("len").cast(pl.Int64) * pl.lit(2, dtype=pl.Int64).pow(pl.col(_SIZE)) * 2
+    rows = doubts.join(events, on=_ROW).sort(_ROW).with_columns(weight.cum_sum() // EVENTS_AT_ONCE)
+    for some in rows.partition_by("len", maintain_order=True):
+        sets = pl.int_ranges(pl.lit(2, dtype=pl.Int64).pow(pl.col(_SIZE)))
+        cuts = some.select(_ROW, sets.alias(_SET)).explode(_SET).join(asked, on=_ROW)
+        later = cuts.filter(pl.col(NEXT_LATE) > pl.col(SEEN_LATE)).with_columns(pl.col(NEXT_LATE).alias(SEEN_LATE))
+        yield pl.concat([cuts, later]).with_columns(pl.int_range(pl.len()).alias(_CUT))
+
+
+def _explained(
+    given: Vectors, inside: pl.DataFrame, cuts: pl.DataFrame, compared: Sequence[Compared], unsettled: Unsettled
+) -> list[Compared]:
+    """Take each row to have been served from the cut that agrees with most of its values."""
+    weight = pl.lit(2, dtype=pl.Int64).pow(pl.col(_BIT).clip(0, MOST))
+    counted = ~pl.col(_DOUBT) | (pl.col(_SET) // weight % 2 == 1)
+    events = inside.drop(AT, SEEN, SEEN_LATE).join(cuts.select(_ROW, _SET, _CUT), on=_ROW).filter(counted)
+    plan = msgspec.structs.replace(given.plan, keys=((_CUT, "int"),))
+    again = recomputed(Vectors(plan, events, cuts, given.rows[cuts[_ROW].to_numpy()]))
+    agreed = np.array([agreement(one) for one in again])
+    best = (
+        cuts.select(_ROW, _SET, _CUT, pl.Series("agreed", agreed.sum(axis=0)))
+        .sort("agreed", _SET, descending=True, maintain_order=True)
+        .unique(_ROW, keep="first", maintain_order=True)
+    )
+    rows, places = best[_ROW].to_numpy(), best[_CUT].to_numpy()
+    found = []
+    for one, two, agrees in zip(compared, again, agreed, strict=True):
+        settled = agrees[places]
+        unsettled[one.feature][rows] = settled & ~agreement(one)[rows]
+        found.append(replaced(one, rows[~settled], two, places[~settled]))
+    return found
+
+
+def _within_bounds(given: Vectors, feature: PlannedFeature, inside: pl.DataFrame) -> Array:
+    """Return the rows whose value could be that of some of the events in a window that holds doubtful ones."""
+    plan, name = given.plan, of_view(given.plan.view, feature.name)
+    start = pl.col(AT) - feature.window
+    left = start if feature.exact else start // plan.tiles.finest * plan.tiles.finest
+    got = given.rows.select(pl.int_range(pl.len()).alias(_ROW), pl.col(name).alias("got"))
+    low, high, may_be_null = _bounds(feature, _sure())
+    within = pl.when(pl.col("got").is_null()).then(pl.col("null")).otherwise(pl.col("got").is_between("low", "high"))
+    return (
+        inside.join(got, on=_ROW)
+        .filter(pl.col(EVENT_TIME) >= left)
+        .group_by(_ROW)
+        .agg(
+            pl.col("got").first(),
+            (~_sure()).any().alias("doubt"),
+            low.alias("low"),
+            high.alias("high"),
+            may_be_null.alias("null"),
+        )
+        .filter("doubt", within.fill_null(value=False))[_ROW]
+        .to_numpy()
+    )
+
+
+def _sure() -> pl.Expr:
+    """Whether an event of a row was certainly counted."""
+    return ~pl.col(_DOUBT) & (~pl.col(IS_LATE) | (pl.col(KNOWN_AT) <= pl.col(SEEN_LATE)))
+
+
+def _bounds(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """Return the least and the greatest value of the certain events and some others, and whether it may be null."""
+    if feature.aggregate == "count":
+        return sure.sum(), pl.len(), pl.lit(value=False)
+    value = pl.col(feature.column)
+    known = value.filter(sure)
+    least = 2 if feature.aggregate in ("variance", "stddev") else 1
+    may_be_null = known.count() < least
+    spread = value.max() - value.min()
+    noise = 1e-9 * value.abs().sum() if feature.kind == "f64" or feature.output == "f64" else pl.lit(0)
+    others = value.filter(~sure)
+    bounds = {
+        "sum": (known.sum() + others.clip(upper_bound=0).sum() - noise, known.sum() + others.clip(0).sum() + noise),
+        "variance": (pl.lit(0.0), spread.cast(pl.Float64) ** 2 / 2 * (1 + 1e-6) + noise),
+        "stddev": (pl.lit(0.0), spread / np.sqrt(2) * (1 + 1e-6) + noise),
+        "mean": (value.min() - noise, value.max() + noise),
+    }
+    return *bounds.get(feature.aggregate, (value.min(), value.max())), may_be_null

@@ -1,0 +1,70 @@
+"""Logged vectors beside what an offline recompute gives for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from quality.parity import Compared, agreement, allowed, exact, magnitude, with_magnitudes
+from rtml.algebra.family import NUMPY_KIND, Array, Values
+from rtml.lake import of_view
+from rtml.plan import Plan, PlannedFeature
+from rtml.point_in_time.join import point_in_time
+
+SEALED, NEXT_LATE = "__sealed", "__next_late"
+"""Of a row of the spine: before when all that was ingested had been seen; and up to when late events had been published
+after the next publication."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One view's part of logged vectors, and what is needed to compute them anew.
+
+    `events` has `known_at`, `late` and magnitudes; `spine`, row by row as `rows`, what `point_in_time` wants, `SEALED`
+    and `NEXT_LATE`.
+    """
+
+    plan: Plan
+    events: pl.DataFrame
+    spine: pl.DataFrame
+    rows: pl.DataFrame
+
+
+def recomputed(given: Vectors) -> list[Compared]:
+    """Return every feature as it was logged and as it is computed now."""
+    plan, rows = given.plan, given.rows
+    truth = point_in_time(with_magnitudes(plan), given.events, given.spine)
+    compared = []
+    for feature in plan.features:
+        expected = truth[feature.name]
+        size = np.zeros(rows.height) if exact(feature) else _or_zero(truth[magnitude(feature)])
+        bound = allowed(feature.aggregate, feature.kind, _or_zero(expected), size)
+        name = of_view(plan.view, feature.name)
+        compared.append(Compared(name, _logged(feature, rows[name]), expected, bound))
+    return compared
+
+
+def agreeing(compared: Sequence[Compared]) -> Array:
+    """Return the rows of which all features agree."""
+    return np.asarray(np.logical_and.reduce([agreement(one) for one in compared]))
+
+
+def replaced(one: Compared, rows: Array, two: Compared, places: Array) -> Compared:
+    """Return a feature with some rows expected as they are elsewhere, at `places`."""
+    values, valid, bound = one.expected.values.copy(), one.expected.valid.copy(), one.allowed.copy()
+    values[rows] = two.expected.values[places]
+    valid[rows] = two.expected.valid[places]
+    bound[rows] = two.allowed[places]
+    return Compared(one.feature, one.got, Values(values, valid), bound)
+
+
+def _or_zero(values: Values) -> Array:
+    return np.where(values.valid, values.values, 0)
+
+
+def _logged(feature: PlannedFeature, column: pl.Series) -> Values:
+    values = column.fill_null(0).to_numpy().astype(NUMPY_KIND[feature.output], copy=False)
+    return Values(values, column.is_not_null().to_numpy())
