@@ -19,7 +19,7 @@ from rtml_assets.tables.served import scan_served, service_schema
 from rtml_assets.tables.spine import check_spine
 
 
-def logged_features(
+def logged_features(  # noqa: PLR0913
     lake: Lake,
     registry: Registry,
     service: str,
