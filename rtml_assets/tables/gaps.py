@@ -55,27 +55,24 @@ def gaps(lake: Lake, source: EventSource, reach: Reach, at: Array) -> list[str]:
             f"{source.last_day or 'today'}) and are not counted, though serving counts them: {_listed(outside)}. "
             "Change starts or ends, or leave out the rows that look at them"
         )
-    return [*found, *_ends(lake, source, reach, at)] if reach.before else found
+    return [*found, *_ends(lake, source, at)] if reach.before else found
 
 
-def _ends(lake: Lake, source: EventSource, reach: Reach, at: Array) -> Iterator[str]:
-    """Say how many rows look back beyond the first day on record, or lie behind the last one."""
+def _ends(lake: Lake, source: EventSource, at: Array) -> Iterator[str]:
+    """Say so when most rows lie before the first day on record, or behind the last one: it may be the wrong lake.
+
+    Some always do, and that a window reaches back beyond the first day is nothing to tell: every history begins
+    somewhere.
+    """
     days = list(rows_by_day(open_table(lake.events(source.name))))
     if not days:
         return
     first, last = min(days), max(days)
-    early = np.count_nonzero(at - reach.before < to_instant(first)) if first > source.first_day else 0
-    if early:
+    outside = np.count_nonzero((at <= to_instant(first)) | (at > to_instant(last) + DAY))
+    if 2 * outside > len(at):
         yield (
-            f"{early:,} of {len(at):,} rows look at what lies before {first}, the first day of events/{source.name}: "
-            "what is older is not counted (online, such values have the status partial)"
-        )
-    ended = source.last_day is not None and last >= source.last_day
-    behind = 0 if ended else np.count_nonzero(at > to_instant(last) + DAY)
-    if behind:
-        yield (
-            f"{behind:,} of {len(at):,} rows lie after {last}, the last day of events/{source.name}: "
-            "what has happened since is not counted"
+            f"{outside:,} of {len(at):,} rows lie outside of the days on record of events/{source.name}, {first} to "
+            f"{last}: is {lake.root} the right lake (RTML_LAKE)?"
         )
 
 

@@ -41,7 +41,7 @@ trades = EventSource(
     lateness="15m",
     skew="1m",
     starts="2024-01-01",
-    ends="2024-12-31",
+    ends="2029-12-31",
 )
 
 WINDOWS = ["1m", "30m", "24h", "7d"]

@@ -375,10 +375,11 @@ class TestWithAStore:
             return rows.head(len(instants)).with_columns(pl.Series("timestamp", instants).cast(TIMESTAMP))
 
         with FeatureStore(Settings(lake=lake.root), REGISTRY) as store:
-            with pytest.warns(NotBuiltWarning, match=r"1 of 2 rows look at what lies before 2024-03-02"):
-                store.get_historical_features("sales", at(START + 2 * DAY - 1, START + 2 * DAY))
-            with pytest.warns(NotBuiltWarning, match=r"1 of 2 rows lie after 2024-03-02"):
-                store.get_historical_features("sales", at(START + 2 * DAY + 1, START + 2 * DAY))
+            with pytest.warns(NotBuiltWarning, match=r"2 of 3 rows lie outside of .* events/orders, 2024-03-02"):
+                store.get_historical_features("sales", at(START + DAY, START, START + DAY + 1))
+            with pytest.warns(NotBuiltWarning, match=r"2 of 3 rows lie outside"):
+                store.get_historical_features("sales", at(START + 2 * DAY + 1, START + 3 * DAY, START + 2 * DAY))
+            store.get_historical_features("sales", at(START + DAY, START + 2 * DAY))  # every history begins somewhere
 
     def test_a_label_is_not_mature_while_what_came_before_is_not_compacted(
         self, store: FeatureStore, lake: Lake
