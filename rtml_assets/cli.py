@@ -52,6 +52,13 @@ class Edge(StrEnum):
 
 
 Source = Annotated[str, typer.Argument(help="The EventSource's name.", show_default=False)]
+HistoryFile = Annotated[
+    Path | None,
+    typer.Option("--from", help="A .parquet, .csv or .ndjson file; by default the project's own history."),
+]
+ArrivedFrom = Annotated[str | None, typer.Option(help="Only events that arrived from then on.")]
+ArrivedBefore = Annotated[str | None, typer.Option(help="Only events that arrived before then.")]
+StampsColumn = Annotated[str, typer.Option(help="The column that says when each arrived.")]
 
 
 @app.command()
@@ -147,16 +154,13 @@ def serve() -> None:
 @app.command()
 def replay(
     source: Source,
-    file: Annotated[
-        Path | None,
-        typer.Option("--from", help="A .parquet, .csv or .ndjson file; by default the project's own history."),
-    ] = None,
+    file: HistoryFile = None,
     speed: Annotated[
         float, typer.Option(min=0, help="How many times faster than it happened; 0: as fast as can be.")
     ] = 0,
-    start: Annotated[str | None, typer.Option(help="Only events that arrived from then on.")] = None,
-    end: Annotated[str | None, typer.Option(help="Only events that arrived before then.")] = None,
-    stamps: Annotated[str, typer.Option(help="The column that says when each arrived.")] = "ingested_at",
+    start: ArrivedFrom = None,
+    end: ArrivedBefore = None,
+    stamps: StampsColumn = "ingested_at",
 ) -> None:
     """Send history into a source's stream, under its own stamps and in their order.
 
@@ -168,28 +172,23 @@ def replay(
         rtml replay departures --start 2013-03-01 --end 2013-03-02 --speed 3600
         rtml replay payments --from payments.parquet
     """
-    from rtml_assets.runtime import history
+    from rtml_assets.runtime.history import read_history
     from rtml_assets.runtime.replay import replay_one
 
     settings, registry = load_project()
     definition = registry.source(source)
     with console.status(f"reading the history of {source}"):
-        events = (
-            history.read_file(definition, file, stamps) if file else history.read_example(definition, settings.features)
-        )
-    replay_one(console, settings, definition, history.between(events, start, end), speed)
+        events = read_history(definition, settings.features, file, stamps, start, end)
+    replay_one(console, settings, definition, events, speed)
 
 
 @app.command()
 def land(
     source: Source,
-    file: Annotated[
-        Path | None,
-        typer.Option("--from", help="A .parquet, .csv or .ndjson file; by default the project's own history."),
-    ] = None,
-    start: Annotated[str | None, typer.Option(help="Only events that arrived from then on.")] = None,
-    end: Annotated[str | None, typer.Option(help="Only events that arrived before then.")] = None,
-    stamps: Annotated[str, typer.Option(help="The column that says when each arrived.")] = "ingested_at",
+    file: HistoryFile = None,
+    start: ArrivedFrom = None,
+    end: ArrivedBefore = None,
+    stamps: StampsColumn = "ingested_at",
 ) -> None:
     """Append history to the lake, checked against the contract; compaction or `rtml backfill` builds on it.
 
@@ -198,16 +197,14 @@ def land(
         rtml land departures --end 2013-03-01
         rtml land payments --from payments.parquet
     """
-    from rtml_assets.runtime import history
+    from rtml_assets.runtime.history import read_history
     from rtml_assets.runtime.landing import land_history
 
     settings, registry = load_project()
     definition = registry.source(source)
     with console.status(f"reading the history of {source}"):
-        events = (
-            history.read_file(definition, file, stamps) if file else history.read_example(definition, settings.features)
-        )
-    land_history(console, settings, definition, history.between(events, start, end), end)
+        events = read_history(definition, settings.features, file, stamps, start, end)
+    land_history(console, settings, definition, events, end)
 
 
 @app.command()

@@ -24,6 +24,18 @@ READERS: dict[str, Callable[..., pl.DataFrame]] = {
 }
 
 
+def read_history(
+    source: EventSource, features: str, path: Path | None, stamps: str, start: str | None, end: str | None
+) -> pl.DataFrame:
+    """Return a source's history, of a file or the project's own, that arrived in `[start, end)`.
+
+    Raises:
+        RequestError: there is none, or it cannot be read.
+    """
+    events = read_file(source, path, stamps) if path else read_example(source, features)
+    return between(events, start, end)
+
+
 def read_file(source: EventSource, path: Path, stamps: str = INGESTED_AT) -> pl.DataFrame:
     """Return a file's events in the contract's types, with their stamps in `ingested_at`.
 
