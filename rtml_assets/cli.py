@@ -192,6 +192,9 @@ def land(
 ) -> None:
     """Append history to the lake, checked against the contract; compaction or `rtml backfill` builds on it.
 
+    Where a file is cut, `--end` says before when all that arrived is in it. It may be done beside running flows: the
+    next compaction makes a new build, which counts what was landed.
+
     Examples:
 
         rtml land departures --end 2013-03-01
