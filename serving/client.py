@@ -10,7 +10,7 @@ import redis
 from rtml import instants
 from rtml.errors import UnavailableError
 from serving.feature_log import FeatureLog
-from serving.features import FeatureVectors, LeadingEdge, prepare
+from serving.features import FeatureVectors, LeadingEdge, Lookup, prepare
 from serving.reader import Turns
 from serving.redis_io import connect_reader
 from serving.state import ServingState, Snapshot
@@ -90,15 +90,24 @@ class FeatureClient:
             UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError, OverflowedError.
         """
         lookup = prepare(self.snapshot(), self._turns, service, entities, at, leading_edge, self._epoch)
-        try:
-            while lookup.unfinished:
-                pipeline = self._client.pipeline(transaction=False)
-                for command in lookup.commands():
-                    pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-                lookup.absorb(pipeline.execute())
-        except redis.RedisError as error:
-            raise UnavailableError(f"Redis does not answer: {error}") from None
+        fetch(self._client, lookup)
         vectors = lookup.vectors()
         if self._log is not None:
             self._log.take(lookup.question, entities, lookup.rows, vectors)
         return vectors
+
+
+def fetch(client: Redis, lookup: Lookup) -> None:
+    """Read all that a lookup needs: one round trip, or rarely more.
+
+    Raises:
+        UnavailableError: Redis does not answer.
+    """
+    try:
+        while lookup.unfinished:
+            pipeline = client.pipeline(transaction=False)
+            for command in lookup.commands():
+                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+            lookup.absorb(pipeline.execute())
+    except redis.RedisError as error:
+        raise UnavailableError(f"Redis does not answer: {error}") from None

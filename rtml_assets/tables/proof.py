@@ -21,6 +21,7 @@ from rtml.registry import Registry
 from rtml_assets.tables.canary import check_vectors
 from rtml_assets.tables.delta import open_table, rows_by_day, scan
 from rtml_assets.tables.events import deduplicate
+from serving.client import fetch
 from serving.feature_log import served_frame
 from serving.features import Lookup, Question
 from serving.reader import Turns
@@ -108,11 +109,7 @@ def _served_now(
 
 def _serve(client: Redis, question: Question, entities: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
     lookup = Lookup(question, Turns(), question.rows(entities))
-    while lookup.unfinished:
-        pipeline = client.pipeline(transaction=False)
-        for command in lookup.commands():
-            pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-        lookup.absorb(pipeline.execute())
+    fetch(client, lookup)
     return served_frame(question, entities, lookup.vectors(), now())
 
 
