@@ -132,9 +132,7 @@ def _publish(work: _Work) -> Published:
     late = _publish_late(work, work.view, version)
     if version.state == "ready" and late.most > BOUND >= late.remaining:
         return _with(_publish_all(work, None), late)
-    return Published(
-        msgspec.structs.replace(version, published_to=_late_to(work, version)), late=late, remembered=late.new
-    )
+    return Published(msgspec.structs.replace(version, published_to=work.until), late=late, remembered=late.new)
 
 
 def _with(rebuilt: Published, late: LateFigures) -> Published:
@@ -188,15 +186,11 @@ def _publish_others(work: _Work) -> None:
 
 
 def _publish_late(work: _Work, view: RowWise, version: Version) -> LateFigures:
-    until = _late_to(work, version)
-    late = publish_late(work.lake, work.client, view, version, until, work.hold)
+    late = publish_late(work.lake, work.client, view, version, work.until, work.hold)
     work.hold()
-    work.client.eval(_PUBLISHED_TO, 1, keys.meta(version.view, version.version), until)  # the rest may be the stream's
+    meta = keys.meta(version.view, version.version)
+    work.client.eval(_PUBLISHED_TO, 1, meta, work.until)  # the rest may be the stream's
     return late
-
-
-def _late_to(work: _Work, version: Version) -> Instant:
-    return max(work.until, version.published_to)
 
 
 def _begin(work: _Work) -> Version:
