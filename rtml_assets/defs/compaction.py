@@ -13,7 +13,7 @@ from rtml.algebra.counting import ROWS
 from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml_assets.defs.deployment import Deployment
-from rtml_assets.defs.described import daily, key_of
+from rtml_assets.defs.described import daily, in_process_job, key_of
 from rtml_assets.defs.parity_checks import tile_checks
 from rtml_assets.defs.source_assets import CONTRACT
 from rtml_assets.defs.view_assets import LATE_BOUND, LEVELS_AGREE
@@ -25,22 +25,22 @@ DAY = timedelta(days=1)
 def compaction_job(deployment: Deployment, source: EventSource) -> UnresolvedAssetJobDefinition:
     """Return the job that builds a source's days, and publishes its views; parity is checked by jobs of its own."""
     views = deployment.registry.views_of(source.name)
-    return dg.define_asset_job(
-        f"compact_{source.name}",
-        selection=dg.AssetSelection.assets(*building(deployment, source), *publishing(deployment, source))
-        - dg.AssetSelection.checks(*(key for view in views for key in tile_checks(view))),
-        executor_def=dg.in_process_executor,
-        description=f"raw → events → tiles → Redis, for the days of {source.name} that were touched.",
-    )
+    parity = dg.AssetSelection.checks(*(key for view in views for key in tile_checks(view)))
+    return _job(source, _compacted(deployment, source) - parity)
 
 
 def building_job(deployment: Deployment, source: EventSource) -> UnresolvedAssetJobDefinition:
     """Return the same job where there are no other checks to leave out."""
-    return dg.define_asset_job(
-        f"compact_{source.name}",
-        selection=dg.AssetSelection.assets(*building(deployment, source), *publishing(deployment, source)),
-        executor_def=dg.in_process_executor,
-    )
+    return _job(source, _compacted(deployment, source))
+
+
+def _compacted(deployment: Deployment, source: EventSource) -> dg.AssetSelection:
+    return dg.AssetSelection.assets(*building(deployment, source), *publishing(deployment, source))
+
+
+def _job(source: EventSource, selection: dg.AssetSelection) -> UnresolvedAssetJobDefinition:
+    words = f"raw → events → tiles → Redis, for the days of {source.name} that were touched."
+    return in_process_job(f"compact_{source.name}", selection, words)
 
 
 def building(

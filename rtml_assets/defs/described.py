@@ -11,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from rtml.define.source import EventSource
 
@@ -22,6 +23,11 @@ ONE_RUN = dg.BackfillPolicy.single_run()
 def key_of(table: str, name: str) -> dg.AssetKey:
     """Return the key of one table of a source or view, as in the lake."""
     return dg.AssetKey([table, name])
+
+
+def in_process_job(name: str, selection: dg.AssetSelection, description: str) -> UnresolvedAssetJobDefinition:
+    """Return a job whose steps run in the process of the run: each process of its own would take seconds to start."""
+    return dg.define_asset_job(name, selection=selection, executor_def=dg.in_process_executor, description=description)
 
 
 def daily(source: EventSource) -> dg.DailyPartitionsDefinition:

@@ -14,7 +14,7 @@ from rtml.define.service import FeatureService
 from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError, near_miss
 from rtml_assets.defs.deployment import Deployment
-from rtml_assets.defs.described import key_of, table_metadata
+from rtml_assets.defs.described import in_process_job, key_of, table_metadata
 from rtml_assets.defs.parity_report import nothing_compared, parity_result
 from rtml_assets.tables.canary import Canary, canary
 from rtml_assets.tables.delta import meaning_of
@@ -150,12 +150,8 @@ def _all(deployment: Deployment, services: list[FeatureService]) -> Iterator[Che
 
 
 def _checking(name: str, checks: list[dg.AssetChecksDefinition], cron: str, words: str) -> Checking:
-    job = dg.define_asset_job(
-        name,
-        selection=dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys)),
-        executor_def=dg.in_process_executor,
-        description=words,
-    )
+    selection = dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys))
+    job = in_process_job(name, selection, words)
     schedule = dg.ScheduleDefinition(
         name=f"{name}_schedule",
         job=job,

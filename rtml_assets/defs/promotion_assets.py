@@ -5,11 +5,12 @@
 from typing import Any
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from rtml.define.service import FeatureService
 from rtml.instants import now
 from rtml_assets.defs.deployment import Deployment
-from rtml_assets.defs.described import key_of
+from rtml_assets.defs.described import in_process_job, key_of
 from rtml_assets.tables.delta import meaning_of
 from rtml_assets.tables.promotion import Promotion, promote
 from rtml_assets.tables.proof import prover
@@ -41,14 +42,10 @@ def promotion_asset(deployment: Deployment, service: FeatureService) -> dg.Asset
     return promotion
 
 
-def promotion_job(service: FeatureService) -> Any:
+def promotion_job(service: FeatureService) -> UnresolvedAssetJobDefinition:
     """Return the job that promotes a service."""
-    return dg.define_asset_job(
-        f"promote_{service.name}",
-        selection=dg.AssetSelection.assets(key_of("promotion", service.name)),
-        executor_def=dg.in_process_executor,
-        description=f"Serve {service.name} as it is defined now.",
-    )
+    selection = dg.AssetSelection.assets(key_of("promotion", service.name))
+    return in_process_job(f"promote_{service.name}", selection, f"Serve {service.name} as it is defined now.")
 
 
 def _told(outcome: Promotion) -> dict[str, Any]:

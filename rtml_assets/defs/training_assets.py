@@ -19,7 +19,7 @@ from rtml.instants import DAY, Duration, format_duration
 from rtml.lake import features_schema, training_schema
 from rtml.plan import Plan, PlannedFeature, describe_window
 from rtml_assets.defs.deployment import Deployment
-from rtml_assets.defs.described import ONE_RUN, beta_is_meant, daily, key_of, table_metadata, tags_of
+from rtml_assets.defs.described import ONE_RUN, beta_is_meant, daily, in_process_job, key_of, table_metadata, tags_of
 from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.snapshots import SnapshotDay, build_snapshots, snapshots_meaning
 from rtml_assets.tables.training_days import TrainingDay, build_training, training_meaning
@@ -96,12 +96,9 @@ def training_asset(deployment: Deployment, service: FeatureService) -> dg.Assets
 
 def training_job(service: FeatureService) -> UnresolvedAssetJobDefinition:
     """Return the job that builds days of a service's training set."""
-    return dg.define_asset_job(
-        f"training_{service.name}",
-        selection=dg.AssetSelection.assets(key_of("training", service.name)),
-        executor_def=dg.in_process_executor,
-        description=f"events → training/{service.name}, for the days that are chosen.",
-    )
+    selection = dg.AssetSelection.assets(key_of("training", service.name))
+    words = f"events → training/{service.name}, for the days that are chosen."
+    return in_process_job(f"training_{service.name}", selection, words)
 
 
 def trained_services(deployment: Deployment) -> list[FeatureService]:
