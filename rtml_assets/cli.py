@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +13,12 @@ from rich.console import Console
 from rtml.errors import RtmlError
 from rtml_assets import cli_versions
 from rtml_assets.cli_common import connected, load_project, load_settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from rtml.define.source import EventSource
+    from rtml.settings import Settings
 
 app = typer.Typer(
     name="rtml",
@@ -172,13 +178,9 @@ def replay(
         rtml replay departures --start 2013-03-01 --end 2013-03-02 --speed 3600
         rtml replay payments --from payments.parquet
     """
-    from rtml_assets.runtime.history import read_history
     from rtml_assets.runtime.replay import replay_one
 
-    settings, registry = load_project()
-    definition = registry.source(source)
-    with console.status(f"reading the history of {source}"):
-        events = read_history(definition, settings.features, file, stamps, start, end)
+    settings, definition, events = _history(source, file, stamps, start, end)
     replay_one(console, settings, definition, events, speed)
 
 
@@ -200,13 +202,9 @@ def land(
         rtml land departures --end 2013-03-01
         rtml land payments --from payments.parquet
     """
-    from rtml_assets.runtime.history import read_history
     from rtml_assets.runtime.landing import land_history
 
-    settings, registry = load_project()
-    definition = registry.source(source)
-    with console.status(f"reading the history of {source}"):
-        events = read_history(definition, settings.features, file, stamps, start, end)
+    settings, definition, events = _history(source, file, stamps, start, end)
     land_history(console, settings, definition, events, end)
 
 
@@ -258,6 +256,17 @@ def showload_settings() -> None:
     from rtml_assets.runtime.documented import settings_table
 
     console.print(settings_table())
+
+
+def _history(
+    source: str, file: Path | None, stamps: str, start: str | None, end: str | None
+) -> tuple[Settings, EventSource, pl.DataFrame]:
+    from rtml_assets.runtime.history import read_history
+
+    settings, registry = load_project()
+    definition = registry.source(source)
+    with console.status(f"reading the history of {source}"):
+        return settings, definition, read_history(definition, settings.features, file, stamps, start, end)
 
 
 app.add_typer(cli_versions.app)
