@@ -48,7 +48,7 @@ bench: $(INSTALLED) ## measure, each figure beside a peer's
 	$(BIN)/python -m benchmarks
 
 lock: $(INSTALLED) ## resolve pyproject.toml into requirements.lock (UPGRADE=1: to the newest)
-	$(BIN)/uv pip compile pyproject.toml --extra demo --extra dev --output-file $(LOCK) --quiet \
+	$(BIN)/uv pip compile pyproject.toml --extra demo --extra tracing --extra dev --output-file $(LOCK) --quiet \
 	  --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
