@@ -24,6 +24,25 @@ REMEDIES: dict[Kind, tuple[str, ...]] = {"source": ("restart",), "view": ("backf
 """What can be done by itself when a promise is broken: start the source's flows anew; compact the days touched."""
 
 
+def _check_share(where: str, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise DefinitionError.at(where, name, "a share between 0 and 1", value)
+
+
+def _check_objective(where: str, name: str, value: object) -> None:
+    if value is None and name == "availability":
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise DefinitionError.at(where, name, "a share above 0 and below 1, like 0.999", value)
+
+
+def _check_remedies(where: str, remedies: Sequence[str]) -> None:
+    known = [remedy for of_kind in REMEDIES.values() for remedy in of_kind]
+    for remedy in remedies:
+        if remedy not in known:
+            raise DefinitionError(f"{where}: remedy: there is no {remedy!r}.{near_miss(str(remedy), known)}")
+
+
 @dataclass(frozen=True)
 class SLA:
     """Bounds of a source, a view or a service; what is left out has the default of `DEFAULTS`, or no bound.
@@ -67,7 +86,7 @@ class SLA:
         check_duration(where, "budget", self.budget)
         if not isinstance(self.nulls, Mapping):
             raise DefinitionError.at(where, "nulls", "shares by column, like {'amount': 0.1}", self.nulls)
-        shares = {name: getattr(self, name) for name in SHARES}
+        shares = {name: share for name in SHARES if (share := getattr(self, name)) is not None}
         for name, share in {**shares, **{f"nulls[{name!r}]": share for name, share in self.nulls.items()}}.items():
             _check_share(where, name, share)
         for name in ("objective", "availability"):
@@ -133,22 +152,3 @@ def agreed(kind: Kind, sla: SLA | None, freshness: str | None = None) -> SLA:
     if kind != "source" and given.freshness is None:
         missing["freshness"] = freshness
     return replace(given, **missing)
-
-
-def _check_share(where: str, name: str, value: object) -> None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1):
-        raise DefinitionError.at(where, name, "a share between 0 and 1", value)
-
-
-def _check_objective(where: str, name: str, value: object) -> None:
-    if value is None and name == "availability":
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
-        raise DefinitionError.at(where, name, "a share above 0 and below 1, like 0.999", value)
-
-
-def _check_remedies(where: str, remedies: Sequence[str]) -> None:
-    known = [remedy for of_kind in REMEDIES.values() for remedy in of_kind]
-    for remedy in remedies:
-        if remedy not in known:
-            raise DefinitionError(f"{where}: remedy: there is no {remedy!r}.{near_miss(str(remedy), known)}")
