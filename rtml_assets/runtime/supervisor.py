@@ -63,7 +63,7 @@ class Supervisor:
     Args:
         children: what to run, with different names.
         logs: folder of the log files.
-        requests: folder where other processes ask for a restart: an empty file, named as the child's log but for `.log`.
+        requests: folder where other processes ask for restarts: see `request_restart`.
         clock: seconds that never go back.
     """
 

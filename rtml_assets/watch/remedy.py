@@ -1,7 +1,7 @@
 """What the platform does about an alert by itself, where an SLA says so: a flow is restarted, a view is compacted.
 
-Each remedy is taken at most once in a while, and written into the ledger. A restart is a request to the supervisor, which
-runs in another process; a backfill waits in the ledger for Dagster's sensor `remedies`.
+Each remedy is taken at most once in a while, and written into the ledger. A restart is a request to the supervisor,
+which runs in another process; a backfill waits in the ledger for Dagster's sensor `remedies`.
 """
 
 from __future__ import annotations

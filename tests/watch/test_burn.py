@@ -110,7 +110,7 @@ def ledger(tmp_path):
 
 def test_counts_outlive_the_watch(ledger):
     """A quarter of an hour in which a source and a service break their promises, and a restart in the middle."""
-    now = START
+    burns, looks = {}, []
     budgets = Budgets(ledger, 2 * SECOND)
     for number in range(450):
         now = START + number * 2 * SECOND

@@ -44,7 +44,8 @@ def outbox(ledger):
 
 
 def test_an_alert_fires_once_and_resolves_once(ledger):
-    nothing, fired, resolved = [[], [], []], [["source:a"], [], []], [[], [], ["source:a"]]
+    nothing: list[list[str]] = [[], [], []]
+    fired, resolved = [["source:a"], [], []], [[], [], ["source:a"]]
     assert looks(ledger, lag(), count=5) == [nothing, fired, nothing, nothing, nothing]
     (alert,) = ledger.open()
     assert (alert.since, alert.fired_at, alert.last_seen) == (0, 2 * SECOND, 8 * SECOND)
@@ -115,7 +116,8 @@ def test_a_failed_settling_changes_nothing(ledger):
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30), st.integers(1, 3))
 def test_settling_agrees_with_a_recount(tmp_path_factory, present, needed):
     """By brute force: two targets, seen or not at each look; two looks, or so many as are asked for, must agree."""
-    told, state = [], {}
+    told: list[tuple[int, str, str]] = []
+    state: dict[str, tuple[bool, int]] = {}
     for number, seen in enumerate(present):
         for target, here in zip("ab", seen, strict=True):
             open_, run = state.get(target, (False, 0))
