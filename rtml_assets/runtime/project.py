@@ -18,10 +18,10 @@ from rtml_assets.runtime.deployments import DeploymentWatch
 from rtml_assets.runtime.ports import free_port, is_free
 from rtml_assets.runtime.probes import dagster_is_up, redis_answers, server_is_up
 from rtml_assets.runtime.redis_server import EmbeddedRedis
-from rtml_assets.runtime.supervisor import Child, Status, Supervisor
+from rtml_assets.runtime.supervisor import Child, Status, Supervisor, restart_requests
 
 FLOWS = ("tiles", "mirror")
-SERVER, DAGSTER_UI = "serve", "dagster-ui"
+SERVER, DAGSTER_UI, WATCH = "serve", "dagster-ui", "watch"
 POLL_SECONDS = 0.2
 
 
@@ -32,7 +32,7 @@ class Project:
         settings: where everything is; every process gets them as its environment.
         sources: the names of the sources to stream.
         embedded: start an own Redis, and tell other commands of it in `<home>/run.json`.
-        server, dagster: whether to run the feature server, and Dagster's UI and daemon.
+        server, dagster, watch: whether to run the feature server, Dagster's UI and daemon, and the watch over all.
     """
 
     def __init__(
@@ -43,13 +43,14 @@ class Project:
         embedded: bool,
         server: bool = True,
         dagster: bool = True,
+        watch: bool = True,
     ) -> None:
         """Take what to run; nothing is started yet."""
         self.settings = settings
         self._sources, self._embedded = sources, embedded
-        self._server, self.has_dagster = server, dagster
+        self._server, self.has_dagster, self._watched = server, dagster, watch
         self._redis: EmbeddedRedis | None = None
-        self._supervisor = Supervisor([], settings.home_path / "logs")
+        self._supervisor = Supervisor([], settings.home_path / "logs", requests=restart_requests(settings.home_path))
         self._watch: DeploymentWatch | None = None
 
     def __enter__(self) -> Project:
@@ -94,7 +95,7 @@ class Project:
 
     def start(self) -> None:
         """Start everything but the Redis."""
-        self._supervisor.add([*self._flows(), *self._servers()])
+        self._supervisor.add([*self._flows(), *self._servers(), *self._watchers()])
         self.start_dagster()
         if self.has_dagster:
             # Flows notice a deployment by themselves.
@@ -174,6 +175,14 @@ class Project:
 
     def _servers(self) -> list[Child]:
         return [Child(SERVER, python("serving"), self._env())] if self._server else []
+
+    def _watchers(self) -> list[Child]:
+        if not self._watched:
+            return []
+        # The watch is told what it need not miss.
+        missing = {"serve": self._server, "dagster": self.has_dagster}
+        options = [f"--no-{name}" for name, runs in missing.items() if not runs]
+        return [Child(WATCH, python("rtml_assets.cli", "watch", *options), self._env())]
 
     def _dagster_processes(self) -> list[Child]:
         env = dagster_env(self.settings)

@@ -178,6 +178,11 @@ def log_file(logs: Path, name: str) -> Path:
     return logs / f"{name.replace(':', '-')}.log"
 
 
+def restart_requests(home: Path) -> Path:
+    """Return the folder where restarts are asked for."""
+    return home / "watch" / "restart"
+
+
 def request_restart(requests: Path, name: str) -> None:
     """Ask whoever runs a child to restart it: with SIGTERM, and SIGKILL if that does not end it soon."""
     requests.mkdir(parents=True, exist_ok=True)
