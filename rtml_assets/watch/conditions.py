@@ -173,8 +173,7 @@ def _hot(target: str, tiles: Flow) -> Iterator[Condition]:
     hot = tiles.hot
     if hot is None or tiles.minute.get("accepted", 0) < HOT_EVENTS:
         return
-    share = hot.share - hot.error
-    if share > HOT_SHARE:
+    if hot.share > HOT_SHARE:
         words = f"entity {hot.entity} has {hot.share:.1%} of the last minute's events, bound {HOT_SHARE:.0%}"
         yield _of("hot_key", target, words, hot.share, HOT_SHARE)
 

@@ -154,7 +154,7 @@ class HotKey(msgspec.Struct, frozen=True):
     """Its key in Redis, such as `rtml:{origin|JFK}`."""
     share: float
     error: float
-    """The share may be too high by so much."""
+    """The share may be too low by so much, and is never too high."""
 
 
 class Flow(msgspec.Struct, frozen=True):
