@@ -14,10 +14,7 @@ console = Console()
 
 
 @app.command()
-def watch(
-    serve: Annotated[bool, typer.Option(help="Whether a feature server should be running.")] = True,
-    dagster: Annotated[bool, typer.Option(help="Whether Dagster should be running.")] = True,
-) -> None:
+def watch() -> None:
     """Look at the running platform, measure what its SLAs promise, and tell of what is wrong, until Ctrl-C.
 
     `rtml up` runs it by itself. Who is told is in the settings RTML_ALERT_*; what it finds is in Dagster and in
@@ -31,13 +28,15 @@ def watch(
     from rtml_assets.watch.process import run_watch
 
     settings, registry = load_project()
-    run_watch(settings, registry, server=serve, dagster=dagster)
+    run_watch(settings, registry)
 
 
 @app.command()
 def alerts(
     days: Annotated[int, typer.Option(min=0, max=30, help="How many days back.")] = 1,
-    test: Annotated[bool, typer.Option("--test", help="Send a test through every channel, and say what came of it.")] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="Send a test through every channel, and say what came of it.")
+    ] = False,
 ) -> None:
     """Show what is wrong, what was in the last days, and what was done about it by itself.
 

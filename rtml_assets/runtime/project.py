@@ -177,12 +177,7 @@ class Project:
         return [Child(SERVER, python("serving"), self._env())] if self._server else []
 
     def _watchers(self) -> list[Child]:
-        if not self._watched:
-            return []
-        # The watch is told what it need not miss.
-        missing = {"serve": self._server, "dagster": self.has_dagster}
-        options = [f"--no-{name}" for name, runs in missing.items() if not runs]
-        return [Child(WATCH, python("rtml_assets.cli", "watch", *options), self._env())]
+        return [Child(WATCH, python("rtml_assets.cli", "watch"), self._env())] if self._watched else []
 
     def _dagster_processes(self) -> list[Child]:
         env = dagster_env(self.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -97,6 +98,9 @@ class Supervisor:
     def start(self) -> None:
         """Start all children, and watch them from now on."""
         self._stopped.clear()
+        if self._requests is not None:
+            # Those of an earlier run: what they were about is gone.
+            shutil.rmtree(self._requests, ignore_errors=True)
         self.tick()
         self._thread = threading.Thread(target=self._watch, name="rtml-supervisor", daemon=True)
         self._thread.start()

@@ -40,7 +40,9 @@ def send_test(console: Console, settings: Settings, now: Callable[[], Instant] =
     words = "a test: if you can read this, you will be told"
     alert = Alert("check_failed", "platform", "warning", words, None, None, at, at)
     said = message(Notice("test", alert, at), Links.of(settings))
-    for channel in channels_of(settings, lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False)):
+    for channel in channels_of(
+        settings, lambda line: console.print(line, soft_wrap=True, highlight=False, markup=False)
+    ):
         try:
             channel.send(said)
         except DeliveryError as error:
