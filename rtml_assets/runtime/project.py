@@ -17,6 +17,7 @@ from rtml_assets.runtime import dagster_home
 from rtml_assets.runtime.deployments import DeploymentWatch
 from rtml_assets.runtime.ports import free_port, is_free
 from rtml_assets.runtime.probes import dagster_is_up, redis_answers, server_is_up
+from rtml_assets.runtime.processes import forget_processes, write_processes
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from rtml_assets.runtime.supervisor import Child, Status, Supervisor, restart_requests
 
@@ -50,7 +51,8 @@ class Project:
         self._sources, self._embedded = sources, embedded
         self._server, self.has_dagster, self._watched = server, dagster, watch
         self._redis: EmbeddedRedis | None = None
-        self._supervisor = Supervisor([], settings.home_path / "logs", requests=restart_requests(settings.home_path))
+        requests = restart_requests(settings.home_path)
+        self._supervisor = Supervisor([], settings.home_path / "logs", requests=requests, on_change=self._tell)
         self._watch: DeploymentWatch | None = None
 
     def __enter__(self) -> Project:
@@ -108,10 +110,14 @@ class Project:
             self._watch.stop()
             self._watch = None
         self._supervisor.stop()
+        forget_processes(self.settings.home_path)
         if self._redis is not None:
             (self.settings.home_path / RUN_FILE).unlink(missing_ok=True)
             self._redis.stop()
             self._redis = None
+
+    def _tell(self) -> None:
+        write_processes(self.settings.home_path, self.status())
 
     def status(self) -> dict[str, Status]:
         """Return how each process is."""
