@@ -21,6 +21,9 @@ from serving.metrics import Metrics
 from serving.openapi import openapi
 from serving.page import page
 from serving.redis_io import RedisReader, connect_reader
+from serving.runbooks import RUNBOOKS, runbook
+from serving.sla import SLA, SLA_HISTORY, Slas
+from serving.sla_files import sla_files
 from serving.state import ServingState
 from serving.wire import (
     MOST_BYTES,
@@ -59,6 +62,7 @@ class Scope(Protocol):
 
     method: str
     path: str
+    query_string: str
     headers: Headers
 
 
@@ -97,14 +101,16 @@ class App:
         self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
         self._openapi = Reply(200, encode(openapi()))
         self._page = page()
+        self._sla = Slas(settings, self._reader.read, lambda: self.state.snapshot)
         self._routes = {
-            "/": Route("GET", "/docs", self._docs),
+            **{path: Route("GET", path, _constant(reply)) for path, reply in sla_files().items()},
             "/docs": Route("GET", "/docs", self._docs),
             "/healthz": Route("GET", "/healthz", self._healthz),
             "/metrics": Route("GET", "/metrics", self._metrics),
             "/openapi.json": Route("GET", "/openapi.json", self._describe),
             "/readyz": Route("GET", "/readyz", self._readyz),
             "/v1/services": Route("GET", "/v1/services", self._services),
+            SLA: Route("GET", SLA, lambda _: self._sla.latest()),
         }
 
     def start(self) -> None:
@@ -125,14 +131,14 @@ class App:
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer one request; the RSGI entry."""
-        reply = await self.answer(scope.method, scope.path, lambda: _read_body(scope, exchange))
+        reply = await self.answer(scope.method, scope.path, lambda: _read_body(scope, exchange), scope.query_string)
         exchange.response_bytes(reply.status, [("content-type", reply.content_type), *reply.headers], reply.body)
 
-    async def answer(self, method: str, path: str, body: Body) -> Reply:
+    async def answer(self, method: str, path: str, body: Body, query: str = "") -> Reply:
         """Answer one request: `HEAD` as `GET`, whose body the server then keeps to itself."""
         started = perf_counter()
         self.metrics.in_progress.inc()
-        route = self._route(path)
+        route = self._route(path, query)
         try:
             if route is None:
                 near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}", f"{HEARTBEATS}{{source}}"])
@@ -154,12 +160,16 @@ class App:
             self.metrics.answered_by(route.service, reply.status, took)
         return reply
 
-    def _route(self, path: str) -> Route | None:
+    def _route(self, path: str, query: str) -> Route | None:
         if path.startswith(FEATURES) and (service := path[len(FEATURES) :]) and "/" not in service:
             name = unquote(service)
             return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(name, body), name)
         if path.startswith(HEARTBEATS) and (source := path[len(HEARTBEATS) :]) and "/" not in source:
             return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(unquote(source)))
+        if path.startswith(RUNBOOKS) and (page := path[len(RUNBOOKS) :]):
+            return Route("GET", f"{RUNBOOKS}{{name}}", _constant(runbook(unquote(page))))
+        if path == SLA_HISTORY:
+            return Route("GET", SLA_HISTORY, lambda _: self._sla.history(query))
         return self._routes.get(path)
 
     async def _features(self, service: str, body: Body) -> Reply:
@@ -196,6 +206,13 @@ class App:
 
     async def _docs(self, _: Body) -> Reply:
         return self._page
+
+
+def _constant(reply: Reply) -> Callable[[Body], Awaitable[Reply]]:
+    async def answered(_: Body) -> Reply:
+        return reply
+
+    return answered
 
 
 async def _read_body(scope: Scope, exchange: Exchange) -> bytes:

@@ -9,6 +9,8 @@ import msgspec
 
 from serving.heartbeats import Heartbeats
 from serving.listing import Listing
+from serving.sla import MOST_MINUTES, SLA, SLA_HISTORY, Sla
+from serving.sla_history import History
 from serving.wire import Failure, FeatureRequest, FeatureResponse, Health, Readiness
 
 _SCHEMA = "#/components/schemas/"
@@ -17,7 +19,7 @@ _JSON = "application/json"
 
 def openapi() -> dict[str, Any]:
     """Return the description as a document."""
-    structs = (FeatureRequest, FeatureResponse, Listing, Heartbeats, Health, Readiness, Failure)
+    structs = (FeatureRequest, FeatureResponse, Listing, Heartbeats, Sla, History, Health, Readiness, Failure)
     _, schemas = msgspec.json.schema_components(structs, ref_template=_SCHEMA + "{name}")
     return {
         "openapi": "3.1.1",
@@ -37,10 +39,13 @@ def openapi() -> dict[str, Any]:
                 "get": _get("features", "listServices", "The services, their columns, views and versions", Listing, 503)
             },
             "/v1/heartbeats/{source}": {"get": _heartbeats()},
+            SLA: {"get": _get("operation", "sla", "The platform as the watch last saw it, and open alerts", Sla)},
+            SLA_HISTORY: {"get": _history()},
             "/healthz": {"get": _get("operation", "health", "Whether the process lives", Health)},
             "/readyz": {"get": _readiness()},
             "/metrics": {"get": _text("operation", "metrics", "Figures for Prometheus", "text/plain")},
             "/openapi.json": {"get": _text("operation", "openapi", "This document", _JSON)},
+            "/": {"get": _text("operation", "page", "A page that shows the platform live", "text/html")},
             "/docs": {"get": _text("operation", "docs", "A page that shows this, and lets you try it", "text/html")},
         },
         "components": {"schemas": schemas},
@@ -80,6 +85,13 @@ def _heartbeats() -> dict[str, Any]:
     described = _get("operation", "heartbeats", "Which heartbeats of a source came through", Heartbeats, 503)
     name = {"name": "source", "in": "path", "required": True, "schema": {"type": "string"}, "example": "departures"}
     return {**described, "parameters": [{**name, "description": "An event source's name."}]}
+
+
+def _history() -> dict[str, Any]:
+    described = _get("operation", "slaHistory", "What the watch saw lately, to be plotted", History, 400, 503)
+    schema = {"type": "integer", "minimum": 1, "maximum": MOST_MINUTES, "default": MOST_MINUTES}
+    minutes = {"name": "minutes", "in": "query", "schema": schema, "description": "How far back."}
+    return {**described, "parameters": [minutes]}
 
 
 def _readiness() -> dict[str, Any]:

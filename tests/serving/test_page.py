@@ -22,7 +22,7 @@ def test_it_loads_nothing_from_elsewhere(served):
     answer = served.http.get("/docs")
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in answer.headers["content-security-policy"]
-    assert answer.text == served.http.get("/").text == TEXT
+    assert answer.text == TEXT
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +46,10 @@ def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
 
 def test_it_shows_the_services_and_reads_features(browser, served, feature_redis):
     browser.set_window_size(1200, 1600)
-    browser.get(f"http://127.0.0.1:{served.port}/")
+    browser.get(f"http://127.0.0.1:{served.port}/docs")
     eventually(lambda: texts(browser, "#ready") == ["ready"])
     assert texts(browser, "#list h3") == ["shopping", "spending"]
-    assert len(texts(browser, "#operations summary")) == 7
+    assert len(texts(browser, "#operations summary")) == 10
 
     for field, value in zip(browser.find_elements(By.CSS_SELECTOR, "#entities input"), ["bob", "7"], strict=True):
         field.send_keys(value)
