@@ -13,6 +13,12 @@ function el(tag, attributes = {}, ...children) {
   node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== ""));
   return node;
 }
+// What has not changed stays: text that is being selected, and a link that is being clicked.
+function put(node, ...children) {
+  const fresh = node.cloneNode(false);
+  fresh.append(...children.flat().filter(Boolean));
+  if (!fresh.isEqualNode(node)) node.replaceChildren(...fresh.childNodes);
+}
 const svg = (tag, attributes) => {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
@@ -296,14 +302,14 @@ class Entry {
   }
   open() {
     if (this.details.hidden) return;
-    this.facts.replaceChildren(...facts(this.target), promises(this.target), checks(this.target));
+    put(this.facts, facts(this.target), promises(this.target), checks(this.target));
     for (const chart of this.charts) chart.update();
   }
   show({ sub, cells }) {
-    this.sub.replaceChildren(...sub.filter(Boolean));
+    put(this.sub, sub);
     cells.forEach(({ children, broken, figure }, number) => {
       this.cells[number].className = `${figure ? "figure" : ""}${broken ? " broken" : ""}`;
-      this.cells[number].replaceChildren(...children.filter(Boolean));
+      put(this.cells[number], children);
     });
     this.open();
   }
@@ -331,7 +337,7 @@ function platform() {
   const used = redis.max_bytes && known(redis.used_bytes) ? redis.used_bytes / redis.max_bytes : null;
   const dead = Object.entries(processes).filter(([, one]) => one.pid === null).map(([name]) => name), running = Object.keys(processes).length;
   const crashes = Object.values(processes).reduce((sum, one) => sum + one.crashes, 0);
-  $("platform").replaceChildren(
+  put($("platform"),
     tile("Redis", ...up(redis.up, "up", "does not answer"), redis.words || [known(redis.latency_ms) ? timeSaid(redis.latency_ms) : "",
       known(redis.used_bytes) ? `, ${said(bytes(redis.used_bytes))}` : "", used ? `, ${said(share(used))} of memory` : "",
       redis.policy && redis.policy !== "noeviction" ? `, policy ${redis.policy}` : ""].join("")),
@@ -348,7 +354,7 @@ function platform() {
 function alerts() {
   const open = [...last.report.alerts].sort((a, b) => (a.severity > b.severity) - (a.severity < b.severity) || b.since_at - a.since_at);
   $("alerts").hidden = !open.length;
-  $("alerts").replaceChildren(...open.map((one) => {
+  put($("alerts"), open.map((one) => {
     const book = one.runbook.split("/").pop().replace(/\.md$/, "");
     return el("article", { class: one.severity, "data-alert": one.alert }, el("div", {}, state(one.severity === "critical" ? "bad" : "warn",
       el("b", {}, `${one.severity}: ${one.alert.replaceAll("_", " ")}`)), small(`${one.target}, for ${since(one.since_at)}`)),
