@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtml.define.contract import Event, Field, Timestamp
+    from rtml.define.drift import Drift
     from rtml.define.entity import Entity
     from rtml.define.feature import Count, First, Last, Max, Mean, Min, Stddev, Sum, Variance, Window
     from rtml.define.label import LabelSource
@@ -26,6 +27,7 @@ _HOME = {
         ("Count", "First", "Last", "Max", "Mean", "Min", "Stddev", "Sum", "Variance", "Window"), "rtml.define.feature"
     ),
     **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
+    "Drift": "rtml.define.drift",
     "Entity": "rtml.define.entity",
     "FeatureService": "rtml.define.service",
     "LabelSource": "rtml.define.label",
@@ -36,6 +38,7 @@ _HOME = {
 
 __all__ = [
     "Count",
+    "Drift",
     "Entity",
     "Event",
     "EventSource",

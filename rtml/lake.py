@@ -90,6 +90,10 @@ class Lake:
         """Training rows: spine, features, labels."""
         return f"{self.root}/training/{service}"
 
+    def drift(self, service: str) -> str:
+        """How far what was served lay from what it was held against, day by day."""
+        return f"{self.root}/drift/{service}"
+
 
 def raw_schema(source: EventSource) -> dict[str, pl.DataType]:
     """Return the columns of `raw/` and `events/`: the contract's, and the platform's own.
