@@ -7,6 +7,7 @@ import dagster as dg
 from rtml.define.source import EventSource
 from rtml_assets.defs.compaction import building_job, compaction_job, hourly
 from rtml_assets.defs.deployment import Deployment
+from rtml_assets.defs.drift_checks import drift_checks
 from rtml_assets.defs.figures import figures_sensor
 from rtml_assets.defs.parity_checks import parity
 from rtml_assets.defs.promotion_assets import promotion_asset, promotion_job
@@ -35,6 +36,7 @@ def definitions_of(deployment: Deployment) -> dg.Definitions:
     jobs = [compaction_job(deployment, source) for source in sources]
     trained = trained_services(deployment)
     served, checking = parity(deployment)
+    checking += drift_checks(deployment)
     return dg.Definitions(
         assets=[
             *(spec for source in sources for spec in external_assets(deployment, source)),
