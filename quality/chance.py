@@ -17,7 +17,10 @@ Counts = NDArray[np.int64]
 
 
 def ks(now: NDArray[Any], then: NDArray[Any]) -> tuple[float, float]:
-    """Return the two-sample Kolmogorov-Smirnov distance D, and its p-value in the limit of large samples."""
+    """Return the two-sample Kolmogorov-Smirnov distance D, and its p-value in the limit of large samples.
+
+    Each of the samples has at least two values.
+    """
     from scipy.stats import ks_2samp
 
     found = ks_2samp(now, then, method="asymp")

@@ -80,9 +80,9 @@ class Drift:
         if self.severity is not None and self.severity not in get_args(Severity):
             raise DefinitionError.at(where, "severity", "'critical' or 'warning'", self.severity)
         self._check_references(where)
-        least = max([self.minimum or Bounds().minimum, *(one.minimum or 0 for one in self._features(where))])
-        if not _is_count(self.sample, least):
-            raise DefinitionError.at(where, "sample", f"at least `minimum`, {least:,} rows", self.sample)
+        if not _is_count(self.sample, FEWEST):
+            raise DefinitionError.at(where, "sample", f"{FEWEST} rows or more", self.sample)
+        self._check_features(where)
 
     def _check_references(self, where: str) -> None:
         check_type(where, "against", self.against, (list, tuple), "a list of 'training' and 'week'")
@@ -93,7 +93,7 @@ class Drift:
                 raise UnknownNameError.of("reference", name, REFERENCES, f"{where}: against")
         object.__setattr__(self, "against", tuple(self.against))
 
-    def _features(self, where: str) -> list[Drift]:
+    def _check_features(self, where: str) -> None:
         check_type(where, "features", self.features, Mapping, "Drift(...) by the names of features")
         for name, bounds in self.features.items():
             check_type(where, f"features[{name!r}]", bounds, Drift, "Drift(...)")
@@ -101,17 +101,20 @@ class Drift:
                 raise DefinitionError(
                     f"{where}: features[{name!r}]: features, against and sample are of the whole service"
                 )
-        return list(self.features.values())
 
     def check(self, where: str, features: Collection[str]) -> None:
-        """Refuse bounds for a feature that the service does not have.
+        """Refuse what does not fit a service with these features.
 
         Raises:
-            UnknownNameError: there is one; names the nearest.
+            UnknownNameError: there are bounds for a feature that it does not have; names the nearest.
+            DefinitionError: of a sample no verdict can be told.
         """
         for name in self.features:
             if name not in features:
                 raise UnknownNameError.of("feature", name, features, f"{where}: drift: features")
+        least = max(self.bounds(feature).minimum for feature in features)
+        if self.sample < least:
+            raise DefinitionError.at(where, "drift: sample", f"at least `minimum`, {least:,} rows", self.sample)
 
     def bounds(self, feature: str) -> Bounds:
         """Return what a feature is held to: its own bounds, then the service's, then the platform's."""

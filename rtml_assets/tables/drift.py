@@ -86,9 +86,7 @@ def drift(lake: Lake, registry: Registry, name: str, *, today: date, day: date |
     now = found.now(today, day)
     newest = now.days[-1]
     if not now.rows.height:
-        return Drifts(
-            name, newest, (f"Nothing served on {newest} is of the meaning and version that {name} has now.",)
-        )
+        return Drifts(name, newest, (f"Nothing served on {newest} is of the meaning and version that {name} has now.",))
     references = {against: found.reference(against, now) for against in service.drift.against}
     bounds = {feature: service.drift.bounds(feature) for feature in features_of(service)}
     there = {against: one for against, one in references.items() if isinstance(one, Sample)}

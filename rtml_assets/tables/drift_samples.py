@@ -23,6 +23,7 @@ TRAINING_DAYS = 28
 SERVED_DAYS = 7
 """Where a day has too few rows, those before it are joined to it, up to so many in all."""
 WEEK = timedelta(days=7)
+_PLACE = "place"
 
 
 @dataclass(frozen=True)
@@ -110,11 +111,14 @@ class Samples:
         return Sample(days, self._evenly(rows))
 
     def _evenly(self, rows: pl.LazyFrame) -> pl.DataFrame:
-        """Return at most so many rows as are asked for: each n-th one, the same ones every time."""
+        """Return as many rows as are asked for, or all: spread evenly, and the same ones every time."""
         features = rows.select(features_of(self.service))
         count = features.select(pl.len()).collect().item()
-        every = max(1, -(-count // self.held.sample))
-        return features.gather_every(every).collect()
+        if count <= self.held.sample:
+            return features.collect()
+        place = pl.col(_PLACE).cast(pl.Int64)
+        step = (place + 1) * self.held.sample // count > place * self.held.sample // count
+        return features.with_row_index(_PLACE).filter(step).drop(_PLACE).collect()
 
 
 def samples(lake: Lake, registry: Registry, service: FeatureService, held: Drift) -> Samples | None:
