@@ -111,9 +111,7 @@ def test_a_day_that_is_not_over_is_looked_at_only_where_there_is_no_other(lake: 
     serve(lake, registry, DAY)
     assert look(lake, registry).day == DAY
     assert look(lake, registry, day=TODAY).day == TODAY
-    with pytest.raises(
-        NotReadyError, match=r"served on 2024-03-07 is logged\. Did you mean '2024-03-0[89]'"
-    ):
+    with pytest.raises(NotReadyError, match=r"served on 2024-03-07 is logged\. Did you mean '2024-03-0[89]'"):
         look(lake, registry, day=date(2024, 3, 7))
 
 
