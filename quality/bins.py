@@ -39,33 +39,53 @@ class Histogram:
 NOTHING = Histogram((), (), ())
 
 
-def counted(now: Values, then: Values) -> tuple[Counts, Counts]:
-    """Count both samples over bins that the reference sets.
+@dataclass(frozen=True)
+class Bins:
+    """Bins that a reference sets.
 
     Its deciles cut the bins, each closed on the right. A value that is a tenth of the reference or more, and each one
     of at most 20 different values, has a bin of its own, so that ties move nothing; what lies between two such values,
     or outside all, has bins as well, which the reference leaves empty.
     """
-    values, counts = np.unique(then, return_counts=True)
-    if len(values) <= FEW:
-        cuts, own = values, np.ones(len(values), dtype=bool)
-    else:
+
+    cuts: Values
+    own: NDArray[np.bool_]
+    """Whether what equals a cut has a bin of its own."""
+
+    @classmethod
+    def of(cls, then: Values) -> Bins:
+        """Return the bins of a reference."""
+        values, counts = np.unique(then, return_counts=True)
+        if len(values) <= FEW:
+            return cls(values, np.ones(len(values), dtype=bool))
         if then.dtype.kind in "US":
             cuts = np.sort(values[np.argsort(-counts, kind="stable")[:FEW]])
-        else:
-            cuts = np.unique(np.quantile(then, np.arange(1, BINS) / BINS, method="inverted_cdf"))
-        own = counts[np.searchsorted(values, cuts)] * BINS >= len(then)
-        own |= then.dtype.kind in "US"
-    return _counts(now, cuts, own), _counts(then, cuts, own)
+            return cls(cuts, np.ones(len(cuts), dtype=bool))
+        cuts = np.unique(np.quantile(then, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+        return cls(cuts, counts[np.searchsorted(values, cuts)] * BINS >= len(then))
+
+    @property
+    def size(self) -> int:
+        """How many places there are."""
+        return 2 * len(self.cuts) + 1
+
+    def places(self, sample: Values) -> NDArray[np.int64]:
+        """Return each value's bin: 2i+1 for what equals the cut i and has a bin of its own, else the 2i before it."""
+        left, right = np.searchsorted(self.cuts, sample, "left"), np.searchsorted(self.cuts, sample, "right")
+        places = (left + right).astype(np.int64)
+        at_cut = right > left
+        places[at_cut] -= ~self.own[left[at_cut]]
+        return places
 
 
-def _counts(sample: Values, cuts: Values, own: NDArray[np.bool_]) -> Counts:
-    """Count what equals the cut `i` in place 2i+1, what lies before it in 2i, and so a cut without a bin of its own."""
-    left, right = np.searchsorted(cuts, sample, "left"), np.searchsorted(cuts, sample, "right")
-    places = left + right
-    at_cut = right > left
-    places[at_cut] -= ~own[left[at_cut]]
-    return np.bincount(places, minlength=2 * len(cuts) + 1).astype(np.int64)
+def counted(now: Values, then: Values) -> tuple[Counts, Counts]:
+    """Count both samples over the bins that the reference sets."""
+    bins = Bins.of(then)
+    return _counts(bins, now), _counts(bins, then)
+
+
+def _counts(bins: Bins, sample: Values) -> Counts:
+    return np.bincount(bins.places(sample), minlength=bins.size).astype(np.int64)
 
 
 def psi(now: Counts, then: Counts) -> float:

@@ -21,6 +21,7 @@ _MEANINGS = {
     "nulls": "how far the share of nulls moved",
     "unseen": "share of new values, beyond those to be expected",
 }
+_LABELS = {"nulls": "null moved", "unseen": "unseen, unexpected"}
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,16 @@ def _measures(one: FeatureDrift) -> str:
     rows = "".join(_row(measure) for measure in one.measures)
     sizes = (
         f"<tr><th>rows</th><td>{one.now:,} now</td><td>{one.then:,} then</td></tr>"
-        f"<tr><th>null</th><td>{one.nulls_now:.1%} now</td><td>{one.nulls_then:.1%} then</td></tr>"
+        f"<tr><th>share null</th><td>{one.nulls_now:.1%} now</td><td>{one.nulls_then:.1%} then</td></tr>"
     )
     return f"<table>{rows}{sizes}</table>"
 
 
 def _row(measure: Measure) -> str:
-    over = "" if measure.value <= measure.bound else "" if measure.broken else " (may be chance)"
+    chance = " (may be chance)" if measure.value > measure.allowed and not measure.broken else ""
+    usual = "" if measure.usual is None else f", usual {measure.usual:.3g}"
     kind = ' class="bad"' if measure.broken else ""
     return (
-        f'<tr{kind}><th title="{escape(_MEANINGS[measure.name])}">{measure.name}</th>'
-        f"<td>{measure.value:.3g}{over}</td><td>at most {measure.bound:g}</td></tr>"
+        f'<tr{kind}><th title="{escape(_MEANINGS[measure.name])}">{_LABELS.get(measure.name, measure.name)}</th>'
+        f"<td>{measure.value:.3g}{chance}</td><td>bound {measure.bound:g}{usual}</td></tr>"
     )

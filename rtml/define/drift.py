@@ -48,8 +48,8 @@ class Drift:
         minimum: how many rows both sides must have for a verdict; 500 unless given.
         severity: what a drifted feature is, `"warning"` unless given; `"critical"` makes the check an error.
         features: other bounds for some features, by `view__feature`.
-        against: what is compared with: `"training"`, the service's training set, and `"week"`, a week before.
-        sample: how many rows of each side are looked at, evenly chosen.
+        against: what is compared with: `"training"`, the service's training set, and `"week"`, the seven days before.
+        sample: how many rows of each side are looked at, evenly chosen over its days.
 
     Raises:
         DefinitionError: a bound is none, or bounds of a feature say what only the service's can.

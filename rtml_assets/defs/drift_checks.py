@@ -40,7 +40,7 @@ def drift_of(deployment: Deployment, service: FeatureService, now: Callable[[], 
         asset=key_of("served", service.name),
         name=DRIFT,
         description="The values served on the newest day that is over, feature by feature, against the training set "
-        "and against a week before.",
+        "and against the week before.",
     )
     def check(config: Day) -> dg.AssetCheckResult:
         lake, today = deployment.lake, to_datetime(now()).date()
@@ -50,7 +50,7 @@ def drift_of(deployment: Deployment, service: FeatureService, now: Callable[[], 
         link = f"http://{settings.host}:{settings.port}/quality/drift/{service.name}/{found.day}.html"
         return drift_result(found, link if page else None)
 
-    words = f"What {service.name} serves, against its training set and against a week before."
+    words = f"What {service.name} serves, against its training set and against the week before."
     return checking(f"drift_{service.name}", [check], "10 4 * * *", words)
 
 
@@ -85,7 +85,8 @@ def _words(found: Drifts) -> str:
         return f"nothing was compared: {' '.join(found.told)}"
     names = len({one.feature for one in found.features})
     worst = [str(one) for group in by_feature(found.features) for one in group if one.drifted]
-    return f"{found.day}: {drifted_words(len(found.drifted), names)}. {'; '.join([*worst, *found.told])}"
+    details = [f"{'; '.join(worst)}."] if worst else []
+    return " ".join([f"{found.day}: {drifted_words(len(found.drifted), names)}.", *details, *found.told])
 
 
 def _numbers(found: Drifts) -> dict[str, Any]:

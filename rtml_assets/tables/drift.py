@@ -1,4 +1,4 @@
-"""`drift/<service>`: how far what is served lies from training and from a week before, day by day; and its pages."""
+"""`drift/<service>`: how far what is served lies from training and from the week before, day by day; and its pages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from rtml.registry import Registry
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, scan
 from rtml_assets.tables.drift_samples import Sample, features_of, samples
 
+_NAMES = {"training": "Training", "week": "The week before"}
 TREND_DAYS = 30
-PAGES = 60
+PAGES = 30
 """So many days' pages are kept."""
 
 FIGURES: dict[str, pl.DataType] = {
@@ -93,12 +94,12 @@ def drift(lake: Lake, registry: Registry, name: str, *, today: date, day: date |
     features = [
         compared
         for against, then in there.items()
-        for compared in compare(now.rows, then.rows, bounds, against, len(bounds) * len(there))
+        for compared in compare(now.rows, then.rows, bounds, against, len(bounds) * len(there), then.rows[EVENT_DATE])
     ]
     if features:
         _keep(lake, name, newest, features)
-    told = [f"{against}: {one}." if isinstance(one, Sample) else one for against, one in references.items()]
-    return Drifts(name, newest, (f"now: {now}.", *told), tuple(features), _trends(lake, name, newest))
+    told = [f"{_NAMES[against]}: {one}." if isinstance(one, Sample) else one for against, one in references.items()]
+    return Drifts(name, newest, (f"Served now: {now}.", *told), tuple(features), _trends(lake, name, newest))
 
 
 def write_page(lake: Lake, found: Drifts) -> Path | None:

@@ -1,4 +1,4 @@
-"""The rows that drift is told from: what was served now and a week before, and the training set."""
+"""The rows that drift is told from: what was served now and in the week before, and the training set."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TRAINING_DAYS = 28
 """So many of the newest days of a training set are looked at."""
 SERVED_DAYS = 7
 """Where a day has too few rows, those before it are joined to it, up to so many in all."""
-WEEK = timedelta(days=7)
+WEEK = 7
 _PLACE = "place"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of some days, evenly chosen; columns are the features, as `view__feature`."""
+    """Rows of some days, evenly chosen; columns are the features, as `view__feature`, and the day."""
 
     days: tuple[date, ...]
     rows: pl.DataFrame
@@ -81,12 +81,12 @@ class Samples:
         return tuple(sorted(days))
 
     def _week(self, days: Sequence[date]) -> Sample | str:
-        before = [day - WEEK for day in days]
-        if not any(day in self.counts for day in before):
-            return f"Not compared with a week before: nothing that was served on {span(before)} is logged."
-        found = self._served(tuple(day for day in before if day in self.counts))
+        before = tuple(days[0] - timedelta(days=back) for back in range(WEEK, 0, -1))
+        if not (logged := tuple(day for day in before if day in self.counts)):
+            return f"Not compared with the week before: nothing that was served on {span(before)} is logged."
+        found = self._served(logged)
         if not found.rows.height:
-            return f"Not compared with a week before: {span(found.days)} is of another meaning or version."
+            return f"Not compared with the week before: {span(logged)} is of another meaning or version."
         return found
 
     def _served(self, days: tuple[date, ...]) -> Sample:
@@ -112,7 +112,7 @@ class Samples:
 
     def _evenly(self, rows: pl.LazyFrame) -> pl.DataFrame:
         """Return as many rows as are asked for, or all: spread evenly, and the same ones every time."""
-        features = rows.select(features_of(self.service))
+        features = rows.select(*features_of(self.service), EVENT_DATE)
         count = features.select(pl.len()).collect().item()
         if count <= self.held.sample:
             return features.collect()

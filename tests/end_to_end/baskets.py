@@ -36,7 +36,7 @@ checkout = FeatureService(
     "checkout",
     features=[basket],
     training=Spine(items, where=pl.col("paid")),
-    drift=Drift(minimum=100, sample=150, features={"basket__price_mean_3h": Drift(severity="critical")}),
+    drift=Drift(minimum=100, sample=1_000, features={"basket__price_mean_3h": Drift(severity="critical")}),
     log=1.0,
 )
 quiet = FeatureService("quiet", features=[basket], drift=None, log=1.0)

@@ -85,7 +85,8 @@ def test_a_feature_that_moved_is_named_and_no_other(evaluations: Any) -> None:
     figures = {name: value.value for name, value in before.metadata.items()}
     assert before.passed, before.description
     assert figures["told"] == (
-        "now: 120 rows of 2024-03-08. training: 150 rows of 2024-03-01 to 2024-03-02. week: 120 rows of 2024-03-01."
+        "Served now: 120 rows of 2024-03-08. Training: 240 rows of 2024-03-01 to 2024-03-02. "
+        "The week before: 240 rows of 2024-03-01 to 2024-03-02."
     )
     assert not after.passed
     assert (after.asset_key, after.check_name) == (dg.AssetKey(["served", "checkout"]), "drift")

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import entropy  # type: ignore[import-untyped]
 
-from quality.bins import BARS, counted, histogram, psi
+from quality.bins import BARS, Bins, counted, histogram, psi
 from quality.chance import alike, as_many, js_distance, ks
 from quality.drift import FeatureDrift, compare
+from quality.usual import usual
 from rtml.define.drift import Bounds
 
 BOUNDS = Bounds(minimum=30)
@@ -214,6 +215,59 @@ def test_bounds_are_per_feature_and_a_measure_can_be_left_out() -> None:
     assert not found.drifted
     assert found.severity == "critical"
     assert broken(one(now, then, Bounds(psi=math.inf, ks=0.5, js=1, unseen=1, minimum=30))) == {"ks"}
+
+
+@given(st.lists(st.lists(st.integers(0, 30), min_size=3, max_size=12), min_size=4, max_size=6), st.data())
+@settings(max_examples=50)
+def test_usual_is_the_most_that_a_day_lies_from_all_others(days: list[list[int]], data: Any) -> None:
+    holes = [data.draw(st.integers(0, 3)) for _ in days]
+    values = np.array([value for day in days for value in day])
+    of_day = np.repeat(np.arange(len(days)), [len(day) for day in days])
+    found = usual(values, of_day, np.array([len(day) + more for day, more in zip(days, holes, strict=True)]), 3)
+    expected: dict[str, list[float]] = {"psi": [], "ks": [], "js": [], "nulls": [], "unseen": []}
+    bins = Bins.of(values)
+    for number, day in enumerate(days):
+        mine, rest = np.array(day), values[of_day != number]
+        pair = [np.bincount(bins.places(side), minlength=bins.size) for side in (mine, rest)]
+        expected["psi"].append(psi(*pair))
+        expected["js"].append(js_distance(*pair))
+        expected["ks"].append(max(abs(np.mean(mine <= x) - np.mean(rest <= x)) for x in values))
+        once = sum((rest == x).sum() == 1 for x in set(rest.tolist()))
+        expected["unseen"].append(np.mean([x not in rest for x in day]) - once / len(rest))
+        null = holes[number] / (len(day) + holes[number]) - (sum(holes) - holes[number]) / (
+            len(rest) + sum(holes) - holes[number]
+        )
+        expected["nulls"].append(abs(null))
+    assert found == {name: pytest.approx(max(0.0, *each)) for name, each in expected.items()}
+
+
+def test_of_few_days_and_of_days_with_few_rows_nothing_is_usual() -> None:
+    values, days = np.arange(40.0), np.repeat(np.arange(4), 10)
+    rows = np.full(4, 10)
+    assert set(usual(values, days, rows, 10)) == {"psi", "ks", "js", "nulls", "unseen"}
+    assert usual(values, days, rows, 11) == {}
+    assert usual(values[:30], days[:30], rows[:3], 10) == {}
+    assert set(usual(values[:35], days[:35], rows, 10)) == {"nulls"}, "the fourth day has values in half of its rows"
+
+
+def test_a_day_among_days_that_differ_is_no_drift_until_it_lies_beyond_them() -> None:
+    rng = np.random.default_rng(4)
+    weather = [0.0, 0.5, 1.0, 0.2, 0.8, 0.4, 0.1]
+    then = pl.DataFrame({"v__f": np.concatenate([rng.normal(shift, 1, 500) for shift in weather])})
+    days = pl.Series(np.repeat(np.arange(7), 500))
+
+    def judged(shift: float, days: pl.Series | None) -> FeatureDrift:
+        now = pl.DataFrame({"v__f": np.random.default_rng(9).normal(shift, 1, 500)})
+        (found,) = compare(now, then, {"v__f": BOUNDS}, "week", days=days)
+        return found
+
+    assert broken(judged(1.1, None)) == {"psi", "ks", "js"}
+    ordinary = judged(1.1, days)
+    assert not ordinary.drifted
+    ks_measure = next(measure for measure in ordinary.measures if measure.name == "ks")
+    assert ks_measure.usual is not None
+    assert ks_measure.allowed == pytest.approx(1 - (1 - ks_measure.usual) ** 2)
+    assert broken(judged(4.0, days)) == {"psi", "ks", "js"}
 
 
 def test_chance_is_what_scipy_and_counting_say() -> None:

@@ -85,19 +85,21 @@ def test_nothing_to_compare_passes_and_says_why(lake: Lake, registry: Registry) 
     serve(lake, registry, DAY)
     found = look(lake, registry)
     assert found.told == (
-        "now: 150 rows of 2024-03-08.",
+        "Served now: 200 rows of 2024-03-08.",
         "Not compared with training: training/checkout is not built yet.",
-        "Not compared with a week before: nothing that was served on 2024-03-01 is logged.",
+        "Not compared with the week before: nothing that was served on 2024-03-01 to 2024-03-07 is logged.",
     )
     result = drift_result(found)
     assert result.passed
-    assert (result.description or "").startswith("nothing was compared: now: 150 rows of 2024-03-08. Not compared with")
+    assert (result.description or "").startswith(
+        "nothing was compared: Served now: 200 rows of 2024-03-08. Not compared with"
+    )
     assert write_page(lake, found) is None
     train(lake, registry, [WEEK_BEFORE], meaning="checkout other")
     serve(lake, registry, WEEK_BEFORE, version=FINGERPRINT_OF_OTHERS)
     assert look(lake, registry).told[1:] == (
         "Not compared with training: training/checkout is of another meaning than now; build it again.",
-        "Not compared with a week before: 2024-03-01 is of another meaning or version.",
+        "Not compared with the week before: 2024-03-01 is of another meaning or version.",
     )
     alone = look(lake, registry, day=WEEK_BEFORE)
     assert alone.told == ("Nothing served on 2024-03-01 is of the meaning and version that checkout has now.",)
@@ -119,8 +121,8 @@ def test_days_of_few_rows_are_joined_and_so_are_those_a_week_before(lake: Lake, 
     for back in (0, 1, 3, 7, 10):
         serve(lake, registry, DAY - timedelta(days=back), count=40)
     found = look(lake, registry)
-    assert found.told[0] == "now: 120 rows of 2024-03-05 to 2024-03-08."
-    assert found.told[2] == "week: 80 rows of 2024-02-27 to 2024-03-01."
+    assert found.told[0] == "Served now: 120 rows of 2024-03-05 to 2024-03-08."
+    assert found.told[2] == "The week before: 80 rows of 2024-02-27 to 2024-03-01."
     assert {one.note for one in found.features} == {"too few rows: 80 of the 100 that a verdict takes"}
     result = drift_result(found)
     assert result.passed
@@ -135,10 +137,10 @@ def test_the_newest_training_days_before_what_was_served_are_looked_at(lake: Lak
     serve(lake, registry, DAY)
     days = [DAY - timedelta(days=back) for back in range(-2, 40)]
     train(lake, registry, days[:3], count=50)
-    assert look(lake, registry).told[1] == "training: 150 rows of 2024-03-08 to 2024-03-10.", "there are no others"
+    assert look(lake, registry).told[1] == "Training: 150 rows of 2024-03-08 to 2024-03-10.", "there are no others"
     train(lake, registry, days, count=50)
     found = look(lake, registry)
-    assert found.told[1] == "training: 150 rows of 2024-02-09 to 2024-03-07.", "of 28 days"
+    assert found.told[1] == "Training: 1,000 rows of 2024-02-09 to 2024-03-07.", "of 28 days"
     assert not found.drifted
     assert look(lake, registry).features == found.features, "the same rows every time"
 
@@ -153,11 +155,11 @@ def test_a_feature_that_drifted_is_named_kept_and_plotted(lake: Lake, registry: 
     assert {name: [one.reference for one in some] for name, some in found.drifted.items()} == {
         "basket__price_mean_3h": ["training", "week"]
     }
-    assert len(found.trends["basket__price_mean_3h", "training"]) == 2
-    assert len(found.trends["basket__price_mean_3h", "week"]) == 1, "there was no week before the day before"
+    assert [len(trend) for trend in found.trends.values()] == [2] * 6
+    assert found.trends["basket__price_mean_3h", "week"][0] < 0.2 < 1 < found.trends["basket__price_mean_3h", "week"][1]  # type: ignore[operator]
     kept = pl.read_delta(lake.drift("checkout"))
     assert dict(kept.schema) == FIGURES
-    assert kept.height == 3 + 6
+    assert kept.height == 6 + 6
     again = look(lake, registry)
     assert again == found
     assert pl.read_delta(lake.drift("checkout")).sort("event_date", "feature", "reference").equals(
@@ -179,6 +181,20 @@ def test_a_feature_that_drifted_is_named_kept_and_plotted(lake: Lake, registry: 
     assert rows[2].count("![](data:image/svg+xml;base64,") == rows[2].count("](") >= 1
     assert len(rows) == 5
     assert max(len(row) for row in rows) < 2_500
+
+
+def test_what_the_days_of_training_show_among_themselves_is_usual(lake: Lake, registry: Registry) -> None:
+    """Prices that jump from day to day are no drift where they did so before."""
+    days = [DAY - timedelta(days=back) for back in range(1, 7)]
+    for number, day in enumerate(days):
+        serve(lake, registry, day, price=10.0 + 2 * (number % 3))
+    serve(lake, registry, DAY, price=14.0)
+    found = look(lake, registry)
+    assert not found.drifted
+    psi = {one.feature: one.of("psi") for one in found.features}
+    assert (psi["basket__price_mean_3h"] or 0) > 0.2, "and yet it is no drift"
+    serve(lake, registry, TODAY, price=25.0)
+    assert list(look(lake, registry, day=TODAY).drifted) == ["basket__price_mean_3h"]
 
 
 def test_pages_are_kept_for_some_days_and_the_newest_is_the_index(
