@@ -69,7 +69,7 @@ class Page:
         words = f"{one.feature} now, and {one.reference}"
         note = f'<p class="soft">{escape(one.note)}</p>' if one.note else ""
         psi = next((measure for measure in one.measures if measure.name == "psi"), None)
-        trend = line(self.trends.get((one.feature, one.reference), ()), psi.bound, "PSI day by day") if psi else ""
+        trend = line(self.trends.get((one.feature, one.reference), ()), psi.allowed, "PSI day by day") if psi else ""
         shown = f'<p class="soft trend">psi by day {trend}</p>' if trend else ""
         return (
             f"<figure><figcaption>against <b>{escape(one.reference)}</b></figcaption>{bars(one.bars, words)}"
@@ -127,9 +127,10 @@ def _measures(one: FeatureDrift) -> str:
 
 def _row(measure: Measure) -> str:
     chance = " (may be chance)" if measure.value > measure.allowed and not measure.broken else ""
-    usual = "" if measure.usual is None else f", usual {measure.usual:.3g}"
+    usual = "too few days to tell" if measure.usual is None else f"{measure.usual:.3g}"
     kind = ' class="bad"' if measure.broken else ""
     return (
         f'<tr{kind}><th title="{escape(_MEANINGS[measure.name])}">{_LABELS.get(measure.name, measure.name)}</th>'
-        f"<td>{measure.value:.3g}{chance}</td><td>bound {measure.bound:g}{usual}</td></tr>"
+        f"<td>{measure.value:.3g}{chance}</td>"
+        f'<td title="bound {measure.bound:g}, usual: {usual}">at most {measure.allowed:.3g}</td></tr>'
     )

@@ -122,7 +122,7 @@ def _row(found: Drifts, group: Sequence[FeatureDrift]) -> tuple[str, ...]:
     one = max(group, key=lambda found: found.worst)
     mark = " ✗" if one.drifted else ""
     psi = next((measure for measure in one.measures if measure.name == "psi"), None)
-    trend = tiny_line(found.trends.get((one.feature, one.reference), ()), psi.bound) if psi else ""
+    trend = tiny_line(found.trends.get((one.feature, one.reference), ()), psi.allowed) if psi else ""
     values = [_cell(one, measure) for measure in MEASURES]
     return (f"`{one.feature}`{mark}", one.reference, *values, _image(tiny_bars(one.bars)), _image(trend))
 
