@@ -86,7 +86,7 @@ class Mended:
         return cls(
             source,
             gone.rename({EVENT_TIME: source.timestamp}),
-            _decoded(source, last),
+            decode_events(source, last, "decisions"),
             {(row[0], row[1]): row[2:] for row in released.select("partition", "offset", *_IDENTITY).rows()},
         )
 
@@ -140,7 +140,12 @@ class Mended:
         return pl.DataFrame(found, schema=[*self.identity, ARRIVED], orient="row")
 
 
-def _decoded(source: EventSource, rows: pl.DataFrame) -> pl.DataFrame:
+def decode_events(source: EventSource, rows: pl.DataFrame, table: str) -> pl.DataFrame:
+    """Return the events that rows of a table of ours hold as payloads, with the columns of `raw/`, in their order.
+
+    Raises:
+        NotReadyError: some do not fit the contract any longer.
+    """
     schema = raw_schema(source)
     if rows.is_empty():
         return pl.DataFrame(schema=schema)
@@ -148,7 +153,7 @@ def _decoded(source: EventSource, rows: pl.DataFrame) -> pl.DataFrame:
     if decoded.failures:
         row, why = next(iter(decoded.failures.items()))
         raise NotReadyError(
-            f"decisions/{source.name}: {len(decoded.failures):,} events that were decided on do not fit the contract "
-            f"any longer, such as {rows['subject'][row]}: {why[0].detail}"
+            f"{table}/{source.name}: {len(decoded.failures):,} events do not fit the contract any longer, such as "
+            f"{rows['subject'][row]}: {why[0].detail}"
         )
     return decoded.frame.hstack(rows.select(INGESTED_AT, ID64, EVENT_DATE)).select(*schema)
