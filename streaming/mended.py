@@ -125,9 +125,10 @@ class Mended:
         called = pl.concat([named, self._released(entries).cast(named.schema)])
         instead = self.events.join(called, on=self.identity, how="inner")
         kept = good.join(self.gone, on=self.identity, how="anti", maintain_order="left")
-        counted = pl.concat([kept, instead.select(kept.columns)]).with_columns(unsigned(ID64))
+        # Of duplicates the first counts: what counts instead of an event has its place.
+        counted = pl.concat([instead.select(kept.columns), kept]).sort(INGESTED_AT, maintain_order=True)
         still = [one for one in gated.refused if (entries.partition, one.offset) not in self.places]
-        return Gated(entries, counted, still)
+        return Gated(entries, counted.with_columns(unsigned(ID64)), still)
 
     def _released(self, entries: Entries) -> pl.DataFrame:
         """Return which released events some entries are, and when they arrived."""

@@ -59,22 +59,26 @@ def payloads(source: EventSource, events: pl.DataFrame) -> pl.Series:
     return pl.Series("payload", [line.encode() for line in lines], dtype=pl.Binary)
 
 
-def quarantined(lake: Lake, source: EventSource) -> pl.LazyFrame:
-    """Return the rows of `quarantine/`, some of them more than once."""
-    return scan(open_table(lake.quarantine(source.name)), QUARANTINE)
+def quarantined(lake: Lake, source: EventSource, *, bodies: bool = False) -> pl.LazyFrame:
+    """Return the rows of `quarantine/`, some of them more than once; with `bodies`, their payloads and words, too."""
+    rows = scan(open_table(lake.quarantine(source.name)), QUARANTINE)
+    return rows if bodies else rows.drop("payload", "detail")
 
 
-def refused(lake: Lake, source: EventSource) -> pl.DataFrame:
-    """Return what the gate refused, each event once, with its `state` and what it was decided by (`subject`)."""
-    rows = quarantined(lake, source).filter(pl.col("offset").is_not_null()).collect()
+def refused(lake: Lake, source: EventSource, *, bodies: bool = True) -> pl.DataFrame:
+    """Return what the gate refused, each event once, with its `state` and what it is decided by (`subject`).
+
+    Without `bodies`, payloads and words are left out.
+    """
+    rows = quarantined(lake, source, bodies=bodies).filter(pl.col("offset").is_not_null()).collect()
     once = rows.unique(["partition", "offset"], keep="first").sort(INGESTED_AT, "partition", "offset")
     return _with_state(lake, source, once.with_columns(subject_of_place().alias("subject")))
 
 
-def held(lake: Lake, source: EventSource) -> pl.DataFrame:
+def held(lake: Lake, source: EventSource, *, bodies: bool = True) -> pl.DataFrame:
     """Return what checks hold, each event once for a check, with its `state` and what it is decided by (`subject`)."""
     identity = ["reason", EVENT_TIME, ID64, INGESTED_AT, "revision"]
-    rows = quarantined(lake, source).filter(pl.col("offset").is_null()).collect()
+    rows = quarantined(lake, source, bodies=bodies).filter(pl.col("offset").is_null()).collect()
     once = rows.unique(identity, keep="first").sort(identity)
     next_one = once.with_columns(pl.col("revision") + 1).select(subject_of_event().alias("subject"))
     return _with_state(lake, source, once.hstack(next_one))
@@ -100,8 +104,8 @@ def _with_state(lake: Lake, source: EventSource, rows: pl.DataFrame) -> pl.DataF
 def summary(lake: Lake, source: EventSource) -> pl.DataFrame:
     """Return how many events are in quarantine: `reason`, `day` (of the event, or of its arrival), `state`, `rows`."""
     parts = [
-        refused(lake, source).select("reason", pl.col(INGEST_DATE).alias("day"), STATE),
-        held(lake, source).select("reason", pl.col(EVENT_DATE).alias("day"), STATE),
+        refused(lake, source, bodies=False).select("reason", pl.col(INGEST_DATE).alias("day"), STATE),
+        held(lake, source, bodies=False).select("reason", pl.col(EVENT_DATE).alias("day"), STATE),
     ]
     counted = pl.concat(parts).group_by("reason", "day", STATE).agg(pl.len().alias("rows"))
     return counted.sort("reason", "day", STATE)
