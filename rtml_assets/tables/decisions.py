@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 import polars as pl
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
@@ -15,8 +13,9 @@ from rtml.instants import Instant, to_datetime
 from rtml.lake import DECISIONS, EVENT_DATE, Lake
 from rtml.projection import INGESTED_AT
 from rtml_assets.tables.delta import ATTEMPTS, open_table, scan
-from streaming.mended import ACCEPTED
 
+CHECK = "check:"
+"""How the reason begins for which a check holds an event."""
 _IDENTITY = [EVENT_TIME, ID64, INGESTED_AT]
 
 
@@ -55,16 +54,6 @@ def decide(lake: Lake, source: EventSource, rows: pl.DataFrame, *, at: Instant, 
 def decided(lake: Lake, source: EventSource) -> pl.LazyFrame:
     """Return all decisions on a source's events."""
     return scan(open_table(lake.decisions(source.name)), DECISIONS)
-
-
-def accepted(lake: Lake, source: EventSource) -> set[tuple[date, str]]:
-    """Return the days that may be built although a check fails, each with the check's name."""
-    rows = decided(lake, source).filter(pl.col("kind") == ACCEPTED).select(EVENT_DATE, "reason").collect()
-    return {(day, reason.removeprefix(CHECK)) for day, reason in rows.rows()}
-
-
-CHECK = "check:"
-"""How the reason begins for which a check holds an event."""
 
 
 def with_revision(lake: Lake, source: EventSource, rows: pl.DataFrame) -> pl.DataFrame:

@@ -10,11 +10,12 @@ from rtml.algebra.family import EVENT_TIME, ID64
 from rtml.define.source import EventSource
 from rtml.lake import EVENT_DATE, INGEST_DATE, QUARANTINE, Lake, raw_schema, signed
 from rtml.projection import INGESTED_AT
-from rtml_assets.tables.decisions import CHECK, accepted, decided, subject_of_event, subject_of_place, with_revision
+from rtml_assets.tables.decisions import CHECK, decided, subject_of_event, subject_of_place, with_revision
 from rtml_assets.tables.delta import open_table, scan
+from streaming.mended import ACCEPTED
 from streaming.mirror import append_quarantined
 
-HELD, REPLAYED, ACCEPTED = "held", "replayed", "accepted"
+HELD, REPLAYED = "held", "replayed"
 STATE = "state"
 
 
@@ -99,6 +100,12 @@ def _with_state(lake: Lake, source: EventSource, rows: pl.DataFrame) -> pl.DataF
         .otherwise(pl.lit(HELD))
     )
     return joined.with_columns(state.alias(STATE)).drop("__accepted")
+
+
+def accepted(lake: Lake, source: EventSource) -> set[tuple[date, str]]:
+    """Return the days that may be built although a check fails, each with the check's name."""
+    rows = decided(lake, source).filter(pl.col("kind") == ACCEPTED).select(EVENT_DATE, "reason").collect()
+    return {(day, reason.removeprefix(CHECK)) for day, reason in rows.rows()}
 
 
 def summary(lake: Lake, source: EventSource) -> pl.DataFrame:

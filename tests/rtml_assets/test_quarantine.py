@@ -9,20 +9,25 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import dagster as dg
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
+from redis import Redis
 
 from rtml.errors import NotReadyError, RequestError
 from rtml.instants import MINUTE, SECOND, to_datetime, to_instant
 from rtml.lake import Lake, raw_schema
-from rtml_assets.tables import decisions, mending
+from rtml.settings import Settings
+from rtml_assets.defs.materialize import materialize_days
+from rtml_assets.tables import mending
 from rtml_assets.tables.delta import open_table
 from rtml_assets.tables.events import compact_events, deduplicate, load_events
+from rtml_assets.tables.land import land
 from rtml_assets.tables.mending import DROP, Decider, accept, correct, release
-from rtml_assets.tables.quarantine import HELD, REPLAYED, held, hold, payloads, quarantined, refused, summary
+from rtml_assets.tables.quarantine import HELD, REPLAYED, accepted, held, hold, payloads, quarantined, refused, summary
 from rtml_assets.tables.touched import complete_to, touched_days
 from streaming.entries import Entries
 from streaming.gate import Gate
@@ -31,7 +36,7 @@ from streaming.mirror import append_quarantined
 from streaming.sources.table import Stretch, read_raw
 from tests import oracle
 from tests.oracle import Event
-from tests.rtml_assets.orders import LATENESS, START, generate, orders, to_frame
+from tests.rtml_assets.orders import LATENESS, REGISTRY, START, generate, orders, to_frame
 from tests.rtml_assets.test_events import days_of, mirror
 
 DECIDER = Decider(START, "ada@example", "a test")
@@ -334,9 +339,9 @@ def test_a_day_that_is_accepted_is_so_for_one_check(lake: Lake) -> None:
     some = set(counting(lake)["order_id"].to_list()[:3])
     hold_some(lake, "unit", some)
     hold_some(lake, "volume", some)
-    assert decisions.accepted(lake, orders) == set()
+    assert accepted(lake, orders) == set()
     assert accept(lake, orders, "volume", DAY, DECIDER) == 3
-    assert decisions.accepted(lake, orders) == {(DAY, "volume")}
+    assert accepted(lake, orders) == {(DAY, "volume")}
     assert dict(held(lake, orders).select("reason", "state").rows()) == {"check:unit": HELD, "check:volume": "accepted"}
     assert touched_days(lake, orders) == [DAY]  # built again, and let through now
     assert mended_count(lake, orders) == 0  # no other events count than before
@@ -375,3 +380,16 @@ def test_a_decision_that_no_longer_fits_the_contract_says_so(lake: Lake) -> None
         NotReadyError, match=r"decisions/orders: 1 events do not fit the contract .* 1:0-0: field 'items'"
     ):
         scan_mirrored(lake, replace(orders, schema=Other))
+
+
+def test_dagster_is_told_how_many_events_wait(lake: Lake, settings: Settings, client: Redis) -> None:
+    events = to_frame(generate(8, 30, days=0.5))
+    land(lake, client, orders, events)
+    hold_some(lake, "unit", set(counting(lake)["order_id"].to_list()[:3]))
+    refuse(lake, [message(items=5000), message(items=6000)])
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialize_days(settings, REGISTRY, instance=instance)
+        (record,) = instance.fetch_observations(dg.AssetKey(["quarantine", "orders"]), limit=9).records
+    assert record.asset_observation is not None
+    told = {name: value.value for name, value in record.asset_observation.metadata.items()}
+    assert told == {"held": 5, "held: check:unit": 3, "held: out_of_range": 2}
