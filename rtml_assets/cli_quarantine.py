@@ -54,10 +54,10 @@ def show(
         rtml quarantine show departures --reason out_of_range --limit 3
         rtml quarantine show departures --reason check:delays --day 2013-03-01
     """
-    from rtml_assets.runtime.quarantine import events_table
+    from rtml_assets.runtime.quarantine import shown_events
 
     settings, registry = load_project()
-    console.print(events_table(settings, registry.source(source), reason, day, limit))
+    console.print(shown_events(settings, registry.source(source), reason, day, limit))
 
 
 @quarantine.command()

@@ -11,7 +11,8 @@ from datetime import date
 from pathlib import Path
 
 import polars as pl
-from rich.console import Console
+from rich.console import Console, Group
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -42,7 +43,7 @@ def summary_table(settings: Settings, source: EventSource) -> Table | str:
     return table
 
 
-def events_table(settings: Settings, source: EventSource, reason: str | None, day: str | None, limit: int) -> Table:
+def shown_events(settings: Settings, source: EventSource, reason: str | None, day: str | None, limit: int) -> Group:
     """Return events in quarantine, each with its payload and all its reasons; the newest first.
 
     Raises:
@@ -63,13 +64,13 @@ def events_table(settings: Settings, source: EventSource, reason: str | None, da
         rows = rows.filter(pl.col("day") == to_day(day))
     if rows.is_empty():
         raise RequestError(f"quarantine/{source.name} has no such events.{near_miss(reason or '', known)}")
-    table = Table("came at", "day", "reason", "state", "why", "payload", title_justify="left", show_lines=True)
-    table.title = f"quarantine/{source.name}: {min(limit, rows.height):,} of {rows.height:,} events"
+    panels = []
     for came, of, why, state, detail, payload in rows.sort(INGESTED_AT, descending=True).head(limit).rows():
-        shown = payload.decode(errors="backslashreplace")
-        words = [to_text(to_instant(came)), str(of), why, state, detail, shown]
-        table.add_row(*(Text(word, overflow="fold") for word in words))
-    return table
+        body = Text(payload.decode(errors="backslashreplace"), overflow="fold")
+        title = Text(f"{why}, {of}, {state}")
+        words = Text(detail, style="yellow")
+        panels.append(Panel(Group(words, body), title=title, subtitle=f"came {to_text(to_instant(came))}"))
+    return Group(f"quarantine/{source.name}: {len(panels):,} of {rows.height:,} events", *panels)
 
 
 @dataclass(frozen=True)
