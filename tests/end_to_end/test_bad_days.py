@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -23,6 +23,7 @@ from rtml_assets.defs.materialize import materialize_days
 from rtml_assets.runtime.quarantine import Asked, run_replay
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import deduplicate
+from rtml_assets.tables.land import land
 from rtml_assets.tables.quarantine import hold, refused, summary
 from rtml_assets.testing import LocalPlatform
 from streaming.gate import id64
@@ -71,9 +72,8 @@ def once(events):
 
 
 def between(day: date, first: int, last: int) -> pl.Expr:
-    start = datetime(day.year, day.month, day.day, tzinfo=None)
-    hours = [pl.lit(start + timedelta(hours=hour)).dt.replace_time_zone("UTC") for hour in (first, last)]
-    return (pl.col("event_time") >= hours[0]) & (pl.col("event_time") < hours[1])
+    start, end = (datetime(day.year, day.month, day.day, hour, tzinfo=UTC) for hour in (first, last))
+    return (pl.col("event_time") >= start) & (pl.col("event_time") < end)
 
 
 def spoiled(flights: pl.DataFrame) -> pl.DataFrame:
@@ -115,7 +115,9 @@ def test_three_bad_days_are_caught_and_mended(tmp_path: Path) -> None:
     flights = data.departures(GOOD, TWICE + timedelta(days=1))
     with LocalPlatform(str(features)) as platform:
         lake, source = Lake(platform.lake), platform.registry.source("departures")
-        platform.send("departures", spoiled(flights), ingested_at="ingested_at")
+        came, midnight = spoiled(flights), datetime(2013, 2, 5, tzinfo=UTC)
+        land(lake, platform.client, source, came.filter(pl.col("ingested_at") < midnight), until=midnight)
+        platform.send("departures", came.filter(pl.col("ingested_at") >= midnight), ingested_at="ingested_at")
         platform.settle()
         caught = inspect(platform)
         assert caught == dict(zip([LOST, SECONDS, TWICE], CHECKS, strict=True))
