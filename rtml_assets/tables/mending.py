@@ -134,7 +134,7 @@ def _held(lake: Lake, source: EventSource, check: str, day: date | None) -> pl.D
 def _copies(lake: Lake, source: EventSource, gone: pl.DataFrame) -> pl.DataFrame:
     """Return all rows of the mirror that are the same events: one that is dropped must not count by a later copy."""
     rows = scan_mirrored(lake, source, gone[EVENT_DATE].unique().to_list())
-    same = rows.rename({source.timestamp: EVENT_TIME}).select(*_IDENTITY, EVENT_DATE)
+    same = rows.select(pl.col(source.timestamp).alias(EVENT_TIME), ID64, INGESTED_AT, EVENT_DATE)
     found = same.join(gone.select(EVENT_TIME, ID64).lazy(), on=[EVENT_TIME, ID64], how="semi").unique().collect()
     return with_revision(lake, source, found)
 
