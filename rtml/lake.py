@@ -27,9 +27,40 @@ QUARANTINE: dict[str, pl.DataType] = {
     "payload": pl.Binary(),
     "reason": pl.String(),
     "detail": pl.String(),
+    EVENT_TIME: TIMESTAMP,
+    ID64: pl.Int64(),
+    EVENT_DATE: pl.Date(),
+    "revision": pl.Int32(),
     INGEST_DATE: pl.Date(),
 }
-"""Refused events, as received: the first reason's code, and all reasons in words."""
+"""Events that did not pass, as received: the first reason's code, and all reasons in words.
+
+Those that the gate refused have a place in the stream. Those that a check of a day holds have a time, an id64, a day
+and a revision (how often they were mended before) instead, and `check:<name>` as their reason.
+"""
+
+DECISIONS: dict[str, pl.DataType] = {
+    "kind": pl.String(),
+    "subject": pl.String(),
+    "reason": pl.String(),
+    EVENT_TIME: TIMESTAMP,
+    ID64: pl.Int64(),
+    INGESTED_AT: TIMESTAMP,
+    "revision": pl.Int32(),
+    "partition": pl.Int32(),
+    "offset": pl.String(),
+    "payload": pl.Binary(),
+    "decided_at": TIMESTAMP,
+    "actor": pl.String(),
+    "words": pl.String(),
+    EVENT_DATE: pl.Date(),
+}
+"""What was decided of quarantined events; a subject is decided once.
+
+`corrected` and `dropped`: of an event of `raw/`, by its time, id64 and `ingested_at`; `payload` counts instead of it,
+or nothing does. `released`: of an event that the gate refused, by its place; `payload` counts. `accepted`: a day may be
+built although a check fails. Nothing is ever taken out of `raw/`.
+"""
 
 LATE: dict[str, pl.DataType] = {
     "view": pl.String(),
@@ -63,8 +94,12 @@ class Lake:
         return f"{self.root}/raw/{source}"
 
     def quarantine(self, source: str) -> str:
-        """Every refused event."""
+        """Every event that the gate refused, or a check holds."""
         return f"{self.root}/quarantine/{source}"
+
+    def decisions(self, source: str) -> str:
+        """What was decided of quarantined events."""
+        return f"{self.root}/decisions/{source}"
 
     def events(self, source: str) -> str:
         """Every accepted event once, sorted by time and id64."""

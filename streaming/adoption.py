@@ -42,8 +42,10 @@ class Adoption:
     read within the `grace`, go on as well, whatever the definitions say by now.
     """
 
-    def __init__(self, client: Redis, registry: Registry, source: EventSource, grace: Duration = DAY) -> None:
-        """Decide, and write down what this flow writes from now on."""
+    def __init__(
+        self, client: Redis, registry: Registry, source: EventSource, grace: Duration = DAY, mended: int = 0
+    ) -> None:
+        """Decide, and write down what this flow writes from now on; `mended` decisions on events are known to it."""
         self._client = client
         self._registry = registry
         self._source = source
@@ -51,6 +53,7 @@ class Adoption:
         self.views: list[tuple[RowWise, Version]] = []
         self.waiting: list[Plan] = []
         self._grace = grace
+        self._mended = mended
         self._former: list[Version] = []
         self._adopt()
 
@@ -78,9 +81,8 @@ class Adoption:
                 log.warning("view %s waits for its history: compaction publishes it", plan.view)
                 return None
             projection = Projection.of(self._registry.views[plan.view])
-            made = Version(
-                plan, next_version(self._client, plan), "building", created_at=instants.now(), projection=projection
-            )
+            name, at = next_version(self._client, plan), instants.now()
+            made = Version(plan, name, "building", created_at=at, mended=self._mended, projection=projection)
             return create_version(self._client, made)
         if found.state != "replaying" and not found.adopted and not self._is_followed(found):
             log.warning("version %s has to be caught up again: the stream was trimmed meanwhile", found.name)

@@ -15,6 +15,7 @@ from rtml.settings import Settings
 from streaming.adoption import Adoption
 from streaming.figures import Figures
 from streaming.gate import Gate
+from streaming.mended import Mended, mended_count
 from streaming.mirror import Mirror
 from streaming.progress import Progress
 from streaming.route import Routed, Router
@@ -32,7 +33,9 @@ def tiles_flow(
     client: Redis, registry: Registry, source: EventSource, settings: Settings, deployed: bytes | None
 ) -> Dataflow:
     """Stream → gate → tiles in Redis, servable when written."""
-    adoption = Adoption(client, registry, source, settings.version_grace_us)
+    lake = Lake(settings.lake_root)
+    adoption = Adoption(client, registry, source, settings.version_grace_us, mended_count(lake, source))
+    mended = Mended.load(lake, source)  # only now: no version that is written was made with decisions unknown to it
     progress, figures = Progress(source.stream.partitions), Figures(source.name, "tiles")
     reading = _reading("tiles", keys.position(source.name), settings, deployed)
     router = Router(source, adoption.views)
@@ -45,7 +48,8 @@ def tiles_flow(
     flow = Dataflow(f"{source.name}_tiles")
     entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures, adoption))
     gated = op.map("gate", entries, Gate(source))
-    routed = op.map("route", gated, router)
+    counted = op.map("mend", gated, mended.apply)
+    routed = op.map("route", counted, router)
     sharded = op.flat_map("shard", routed, shards)
     op.output("write", sharded, TileSink(client, progress, figures))
     return flow

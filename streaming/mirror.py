@@ -71,8 +71,7 @@ class Mirror:
                 "detail": [_words(event) for event in refused],
             }
         ).with_columns(pl.col(INGESTED_AT).dt.date().alias(INGEST_DATE))
-        rows = rows.select(pl.col(name).cast(dtype) for name, dtype in QUARANTINE.items())
-        write_deltalake(self._lake.quarantine(self._source.name), rows, mode="append", partition_by=[INGEST_DATE])
+        append_quarantined(self._lake, self._source, rows)
         self._show(refused)
         self._figures.count(refused=rows.height)
 
@@ -90,6 +89,14 @@ class Mirror:
             pipeline.lpush(keys.dead(self._source.name), msgspec.json.encode(shown))
         pipeline.ltrim(keys.dead(self._source.name), 0, DEAD_LENGTH - 1)
         pipeline.execute()
+
+
+def append_quarantined(lake: Lake, source: EventSource, rows: pl.DataFrame) -> None:
+    """Append to `quarantine/`; columns that the rows do not have are null."""
+    columns = [pl.col(name) if name in rows.columns else pl.lit(None).alias(name) for name in QUARANTINE]
+    stored = rows.select(column.cast(dtype) for column, dtype in zip(columns, QUARANTINE.values(), strict=True))
+    uri = lake.quarantine(source.name)
+    write_deltalake(uri, stored, mode="append", partition_by=[INGEST_DATE], schema_mode="merge")
 
 
 def _words(event: Refused) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import date, timedelta
 
 import dagster as dg
+import polars as pl
 
 from rtml.define.source import EventSource
 from rtml.lake import LATE, QUARANTINE, raw_schema
@@ -21,6 +22,7 @@ from rtml_assets.defs.described import (
 )
 from rtml_assets.tables.delta import meaning_of, open_table, rows_by_day
 from rtml_assets.tables.events import CompactedEvents, EventsDay, compact_events, events_meaning
+from rtml_assets.tables.quarantine import HELD, STATE, summary
 
 FAILING_AFTER, WARNING_AFTER = timedelta(minutes=5), timedelta(minutes=2)
 CONTRACT = "contract"
@@ -51,7 +53,10 @@ def external_assets(deployment: Deployment, source: EventSource) -> list[dg.Asse
     quarantine = dg.AssetSpec(
         key_of("quarantine", source.name),
         deps=[stream.key],
-        description="Every event that was refused, as received: the first reason's code, and all reasons in words.",
+        description=(
+            "Every event that was refused, as received, with the first reason's code and all reasons in words; and "
+            "those that a check holds. `rtml quarantine` lists and mends them."
+        ),
         kinds={"deltalake", "bytewax"},
         metadata=table_metadata(lake.quarantine(source.name), QUARANTINE),
         code_version=contract,
@@ -105,6 +110,7 @@ def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefini
             compacted = compact_events(deployment.lake, source, days)
             for entry in _mirrored(deployment, source, days):
                 context.log_event(entry)
+            context.log_event(_quarantined(deployment, source))
             if compacted.refused:
                 # A result would mark all days of the run: the good ones are noted one by one.
                 for day in compacted.days:
@@ -128,6 +134,14 @@ def _mirrored(deployment: Deployment, source: EventSource, days: list[date]) -> 
         if count := counts.get(day):
             figures = {"dagster/partition_row_count": count}
             yield dg.AssetMaterialization(key_of("raw", source.name), partition=str(day), metadata=figures)
+
+
+def _quarantined(deployment: Deployment, source: EventSource) -> dg.AssetObservation:
+    """Say how many events wait in quarantine, by reason: neither the mirror nor a check tells Dagster."""
+    waiting = summary(deployment.lake, source).filter(pl.col(STATE) == HELD)
+    by_reason = waiting.group_by("reason").agg(pl.col("rows").sum()).sort("reason")
+    figures = {"held": int(waiting["rows"].sum()), **{f"held: {reason}": rows for reason, rows in by_reason.rows()}}
+    return dg.AssetObservation(key_of("quarantine", source.name), metadata=figures)
 
 
 def _figures(day: EventsDay) -> dict[str, int]:

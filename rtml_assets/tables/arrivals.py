@@ -44,7 +44,7 @@ class Arrivals:
         days = touched_days(lake, source)
         if mirrored == BEGINNING or not days:
             return mirrored
-        first = missing_since(open_table(lake.raw(source.name)), lake, source, days).min()
+        first = missing_since(lake, source, days).min()
         return mirrored if first is None else min(mirrored, to_instant(first) - 1)
 
     def _mirrored(self, source: EventSource) -> Instant:

@@ -8,7 +8,6 @@ from datetime import date
 from functools import partial
 
 import polars as pl
-from deltalake import DeltaTable
 
 from quality.contracts import check_contract
 from quality.verdict import Verdict
@@ -17,7 +16,8 @@ from rtml.define.source import EventSource
 from rtml.instants import Duration
 from rtml.lake import EVENT_DATE, Lake, raw_schema, unsigned
 from rtml.projection import INGESTED_AT
-from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, rows_by_day, scan, tidy
+from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, scan, tidy
+from streaming.mended import Mended, mirrored_by_day, scan_mirrored
 
 ROWS_AT_ONCE = 2_000_000
 
@@ -52,7 +52,7 @@ class CompactedEvents:
 def compact_events(lake: Lake, source: EventSource, days: Sequence[date]) -> CompactedEvents:
     """Build days of `events/` from `raw/`; a day that breaks the contract is left as it is."""
     tidy(lake.raw(source.name), days)
-    counts = rows_by_day(open_table(lake.raw(source.name)))
+    counts = mirrored_by_day(lake, source)
     uri, schema, meaning = lake.events(source.name), raw_schema(source), events_meaning(source)
     figures: list[EventsDay] = []
     refused: dict[date, Verdict] = {}
@@ -64,9 +64,8 @@ def compact_events(lake: Lake, source: EventSource, days: Sequence[date]) -> Com
 
 
 def _build(lake: Lake, source: EventSource, days: Sequence[date]) -> Built[CompactedEvents]:
-    raw = open_table(lake.raw(source.name))
-    counts = rows_by_day(raw)
-    events, repeated = deduplicate(source, scan(raw, raw_schema(source), days).collect())
+    counts = mirrored_by_day(lake, source)  # first: what comes meanwhile touches the day again
+    events, repeated = deduplicate(source, scan_mirrored(lake, source, days).collect())
     broken = _broken_days(source, events)
     good = {day: counts.get(day, 0) for day in days if day not in broken}
     kept = events.filter(pl.col(EVENT_DATE).is_in(list(good)))
@@ -117,13 +116,19 @@ def is_late(source: EventSource, lateness: Duration | None = None) -> pl.Expr:
     return pl.col(INGESTED_AT) - pl.col(source.timestamp) > pl.duration(microseconds=allowed)
 
 
-def missing_since(raw: DeltaTable | None, lake: Lake, source: EventSource, days: Sequence[date]) -> pl.Series:
-    """Return when the rows of `raw/` that `events/` does not hold yet were ingested; only some days are looked at."""
+def missing_since(lake: Lake, source: EventSource, days: Sequence[date]) -> pl.Series:
+    """Return when the rows of `raw/` were ingested that `events/` does not hold yet, or not as they count by now.
+
+    Only some days are looked at.
+    """
     identity = [source.timestamp, ID64]
     built = scan(open_table(lake.events(source.name)), raw_schema(source), days)
     known = built.select(*identity, pl.col(INGESTED_AT).alias("known"))
-    rows = scan(raw, raw_schema(source), days).select(*identity, INGESTED_AT).join(known, on=identity, how="left")
-    return rows.filter((pl.col("known") > pl.col(INGESTED_AT)).fill_null(value=True)).collect()[INGESTED_AT]
+    raw, mended = open_table(lake.raw(source.name)), Mended.load(lake, source, days)
+    counting = mended.over(scan(raw, raw_schema(source), days), days).select(*identity, INGESTED_AT)
+    rows = counting.join(known, on=identity, how="left")
+    missing = rows.filter((pl.col("known") > pl.col(INGESTED_AT)).fill_null(value=True))
+    return pl.concat([missing.select(INGESTED_AT), mended.stale(built).select(INGESTED_AT)]).collect()[INGESTED_AT]
 
 
 def _broken_days(source: EventSource, events: pl.DataFrame) -> dict[date, Verdict]:
