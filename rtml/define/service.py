@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rtml.define.drift import Drift
 from rtml.define.naming import check_name, check_owners, check_type
+from rtml.define.sla import SLA, check_sla
 from rtml.define.spine import Spine
 from rtml.define.views import Selection, StreamFeatureView
 from rtml.errors import DefinitionError
@@ -24,6 +25,7 @@ class FeatureService:
             hash of the join keys, so that an entity is logged always or never.
         training: which rows its training set `training/<name>` has; without it there is no such table.
         drift: how far what is served may move away from what the model was trained on; None: nobody looks.
+        sla: what is promised of it: freshness, p99, availability.
 
     Raises:
         DefinitionError: nothing is selected, or something twice; or the training set's rows lack a join key.
@@ -38,12 +40,14 @@ class FeatureService:
     description: str = ""
     owners: Sequence[str] = ()
     drift: Drift | None = field(default_factory=Drift)
+    sla: SLA | None = None
     columns: tuple[tuple[StreamFeatureView, str], ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
         """Validate, and list the features."""
         where = check_name("service", self.name)
         check_owners(where, self.owners)
+        check_sla(where, "service", self.sla)
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
             raise DefinitionError.at(where, "version", "1 or more", self.version)
         if isinstance(self.log, bool) or not isinstance(self.log, int | float) or not 0 <= self.log <= 1:
