@@ -10,6 +10,7 @@ import pandera.polars as pa
 import polars as pl
 
 from rtml.columns import TIMESTAMP
+from rtml.define.checks import CHECKS
 from rtml.errors import DefinitionError
 
 Timestamp = Annotated[pl.Datetime, "us", "UTC"]
@@ -22,25 +23,6 @@ RESERVED = ("ingested_at", "id64", "event_date", "partition", "offset")
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
 """Signed ones: Delta has no others, and a difference of unsigned ones wraps around."""
 _FLOATS = (pl.Float32, pl.Float64)
-CHECKS = frozenset(
-    {
-        "equal_to",
-        "not_equal_to",
-        "greater_than",
-        "greater_than_or_equal_to",
-        "less_than",
-        "less_than_or_equal_to",
-        "in_range",
-        "isin",
-        "notin",
-        "str_matches",
-        "str_contains",
-        "str_startswith",
-        "str_endswith",
-        "str_length",
-    }
-)
-"""The pandera checks that the stream's gate knows how to apply event by event."""
 
 
 class Event(pa.DataFrameModel):
