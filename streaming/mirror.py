@@ -55,7 +55,9 @@ class Mirror:
     def _write_good(self, events: pl.DataFrame) -> None:
         date = pl.col(self._source.timestamp).dt.date().alias(EVENT_DATE)
         rows = events.with_columns(signed(ID64), date).select(*self._schema)
-        write_deltalake(self._lake.raw(self._source.name), rows, mode="append", partition_by=[EVENT_DATE])
+        write_deltalake(
+            self._lake.raw(self._source.name), rows, mode="append", schema_mode="merge", partition_by=[EVENT_DATE]
+        )
         self._figures.count(accepted=rows.height)
         self._figures.sent(events[ARRIVED].to_list())
         self._figures.servable(instants.now())

@@ -13,6 +13,8 @@ SERVICES = "rtml:services"
 FORMER_SERVICES = "rtml:former_services"
 DEPLOYED = "rtml:deployed"
 """A counter of deployments: processes that find it raised load the definitions anew."""
+CHECKS = "rtml:watch:checks"
+"""What checks came to: `<asset/key>:<check>` → JSON of `passed`, `severity`, `at` (µs) and `words`."""
 LONGEST_PART = 64
 SHARDS = 64
 """A fixed number: the count of workers may change, an entity's shard may not (I9)."""
@@ -106,6 +108,16 @@ def trimmed(source: str) -> str:
 def landed(source: str) -> str:
     """Return the key that says up to when history was landed in the lake without going through the stream."""
     return f"rtml:landed:{source}"
+
+
+def contract(source: str) -> str:
+    """Return the key of what a source's flows last ran by."""
+    return f"rtml:contract:{source}"
+
+
+def contract_lock(source: str) -> str:
+    """Return the key of the lock that whoever registers a source's contract holds."""
+    return f"rtml:contract_lock:{source}"
 
 
 def rewinding(source: str) -> str:
