@@ -28,13 +28,16 @@ def check(
         rtml contracts check departures
     """
     from rtml.lake import Lake
-    from rtml_assets.runtime.contracts import judged, rendered
+    from rtml_assets.runtime.contracts import behind, judged, rendered
 
     settings, registry = load_project()
     chosen = [registry.source(source)] if source else list(registry.sources.values())
     with connected(settings) as client:
         found = judged(client, Lake(settings.lake_root), chosen)
+        notes = behind(client, found)
     console.print(rendered(found), highlight=False)
+    for note in notes:
+        console.print(f"[yellow]{note}", highlight=False)
     raise typer.Exit(any(judgement.refused for judgement in found.values()))
 
 

@@ -35,7 +35,7 @@ def run(source_name: str, flow: Flow, settings: Settings) -> None:
     check(client)
     deployed: Any = client.get(keys.DEPLOYED)  # before the definitions are read: what is deployed meanwhile is news
     lake = Lake(settings.lake_root)
-    source, registry = runs_by(client, lake, source_name, settings.features)
+    source, registry = runs_by(client, lake, source_name, flow, settings.features)
     # The cache is hundreds of thousands of objects without cycles: walking them took a third of the writer's time.
     gc.set_threshold(500_000, 50, 1_000)
     if flow == "mirror":

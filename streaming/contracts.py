@@ -44,6 +44,7 @@ SCHEMA: dict[str, pl.DataType] = {
     "compatibility": pl.String(),
 }
 LOCK_SECONDS = 60
+KEPT = "kept"
 CHECK = "contract_in_force"
 """The check of `raw/<source>` that fails while its flows are held."""
 
@@ -176,8 +177,8 @@ def _next(judgement: Judgement) -> int:
     return 1 if judgement.in_force is None else judgement.in_force.version + 1
 
 
-def runs_by(client: Redis, lake: Lake, name: str, features: str) -> tuple[EventSource, Registry]:
-    """Return what a source's flow runs by: its definition, or what it ran by before where that may not be.
+def runs_by(client: Redis, lake: Lake, name: str, flow: str, features: str) -> tuple[EventSource, Registry]:
+    """Return what a source's flow runs by, and note it: its definition, or what it ran by before where that may not be.
 
     Where it may not, the registry is empty: the flow writes what it wrote.
 
@@ -185,6 +186,12 @@ def runs_by(client: Redis, lake: Lake, name: str, features: str) -> tuple[EventS
         RequestError: it may not, and never ran; with the reason.
         UnknownNameError: the source is defined no longer, and nothing that it fills is served.
     """
+    source, registry = _chosen(client, lake, name, features)
+    client.hset(keys.contract(name), flow, Contract.of(source).hash)
+    return source, registry
+
+
+def _chosen(client: Redis, lake: Lake, name: str, features: str) -> tuple[EventSource, Registry]:
     try:
         registry = load(features)
     except Exception as error:  # noqa: BLE001
@@ -195,7 +202,7 @@ def runs_by(client: Redis, lake: Lake, name: str, features: str) -> tuple[EventS
     judgement = register(client, lake, source)
     if judgement.refused:
         return _go_on(client, lake, name, refusal(name, judgement), source)
-    client.set(keys.contract(name), msgspec.json.encode(Kept.of(source)))
+    client.hset(keys.contract(name), KEPT, msgspec.json.encode(Kept.of(source)))
     _report(client, name, "")
     return source, registry
 
@@ -204,7 +211,7 @@ def _go_on(
     client: Redis, lake: Lake, name: str, reason: str, source: EventSource | None = None
 ) -> tuple[EventSource, Registry]:
     """Return what a source's flow last ran by; a Redis that lost that has to be told by a definition that loads."""
-    stored: Any = client.get(keys.contract(name))
+    stored: Any = client.hget(keys.contract(name), KEPT)
     if stored is None and source is None:
         raise RequestError(reason)
     kept = msgspec.json.decode(stored, type=Kept) if stored is not None or source is None else Kept.of(source)
@@ -213,6 +220,12 @@ def _go_on(
     log.error(held)
     _report(client, name, held)
     return _made_of(kept, had[-1].contract if had else kept.contract), Registry({}, {}, {}, {})
+
+
+def running(client: Redis, source: str) -> dict[str, str]:
+    """Return the hash of the contract that each of a source's flows runs by."""
+    stored: dict[Any, Any] = client.hgetall(keys.contract(source))
+    return {flow.decode(): text.decode() for flow, text in stored.items() if flow.decode() != KEPT}
 
 
 def _report(client: Redis, name: str, held: str) -> None:

@@ -111,7 +111,7 @@ def landed(source: str) -> str:
 
 
 def contract(source: str) -> str:
-    """Return the key of what a source's flows last ran by."""
+    """Return the key of the hash of what a source's flows run by: all of it, and by flow the contract's hash."""
     return f"rtml:contract:{source}"
 
 

@@ -15,7 +15,7 @@ from rtml.errors import NotReadyError, UnknownNameError
 from rtml.instants import to_text
 from rtml.lake import Lake
 from rtml.registry import Registry
-from streaming.contracts import Judgement, history, judge, refusal, register
+from streaming.contracts import Judgement, history, judge, refusal, register, running
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -29,6 +29,17 @@ def judged(client: Redis, lake: Lake, sources: Iterable[EventSource]) -> dict[st
 def rendered(found: dict[str, Judgement]) -> RenderableType:
     """Return every change as a line, under what each source's contract is to the one in force."""
     return Group(*(line for name, judgement in found.items() for line in _lines(name, judgement)))
+
+
+def behind(client: Redis, found: dict[str, Judgement]) -> list[str]:
+    """Say which flows run by another contract than the one in force: they would refuse what only that one accepts."""
+    return [
+        f"flow {flow!r} of source {name!r} does not run by version {one.in_force.version} yet: wait with new events"
+        for name, one in found.items()
+        if one.in_force is not None
+        for flow, running_by in running(client, name).items()
+        if running_by != one.in_force.contract.hash
+    ]
 
 
 def _lines(name: str, judgement: Judgement) -> Iterator[RenderableType]:
