@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -28,13 +28,6 @@ def _length(value: pl.Expr, given: dict[str, Any]) -> pl.Expr:
     return rule & (length == exact) if exact is not None else rule
 
 
-def _is_among(value: pl.Expr, some: Collection[Any]) -> pl.Expr:
-    """Polars' `is_in` takes no integers for a column of floats, nor the other way round; `==` does."""
-    if any(isinstance(one, (int, float)) for one in some):
-        return pl.any_horizontal([value == one for one in some])
-    return value.is_in(list(some))
-
-
 CHECKS: dict[str, Callable[[pl.Expr, dict[str, Any]], pl.Expr]] = {
     "equal_to": lambda value, given: value == given["value"],
     "not_equal_to": lambda value, given: value != given["value"],
@@ -43,8 +36,8 @@ CHECKS: dict[str, Callable[[pl.Expr, dict[str, Any]], pl.Expr]] = {
     "less_than": lambda value, given: value < given["max_value"],
     "less_than_or_equal_to": lambda value, given: value <= given["max_value"],
     "in_range": lambda value, given: value.is_between(given["min_value"], given["max_value"], _closed(given)),
-    "isin": lambda value, given: _is_among(value, given["allowed_values"]),
-    "notin": lambda value, given: ~_is_among(value, given["forbidden_values"]),
+    "isin": lambda value, given: value.is_in(list(given["allowed_values"])),
+    "notin": lambda value, given: ~value.is_in(list(given["forbidden_values"])),
     "str_matches": lambda value, given: value.str.contains(f"^(?:{_pattern(given['pattern'])})"),
     "str_contains": lambda value, given: value.str.contains(_pattern(given["pattern"])),
     "str_startswith": lambda value, given: value.str.starts_with(given["string"]),

@@ -92,7 +92,21 @@ def _read_column(where: str, name: str, column: Any) -> Column:
     for check, _ in checks:
         if check not in CHECKS:
             raise DefinitionError.at(where, "checks", f"among {', '.join(sorted(CHECKS))}", check)
-    return Column(name, dtype, bool(column.nullable), checks)
+    read = Column(name, dtype, bool(column.nullable), checks)
+    _check_lists(where, read)
+    return read
+
+
+def _check_lists(where: str, column: Column) -> None:
+    """Refuse lists of another kind of number than the column's: Polars compares those with nothing."""
+    for check, given in column.checks:
+        for value in {"isin": given.get("allowed_values"), "notin": given.get("forbidden_values")}.get(check) or ():
+            if (column.is_float and isinstance(value, int)) or (column.is_integer and isinstance(value, float)):
+                raise DefinitionError.at(where, check, f"a list of {column.dtype}s, such as {_other(value)!r}", value)
+
+
+def _other(value: float) -> float:
+    return int(value) if isinstance(value, float) else float(value)
 
 
 def _check_patterns(where: str, checks: tuple[tuple[str, Mapping[str, Any]], ...]) -> None:

@@ -225,7 +225,8 @@ def _checks(dtype: str) -> st.SearchStrategy[tuple[str, dict[str, Any]]]:
     if dtype == "Boolean":
         return st.tuples(st.just("equal_to"), st.fixed_dictionaries({"value": st.booleans()}))
     plain = WORDS if dtype == "String" else st.integers(-5, 5) if dtype in INTS else NUMBERS
-    some = st.lists(plain, min_size=1, max_size=3, unique=True).map(lambda found: sorted(found, key=str))
+    alike = plain.map(float) if dtype in FLOATS else plain
+    some = st.lists(alike, min_size=1, max_size=3, unique=True).map(lambda found: sorted(found, key=str))
     low = st.fixed_dictionaries({"min_value": plain})
     high = st.fixed_dictionaries({"max_value": plain})
     kinds: list[Any] = [
