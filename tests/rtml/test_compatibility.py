@@ -15,7 +15,6 @@ import rtml
 from rtml.define.compatibility import Change, compare, stored_types
 from rtml.define.implied import passing, witnesses
 from rtml.define.written import Contract, WrittenColumn
-from rtml.errors import DefinitionError
 from rtml.instants import to_instant, to_text
 from streaming.entries import Entries
 from streaming.gate import Gate
@@ -95,17 +94,6 @@ def test_the_order_of_columns_and_checks_means_nothing() -> None:
         return rtml.EventSource(name="s", schema=model, timestamp="at", event_id="id", stream=rtml.RedisStream("s"))
 
     assert Contract.of(made(one, turned=False)).hash == Contract.of(made(other, turned=True)).hash
-
-
-def test_an_unknown_mode_is_refused() -> None:
-    with pytest.raises(DefinitionError, match="compatibility must be one of backward, forward, full, none; got 'back'"):
-        rtml.EventSource(
-            name="s",
-            schema=Everything,
-            timestamp="at",
-            stream=rtml.RedisStream("s"),
-            compatibility="back",  # type: ignore[arg-type]
-        )
 
 
 # ------------------------------------------------------------------------------------------------------- by table
