@@ -15,6 +15,7 @@ from rtml.lake import Lake
 from rtml.settings import Settings
 from serving.batches import Batches
 from serving.feature_log import FeatureLog
+from serving.heartbeats import read_heartbeats
 from serving.listing import listing
 from serving.metrics import Metrics
 from serving.openapi import openapi
@@ -36,6 +37,7 @@ from serving.wire import (
 )
 
 FEATURES = "/v1/features/"
+HEARTBEATS = "/v1/heartbeats/"
 MOST_DISCARDED = 16 * MOST_BYTES
 """How much of too long a body is read and thrown away, so that its sender gets to read why it was refused."""
 
@@ -76,6 +78,8 @@ class Route(NamedTuple):
     method: str
     label: str
     handler: Callable[[Body], Awaitable[Reply]]
+    service: str | None = None
+    """The feature service that it asks, if any."""
 
 
 class App:
@@ -131,7 +135,7 @@ class App:
         route = self._route(path)
         try:
             if route is None:
-                near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}"])
+                near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}", f"{HEARTBEATS}{{source}}"])
                 reply = failure(404, "not_found", f"no path {path!r}.{near}")
             elif method != route.method and not (method == "HEAD" and route.method == "GET"):
                 allowed = "GET, HEAD" if route.method == "GET" else route.method
@@ -144,12 +148,18 @@ class App:
             reply = _failed(error, method, path)
         finally:
             self.metrics.in_progress.dec()
-        self.metrics.answered(route.label if route else "other", reply.status, perf_counter() - started)
+        took = perf_counter() - started
+        self.metrics.answered(route.label if route else "other", reply.status, took)
+        if route is not None and route.service is not None:
+            self.metrics.answered_by(route.service, reply.status, took)
         return reply
 
     def _route(self, path: str) -> Route | None:
         if path.startswith(FEATURES) and (service := path[len(FEATURES) :]) and "/" not in service:
-            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(unquote(service), body))
+            name = unquote(service)
+            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(name, body), name)
+        if path.startswith(HEARTBEATS) and (source := path[len(HEARTBEATS) :]) and "/" not in source:
+            return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(unquote(source)))
         return self._routes.get(path)
 
     async def _features(self, service: str, body: Body) -> Reply:
@@ -163,6 +173,9 @@ class App:
 
     async def _services(self, _: Body) -> Reply:
         return Reply(200, encode(listing(self.state.snapshot)))
+
+    async def _heartbeats(self, source: str) -> Reply:
+        return Reply(200, encode(await read_heartbeats(self._reader, source)))
 
     async def _healthz(self, _: Body) -> Reply:
         return Reply(200, encode(Health()))

@@ -25,6 +25,7 @@ from rtml.instants import BEGINNING, Instant
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors
 from serving.state import Snapshot
+from serving.value_tally import ValueTally
 from serving.wire import Reply
 
 STAGES = ("redis", "merge", "encode")
@@ -60,6 +61,14 @@ class Metrics:
         self._statuses = Counter("rtml_row_statuses", "Rows by status", ["view", "status"], registry=registry)
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
         self._children: dict[tuple[str, int], _Route] = {}
+        self._service_requests = Counter(
+            "rtml_service_requests", "Requests for a service's features", ["service", "status"], registry=registry
+        )
+        self._service_latency = Histogram(
+            "rtml_service_seconds", "From request to features", ["service"], buckets=_BUCKETS, registry=registry
+        )
+        self._snapshot, self._services = snapshot, set[str]()
+        self.values = ValueTally(registry)
 
     def watch(self, log: FeatureLog) -> None:
         """Show what a log has written and given up."""
@@ -74,12 +83,32 @@ class Metrics:
         child.counter.inc()
         child.histogram.observe(seconds)
 
+    def answered_by(self, service: str, status: int, seconds: float) -> None:
+        """Count a service's answer; a name that no service ever had counts for none."""
+        if service not in self._services and not self._is_known(service):
+            return
+        key = (f"service {service}", status)
+        child = self._children.get(key)
+        if child is None:
+            counter = self._service_requests.labels(service, str(status))
+            child = self._children[key] = _Route(counter, self._service_latency.labels(service))
+        child.counter.inc()
+        child.histogram.observe(seconds)
+
+    def _is_known(self, service: str) -> bool:
+        try:
+            self._services.update(self._snapshot().services)
+        except UnavailableError:
+            return False
+        return service in self._services
+
     def served(self, service: str, vectors: FeatureVectors) -> None:
         """Count the rows of an answer and their statuses."""
         self._rows.labels(service).inc(len(vectors.rows))
         for view, statuses in vectors.status.items():
             for status, number in Tally(statuses).items():
                 self._statuses.labels(view, status).inc(number)
+        self.values.take(vectors)
 
     def reply(self) -> Reply:
         """Return all figures in Prometheus' text format."""

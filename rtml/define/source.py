@@ -12,6 +12,7 @@ import polars as pl
 from rtml.columns import SPINE_TIME
 from rtml.define.contract import Column, read_contract
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
+from rtml.define.sla import SLA, check_sla
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import Duration
 
@@ -56,6 +57,7 @@ class EventSource:
             accepted), `"forward"` (who reads by the former contract goes on), `"full"` (both) or `"none"`.
         starts, ends: first and last day of its history, in event time, UTC; no end means today. Events of other days
             are streamed and mirrored, but not compacted, and compaction warns of them.
+        sla: what is promised of it: freshness, lag, heartbeat, late, duplicates, refused, nulls by column.
 
     Raises:
         DefinitionError: a parameter cannot mean what it says.
@@ -74,6 +76,7 @@ class EventSource:
     description: str = ""
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    sla: SLA | None = None
 
     def __post_init__(self) -> None:
         """Validate all parameters at once."""
@@ -85,6 +88,7 @@ class EventSource:
         if self.compatibility not in COMPATIBILITIES:
             expected = f"one of {', '.join(COMPATIBILITIES)}"
             raise DefinitionError.at(where, "compatibility", expected, self.compatibility)
+        check_sla(where, "source", self.sla, columns)
         derived = {
             "where": where,
             "columns": columns,
