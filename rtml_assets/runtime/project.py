@@ -17,6 +17,7 @@ from rtml_assets.runtime import dagster_home
 from rtml_assets.runtime.deployments import DeploymentWatch
 from rtml_assets.runtime.ports import free_port, is_free
 from rtml_assets.runtime.probes import dagster_is_up, redis_answers, server_is_up
+from rtml_assets.runtime.processes import forget_processes, write_processes
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from rtml_assets.runtime.supervisor import Child, Status, Supervisor
 
@@ -49,7 +50,7 @@ class Project:
         self._sources, self._embedded = sources, embedded
         self._server, self.has_dagster = server, dagster
         self._redis: EmbeddedRedis | None = None
-        self._supervisor = Supervisor([], settings.home_path / "logs")
+        self._supervisor = Supervisor([], settings.home_path / "logs", on_change=self._tell)
         self._watch: DeploymentWatch | None = None
 
     def __enter__(self) -> Project:
@@ -107,10 +108,14 @@ class Project:
             self._watch.stop()
             self._watch = None
         self._supervisor.stop()
+        forget_processes(self.settings.home_path)
         if self._redis is not None:
             (self.settings.home_path / RUN_FILE).unlink(missing_ok=True)
             self._redis.stop()
             self._redis = None
+
+    def _tell(self) -> None:
+        write_processes(self.settings.home_path, self.status())
 
     def status(self) -> dict[str, Status]:
         """Return how each process is."""

@@ -16,6 +16,8 @@ from rtml.errors import UnavailableError, UnknownNameError
 from rtml_assets.runtime import children
 
 POLL_SECONDS = 0.05
+ASKED_FOR = (0, 75)
+"""Exit codes of a child that is done, or wants to be started anew (`EX_TEMPFAIL`)."""
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 HEALTHY_AFTER = 30.0
 """A child that lived so many seconds is restarted as if it had never died."""
@@ -43,6 +45,8 @@ class Status:
     restarts: int
     exit_code: int | None
     """That of its last death."""
+    crashes: int = 0
+    """Deaths that neither we nor the child asked for."""
 
 
 class Spawn(Protocol):
@@ -62,6 +66,7 @@ class Supervisor:
         children: what to run, with different names.
         logs: folder of the log files.
         clock: seconds that never go back.
+        on_change: hears of it when a child was started or died.
     """
 
     def __init__(
@@ -71,8 +76,10 @@ class Supervisor:
         *,
         clock: Callable[[], float] = time.monotonic,
         spawn: Spawn = children.spawn,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the children; none is started yet."""
+        self._on_change, self._known = on_change, dict[str, Status]()
         self._logs, self._spawn = logs, spawn
         self._kept: dict[str, _Kept] = {}
         self._keep(children)
@@ -108,6 +115,9 @@ class Supervisor:
         with self._lock:
             for kept in self._kept.values():
                 kept.tick(self._clock())
+            known, self._known = self._known, {name: kept.status for name, kept in self._kept.items()}
+        if known != self._known:
+            self._on_change()
 
     def stop(self, timeout: float = 10) -> None:
         """End all children: SIGTERM, then SIGKILL for those alive after `timeout` seconds."""
@@ -180,6 +190,7 @@ class _Kept:
         self._spawn = spawn
         self._process: subprocess.Popen[bytes] | None = None
         self._exit_code: int | None = None
+        self._crashes, self._is_asked = 0, False
         self._starts = 0
         self._started = self._due = float("-inf")
         self._delay = FIRST_DELAY
@@ -191,7 +202,7 @@ class _Kept:
     @property
     def status(self) -> Status:
         pid = self._process.pid if self._process is not None and self.alive else None
-        return Status(pid, max(0, self._starts - 1), self._exit_code)
+        return Status(pid, max(0, self._starts - 1), self._exit_code, self._crashes)
 
     def tick(self, now: float) -> None:
         if self.alive:
@@ -219,6 +230,7 @@ class _Kept:
         self._started = float("-inf")
 
     def restart(self) -> None:
+        self._is_asked = self._process is not None
         self.terminate()
         self._started = float("-inf")
 
@@ -232,5 +244,7 @@ class _Kept:
         if now - self._started >= HEALTHY_AFTER:
             self._delay = FIRST_DELAY
         self._process, self._exit_code = None, code
+        self._crashes += not self._is_asked and code not in ASKED_FOR
+        self._is_asked = False
         self._due = now + self._delay
         self._delay = min(2 * self._delay, LONGEST_DELAY)

@@ -62,7 +62,8 @@ class RedisLook(msgspec.Struct, frozen=True):
 class ServerLook(msgspec.Struct, frozen=True):
     """How the feature server is."""
 
-    up: bool
+    up: bool | None
+    """`None` where the project runs without one."""
     ready: bool | None = None
     words: str = ""
     """What stands in the way of being up, or ready."""
