@@ -73,8 +73,8 @@ def look(subject: Subject, name: str) -> SourceTables:
     since = _last_commit(events) if events is not None else _begun(raw)
     newest: Any = subject.client.lrange(keys.dead(name), 0, NEWEST - 1)
     reasons = Counter(str(msgspec.json.decode(text)["detail"]).partition(":")[0] for text in newest)
-    mirror = subject.second.sources[name].flows.get("mirror")
-    refused = mirror.minute.get("refused", 0) if mirror is not None else 0
+    flows = subject.second.sources[name].flows.values()  # both pass the same gate, and one of them counts
+    refused = max((flow.minute.get("refused", 0) for flow in flows), default=0)
     return SourceTables(name, touched_days(lake, source, plans), since, refused, reasons)
 
 
