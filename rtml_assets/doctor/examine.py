@@ -32,6 +32,8 @@ PROBES: Mapping[str, Probe] = {
     "versions": versions.examine,
     "processes": processes.examine,
 }
+OF_REDIS = ("the stream", "its tables", "versions")
+"""The probes that see nothing without Redis."""
 PATIENCE = 10.0
 """Seconds that all probes together may take."""
 BETWEEN = 1.5
@@ -73,7 +75,9 @@ def examine(
 ) -> Examination:
     """Look twice at what runs, then ask every probe."""
     with subject_of(settings, registry, between) as subject:
-        findings, unseen = ask(PROBES, subject, patience)
+        blind = () if subject.second.platform.redis.up else OF_REDIS
+        findings, unseen = ask({name: probe for name, probe in PROBES.items() if name not in blind}, subject, patience)
+        unseen |= dict.fromkeys(blind, "Redis does not answer")
     findings.sort(key=lambda finding: (finding.severity != "critical", finding.target, finding.name))
     return Examination(subject.now, findings, unseen)
 
