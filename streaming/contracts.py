@@ -3,7 +3,7 @@
 A new contract is registered by the first flow that starts with it, if the last one allows it. A flow that is asked to
 start with any other, or with definitions that cannot be loaded, goes on as it last ran: by the contract in force and
 with the versions that it wrote. So an edit on disk neither stops the stream nor gets in; `rtml deploy` refuses it
-before anything restarts, and a check says that the flow is `held`.
+before anything restarts, and the watch says that the flow is `held`.
 """
 
 from __future__ import annotations
@@ -44,9 +44,8 @@ SCHEMA: dict[str, pl.DataType] = {
     "compatibility": pl.String(),
 }
 LOCK_SECONDS = 60
-KEPT = "kept"
-CHECK = "contract_in_force"
-"""The check of `raw/<source>` that fails while its flows are held."""
+KEPT, HELD = "kept", "held"
+"""Fields of what a source's flows run by; the others are named after flows."""
 
 
 class Registered(NamedTuple):
@@ -202,8 +201,8 @@ def _chosen(client: Redis, lake: Lake, name: str, features: str) -> tuple[EventS
     judgement = register(client, lake, source)
     if judgement.refused:
         return _go_on(client, lake, name, refusal(name, judgement), source)
-    client.hset(keys.contract(name), KEPT, msgspec.json.encode(Kept.of(source)))
-    _report(client, name, "")
+    noted: dict[Any, Any] = {KEPT: msgspec.json.encode(Kept.of(source)), HELD: ""}
+    client.hset(keys.contract(name), mapping=noted)
     return source, registry
 
 
@@ -216,23 +215,22 @@ def _go_on(
         raise RequestError(reason)
     kept = msgspec.json.decode(stored, type=Kept) if stored is not None or source is None else Kept.of(source)
     had = history(lake, name)
-    held = f"{reason}\nThe flow goes on as before: by the contract in force, with the versions that it wrote"
-    log.error(held)
-    _report(client, name, held)
+    words = f"{reason}\nThe flow goes on as before: by the contract in force, with the versions that it wrote"
+    log.error(words)
+    client.hset(keys.contract(name), HELD, words)
     return _made_of(kept, had[-1].contract if had else kept.contract), Registry({}, {}, {}, {})
+
+
+def held(client: Redis, source: str) -> str:
+    """Return why a source's flows do not run by the definitions; empty when they do."""
+    words: Any = client.hget(keys.contract(source), HELD)
+    return words.decode() if words else ""
 
 
 def running(client: Redis, source: str) -> dict[str, str]:
     """Return the hash of the contract that each of a source's flows runs by."""
     stored: dict[Any, Any] = client.hgetall(keys.contract(source))
-    return {flow.decode(): text.decode() for flow, text in stored.items() if flow.decode() != KEPT}
-
-
-def _report(client: Redis, name: str, held: str) -> None:
-    """Say what the check of a source's contract came to, for whoever watches."""
-    words = held or "the contract in force is the one that is defined"
-    came_to = {"passed": not held, "severity": "critical", "at": instants.now(), "words": words}
-    client.hset(keys.CHECKS, f"raw/{name}:{CHECK}", msgspec.json.encode(came_to))
+    return {flow.decode(): text.decode() for flow, text in stored.items() if flow.decode() not in (KEPT, HELD)}
 
 
 def _made_of(kept: Kept, contract: Contract) -> EventSource:

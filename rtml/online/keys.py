@@ -13,8 +13,6 @@ SERVICES = "rtml:services"
 FORMER_SERVICES = "rtml:former_services"
 DEPLOYED = "rtml:deployed"
 """A counter of deployments: processes that find it raised load the definitions anew."""
-CHECKS = "rtml:watch:checks"
-"""What checks came to: `<asset/key>:<check>` → JSON of `passed`, `severity`, `at` (µs) and `words`."""
 LONGEST_PART = 64
 SHARDS = 64
 """A fixed number: the count of workers may change, an entity's shard may not (I9)."""
@@ -124,7 +122,10 @@ def landed(source: str) -> str:
 
 
 def contract(source: str) -> str:
-    """Return the key of the hash of what a source's flows run by: all of it, and by flow the contract's hash."""
+    """Return the key of the hash of what a source's flows run by.
+
+    `kept`: all of it, as JSON. `held`: why it is not what is defined, empty when it is. By flow: the contract's hash.
+    """
     return f"rtml:contract:{source}"
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
-
-import msgspec
+from typing import NamedTuple
 
 from rtml.instants import SECOND, Duration, Instant
-from rtml.online import keys
 from rtml_assets.doctor.finding import Finding, found
 from rtml_assets.doctor.subject import Subject
 from rtml_assets.watch.report import Flow, Partition, Source
-from streaming.contracts import CHECK, history, running
+from streaming.contracts import history, running
 
 GRACE = 5 * SECOND
 """How much longer than two epochs a flow may be silent."""
@@ -48,8 +45,6 @@ def look(subject: Subject, name: str) -> SourceState:
     """
     settings = subject.settings
     epochs = {"tiles": settings.tile_epoch_us, "mirror": settings.mirror_epoch_us}
-    stored: Any = subject.client.hget(keys.CHECKS, f"raw/{name}:{CHECK}")
-    came_to = msgspec.json.decode(stored) if stored else {"passed": True}
     had = history(subject.lake, name)
     flows = running(subject.client, name)
     return SourceState(
@@ -58,7 +53,7 @@ def look(subject: Subject, name: str) -> SourceState:
         subject.second.sources[name],
         {flow: 2 * epoch + GRACE for flow, epoch in epochs.items()},
         subject.now,
-        "" if came_to["passed"] else str(came_to["words"]),
+        subject.second.sources[name].held,
         had[-1].version if had else 0,
         tuple(sorted(flow for flow, contract in flows.items() if had and contract != had[-1].contract.hash)),
     )

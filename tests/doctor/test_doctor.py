@@ -29,6 +29,7 @@ from rtml_assets.doctor.subject import Subject
 from rtml_assets.runtime.ports import free_port
 from rtml_assets.testing import LocalPlatform
 from rtml_assets.watch.catalog import CATALOG
+from rtml_assets.watch.conditions import conditions
 from rtml_assets.watch.report import DagsterLook, Disk, LakeLook, Platform, Process, RedisLook, ServerLook
 from streaming.contracts import runs_by
 
@@ -158,6 +159,9 @@ def test_definitions_that_are_not_served_and_a_contract_that_may_not_be(platform
     refused, lake = define(folder, fare="pl.Int32"), Lake(platform.lake)
     runs_by(platform.client, lake, "rides", "tiles", refused)
     assert "fare: Float64 → Int32: refused" in str(findings(platform)["contract_held"].evidence["words"])
+    with subject_of(platform.settings, platform.registry, 0.0) as subject:
+        alerts = {(condition.alert, condition.target) for condition in conditions(subject.second)}
+    assert ("check_failed", "source:rides") in alerts
     runs_by(platform.client, lake, "rides", "tiles", define(folder))
     assert "contract_held" not in findings(platform)
     widened = define(folder, fare="float = rtml.Field(nullable=True)")
