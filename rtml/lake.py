@@ -105,6 +105,10 @@ class Lake:
         """Every accepted event once, sorted by time and id64."""
         return f"{self.root}/events/{source}"
 
+    def contracts(self, source: str) -> str:
+        """The contracts that a source has had."""
+        return f"{self.root}/contracts/{source}"
+
     def late(self, source: str) -> str:
         """When late events became servable."""
         return f"{self.root}/late/{source}"

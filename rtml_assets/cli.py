@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from rtml.errors import RtmlError
-from rtml_assets import cli_quarantine, cli_versions
+from rtml_assets import cli_contracts, cli_doctor, cli_quarantine, cli_versions
 from rtml_assets.cli_common import connected, load_project, load_settings
 
 if TYPE_CHECKING:
@@ -271,6 +271,8 @@ def _history(
 
 app.add_typer(cli_versions.app)
 app.add_typer(cli_quarantine.app)
+app.add_typer(cli_contracts.app, name="contracts")
+app.add_typer(cli_doctor.app)
 
 
 def main() -> None:

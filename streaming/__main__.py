@@ -16,11 +16,12 @@ from bytewax.errors import BytewaxRuntimeError
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from rtml.errors import RtmlError
-from rtml.lake import Lake
+from rtml.lake import Lake, raw_schema
 from rtml.online import keys
-from rtml.registry import load
 from rtml.settings import Settings, load_settings
 from streaming.broker import RestartRequiredError, check, connect
+from streaming.contracts import runs_by
+from streaming.evolve import follow
 from streaming.flow import FLOWS, Flow, mirror_flow, tiles_flow
 from streaming.recovered import notice_history
 
@@ -33,11 +34,13 @@ def run(source_name: str, flow: Flow, settings: Settings) -> None:
     client = connect(settings.redis_url, timeout=30)
     check(client)
     deployed: Any = client.get(keys.DEPLOYED)  # before the definitions are read: what is deployed meanwhile is news
-    registry = load(settings.features)
-    source = registry.source(source_name)
+    lake = Lake(settings.lake_root)
+    source, registry = runs_by(client, lake, source_name, flow, settings.features)
     # The cache is hundreds of thousands of objects without cycles: walking them took a third of the writer's time.
     gc.set_threshold(500_000, 50, 1_000)
-    notice_history(client, Lake(settings.lake_root), source)
+    if flow == "mirror":
+        follow(lake.raw(source_name), raw_schema(source))
+    notice_history(client, lake, source)
     build = tiles_flow if flow == "tiles" else mirror_flow
     epoch = settings.tile_epoch_us if flow == "tiles" else settings.mirror_epoch_us
     cli_main(

@@ -66,7 +66,10 @@ class Adoption:
                 self.waiting.append(plan)
             else:
                 self.views.append((self._registry.views[plan.view], version))
-        self._go_on(written)
+        if self._source.name in self._registry.sources:
+            self._go_on(written)
+        else:
+            self._go_on_as_before(written)
         self._write_down()
         if not self._client.exists(keys.rewinding(self._source.name)):
             self.go_live()
@@ -116,6 +119,14 @@ class Adoption:
                 if (ours or fingerprint in in_use.get(view, ())) and (kept := self._kept(version, written)):
                     self.views.append((kept, version))
                     self._former.append(version)
+
+    def _go_on_as_before(self, written: set[str]) -> None:
+        """Write what was written, and nothing else: the definitions may not be followed, or cannot be loaded."""
+        for name in sorted(written):
+            view, _, number = name.rpartition("@")
+            version = read_version(self._client, view, number)
+            if version is not None and version.projection is not None:
+                self.views.append((version.projection.over(view, self._source), version))
 
     def _in_use(self) -> dict[str, set[str]]:
         return meanings_in_use(self._client, instants.now() - self._grace)

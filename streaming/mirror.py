@@ -78,8 +78,9 @@ class Mirror:
     def _write_good(self, events: pl.DataFrame) -> None:
         date = pl.col(self._source.timestamp).dt.date().alias(EVENT_DATE)
         rows = events.with_columns(signed(ID64), date).select(*self._schema)
+        raw = self._lake.raw(self._source.name)
         started = perf_counter()
-        write_deltalake(self._lake.raw(self._source.name), rows, mode="append", partition_by=[EVENT_DATE])
+        write_deltalake(raw, rows, mode="append", schema_mode="merge", partition_by=[EVENT_DATE])
         self._figures.stage("append", perf_counter() - started)
         self._figures.count(accepted=rows.height)
         self._figures.sent(events[ARRIVED].to_list())

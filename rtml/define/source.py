@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -16,6 +16,8 @@ from rtml.define.sla import SLA, check_sla
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import Duration
 
+Compatibility = Literal["backward", "forward", "full", "none"]
+COMPATIBILITIES: tuple[Compatibility, ...] = ("backward", "forward", "full", "none")
 KEY_WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
 """The types of join keys in words."""
 
@@ -51,6 +53,8 @@ class EventSource:
         stream: where events arrive.
         lateness: how long after its event time an event still counts online at once.
         skew: how far event time may run ahead of the broker's clock.
+        compatibility: which changes the contract may go through once events flow: `"backward"` (what was accepted stays
+            accepted), `"forward"` (who reads by the former contract goes on), `"full"` (both) or `"none"`.
         starts, ends: first and last day of its history, in event time, UTC; no end means today. Events of other days
             are streamed and mirrored, but not compacted, and compaction warns of them.
         sla: what is promised of it: freshness, lag, heartbeat, late, duplicates, refused, nulls by column.
@@ -66,6 +70,7 @@ class EventSource:
     event_id: str | None = None
     lateness: str = "15m"
     skew: str = "1m"
+    compatibility: Compatibility = "backward"
     starts: str | date = "2000-01-01"
     ends: str | date | None = None
     description: str = ""
@@ -80,6 +85,9 @@ class EventSource:
         check_type(where, "stream", self.stream, RedisStream, "a RedisStream")
         self._check_columns(where, columns)
         check_owners(where, self.owners)
+        if self.compatibility not in COMPATIBILITIES:
+            expected = f"one of {', '.join(COMPATIBILITIES)}"
+            raise DefinitionError.at(where, "compatibility", expected, self.compatibility)
         check_sla(where, "source", self.sla, columns)
         derived = {
             "where": where,

@@ -121,6 +121,19 @@ def landed(source: str) -> str:
     return f"rtml:landed:{source}"
 
 
+def contract(source: str) -> str:
+    """Return the key of the hash of what a source's flows run by.
+
+    `kept`: all of it, as JSON. `held`: why it is not what is defined, empty when it is. By flow: the contract's hash.
+    """
+    return f"rtml:contract:{source}"
+
+
+def contract_lock(source: str) -> str:
+    """Return the key of the lock that whoever registers a source's contract holds."""
+    return f"rtml:contract_lock:{source}"
+
+
 def rewinding(source: str) -> str:
     """Return the key of the set of partitions that the tiles flow must read again from the stream's beginning."""
     return f"rtml:rewinding:{source}"

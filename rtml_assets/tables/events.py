@@ -17,6 +17,7 @@ from rtml.instants import Duration
 from rtml.lake import EVENT_DATE, Lake, raw_schema, unsigned
 from rtml.projection import INGESTED_AT
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, scan, tidy
+from streaming.contracts import refuse_other
 from streaming.mended import Mended, mirrored_by_day, scan_mirrored
 
 ROWS_AT_ONCE = 2_000_000
@@ -50,7 +51,12 @@ class CompactedEvents:
 
 
 def compact_events(lake: Lake, source: EventSource, days: Sequence[date]) -> CompactedEvents:
-    """Build days of `events/` from `raw/`; a day that breaks the contract is left as it is."""
+    """Build days of `events/` from `raw/`; a day that breaks the contract is left as it is.
+
+    Raises:
+        RequestError: the contract in force does not allow the source's.
+    """
+    refuse_other(lake, source)
     tidy(lake.raw(source.name), days)
     counts = mirrored_by_day(lake, source)
     uri, schema, meaning = lake.events(source.name), raw_schema(source), events_meaning(source)
