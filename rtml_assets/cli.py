@@ -243,7 +243,7 @@ def describe(
     from rtml_assets.runtime.online import live_versions
 
     settings, registry = load_project()
-    console.print(words.describe(registry, name, live_versions(settings.redis_url)))
+    console.print(words.describe(registry, name, live_versions(settings)))
 
 
 @app.command("settings")

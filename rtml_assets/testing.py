@@ -97,7 +97,7 @@ class LocalPlatform:
             tile_epoch=EPOCH,
             mirror_epoch=EPOCH,
         )
-        self.client: Redis = connect(self.redis_url, timeout=30)
+        self.client: Redis = connect(self.settings, timeout=30)
         self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)
         self._start_flows()
 

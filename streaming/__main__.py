@@ -19,6 +19,7 @@ from rtml.errors import RtmlError
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.registry import load
+from rtml.secrets import mask_logs
 from rtml.settings import Settings, load_settings
 from streaming.broker import RestartRequiredError, check, connect
 from streaming.flow import FLOWS, Flow, mirror_flow, tiles_flow
@@ -30,7 +31,7 @@ RESTART = 75
 
 def run(source_name: str, flow: Flow, settings: Settings) -> None:
     """Run a flow; returns only when it is stopped."""
-    client = connect(settings.redis_url, timeout=30)
+    client = connect(settings, timeout=30)
     check(client)
     deployed: Any = client.get(keys.DEPLOYED)  # before the definitions are read: what is deployed meanwhile is news
     registry = load(settings.features)
@@ -64,7 +65,9 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        run(arguments.source, arguments.flow, load_settings())
+        settings = load_settings()
+        mask_logs(settings.secrets)
+        run(arguments.source, arguments.flow, settings)
     except RtmlError as error:
         logging.getLogger("streaming").error("%s", error)
         return RESTART

@@ -151,7 +151,7 @@ def test_dagster_is_up_when_it_has_the_definitions(entries, up):
 def test_nothing_is_up_where_nothing_listens():
     port = free_port()
     assert not is_listening("127.0.0.1", port)
-    assert not server_is_up("127.0.0.1", port)
+    assert not server_is_up(Settings(port=port))
     assert not dagster_is_up("127.0.0.1", port)
 
 
