@@ -78,7 +78,7 @@ class KeyRing:
 
     def _look_at_lake(self) -> None:
         # Loaded where keys are asked for, and not by every server.
-        from streaming.access import stored_keys  # noqa: PLC0415
+        from streaming.key_store import stored_keys  # noqa: PLC0415
 
         self._next_look = self._clock() + LAKE_SECONDS
         try:
