@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from rtml.errors import RtmlError
-from rtml_assets import cli_versions
+from rtml.secrets import mask
+from rtml_assets import cli_access, cli_versions
 from rtml_assets.cli_common import connected, load_project, load_settings
 
 if TYPE_CHECKING:
@@ -270,6 +271,7 @@ def _history(
 
 
 app.add_typer(cli_versions.app)
+app.add_typer(cli_access.app)
 
 
 def main() -> None:
@@ -285,7 +287,7 @@ def fail(error: Exception) -> None:
     """Print an error without its traceback."""
     from rich.text import Text
 
-    Console(stderr=True).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
+    Console(stderr=True).print(Text(f"error: {mask(str(error))}", style="bold red"), soft_wrap=True)
 
 
 if __name__ == "__main__":

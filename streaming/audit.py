@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import polars as pl
 
 from rtml import instants
 from rtml.columns import TIMESTAMP
+from rtml.errors import RtmlError
 from rtml.instants import Instant
 from rtml.lake import Lake
 from rtml.secrets import mask
@@ -79,6 +81,19 @@ def append(lake: Lake, entries: Sequence[Entry]) -> None:
     schema = {name: pl.Int64() if name == AT else kind for name, kind in AUDIT.items() if name != DAY}
     rows = pl.DataFrame(plain, schema=schema, orient="row").with_columns(pl.col(AT).cast(TIMESTAMP))
     append_only.append(lake.audit, rows.with_columns(pl.col(AT).dt.date().alias(DAY)), [DAY])
+
+
+@contextmanager
+def audited(lake: Lake, action: str, target: str, by: str | None = None) -> Iterator[list[str]]:
+    """Record a block: as done, with the words put into the list that it gets, or as refused, with the error's."""
+    words: list[str] = []
+    who = by or actor()
+    try:
+        yield words
+    except RtmlError as error:
+        record(lake, action=action, target=target, actor=who, outcome="refused", detail=str(error))
+        raise
+    record(lake, action=action, target=target, actor=who, detail="; ".join(words))
 
 
 def read(lake: Lake, since: Instant | None = None, action: str | None = None) -> pl.DataFrame:

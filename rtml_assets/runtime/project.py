@@ -96,6 +96,10 @@ class Project:
 
     def start(self) -> None:
         """Start everything but the Redis."""
+        if self._server and self.settings.needs_key:
+            from rtml_assets.runtime.keys import fill_keys  # noqa: PLC0415  # Delta takes a while to load
+
+            fill_keys(self.settings)
         self._supervisor.add([*self._flows(), *self._servers()])
         self.start_dagster()
         if self.has_dagster:
