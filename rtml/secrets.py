@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from logging import LogRecord, getLogRecordFactory, setLogRecordFactory
 from types import TracebackType
 
@@ -44,27 +45,38 @@ def shown(name: str, value: object) -> str:
 def mask_logs(secrets: Iterable[str]) -> None:
     """Mask all that this process logs from now on, whoever logs it and wherever it goes: the last line of defence.
 
-    Masked are the message, and the traceback beneath it; also that of an error that ends the process.
+    Masked are the message, and the traceback beneath it; also that of an error that ends the process. Further calls
+    add to what is hidden.
     """
-    hidden = tuple(secrets)
     make = getLogRecordFactory()
+    if isinstance(make, _Masked):
+        make.hidden.update(secrets)
+        return
+    masked = _Masked(make, set(secrets))
+    setLogRecordFactory(masked)
+    sys.excepthook = masked.end
 
-    def masked(*arguments: object, **named: object) -> LogRecord:
-        record = make(*arguments, **named)
+
+@dataclass(frozen=True)
+class _Masked:
+    """Makes log records without secrets, wherever they go then."""
+
+    make: Callable[..., LogRecord]
+    hidden: set[str]
+
+    def __call__(self, *arguments: object, **named: object) -> LogRecord:
+        record = self.make(*arguments, **named)
         try:
             message = record.getMessage()
         except (TypeError, ValueError, KeyError):  # logging says so itself, when it comes to write it
-            message = ""
-        clean = mask(message, hidden)
+            return record
+        clean = mask(message, self.hidden)
         if clean != message:
             record.msg, record.args = clean, ()
         if record.exc_info and record.exc_info[0] is not None:
             # A formatter takes the text as it stands here, and makes none of its own.
-            record.exc_text = mask("".join(traceback.format_exception(*record.exc_info)).rstrip(), hidden)
+            record.exc_text = mask("".join(traceback.format_exception(*record.exc_info)).rstrip(), self.hidden)
         return record
 
-    def end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        sys.stderr.write(mask("".join(traceback.format_exception(kind, error, trace)), hidden))
-
-    setLogRecordFactory(masked)
-    sys.excepthook = end
+    def end(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        sys.stderr.write(mask("".join(traceback.format_exception(kind, error, trace)), self.hidden))

@@ -44,9 +44,7 @@ class DeniedLog:
     def count(self, denial: Denial) -> None:
         """Count one."""
         with self._lock:
-            if denial not in self._counts and len(self._counts) >= MOST_COUNTS:
-                denial = _OTHERS
-            self._counts[denial] = (self._counts.get(denial, (0, 0))[0] + 1, self._now())
+            self._add(denial, 1, self._now())
 
     def start(self) -> None:
         """Append every minute, until `stop`."""
@@ -83,9 +81,13 @@ class DeniedLog:
     def _keep(self, counts: dict[Denial, tuple[int, Instant]]) -> None:
         with self._lock:
             for denial, (number, at) in counts.items():
-                known, later = self._counts.get(denial, (0, at))
-                if known or len(self._counts) < MOST_COUNTS:
-                    self._counts[denial] = (known + number, max(at, later))
+                self._add(denial, number, at)
+
+    def _add(self, denial: Denial, number: int, at: Instant) -> None:
+        if denial not in self._counts and len(self._counts) >= MOST_COUNTS:
+            denial = _OTHERS
+        known, before = self._counts.get(denial, (0, at))
+        self._counts[denial] = (known + number, max(at, before))
 
     def _run(self) -> None:
         while not self._stopped.wait(EVERY_SECONDS):
