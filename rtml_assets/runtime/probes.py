@@ -10,6 +10,7 @@ import msgspec
 import redis
 
 from rtml.settings import Settings
+from streaming.broker import connect
 
 _NONE: Mapping[str, str] = {}
 _LOCATIONS = (
@@ -49,9 +50,9 @@ def dagster_is_up(host: str, port: int) -> bool:
     return bool(entries) and all(_is_loaded(entry) for entry in entries)
 
 
-def redis_answers(url: str) -> bool:
-    """Say whether there is a Redis at a URL."""
-    client = redis.Redis.from_url(url, socket_timeout=1, socket_connect_timeout=1)
+def redis_answers(where: Settings | str) -> bool:
+    """Say whether there is a Redis of the settings, or at a URL, that lets us in."""
+    client = connect(where, timeout=1)
     try:
         return bool(client.ping())
     except redis.RedisError:

@@ -60,14 +60,8 @@ def test_it_is_shown_from_an_instant_on_and_by_action(tmp_path: Path) -> None:
     lake, present = Lake(settings.lake_root), instants.now()
     entries = [("promote", 5 * instants.DAY), ("promote", 2 * instants.HOUR), ("rollback", 0)]
     audit.append(lake, [audit.Entry(present - age, action, "eta", "ann") for action, age in entries])
-    assert [
-        audit_table(settings, *asked).row_count for asked in [(), ("1d",), (None, "promote"), ("1d", "promote")]
-    ] == [
-        3,
-        2,
-        2,
-        1,
-    ]
+    for asked, count in [((), 3), (("1d",), 2), ((None, "promote"), 2), (("1d", "promote"), 1)]:
+        assert audit_table(settings, *asked).row_count == count
     assert audit_table(settings, instants.to_text(present)).row_count == 1
     with pytest.raises(UnknownNameError, match="Did you mean 'promote'"):
         audit_table(settings, None, "promot")
