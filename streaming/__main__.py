@@ -52,7 +52,8 @@ def recovery_store(settings: Settings, source: str, flow: Flow) -> Path:
     """Return the folder of a flow's recovery store, made when there is none."""
     folder = settings.home_path / "recovery" / f"{source}-{flow}"
     if not folder.is_dir():
-        folder.mkdir(parents=True)
+        # Bytewax reads its snapshots as pickles, which run what they are given: nobody else may write here.
+        folder.mkdir(parents=True, mode=0o700)
         init_db_dir(folder, 1)
     return folder
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import pickletools
 import re
 import shutil
+import sqlite3
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -224,6 +227,20 @@ def test_a_wrong_password_is_an_error_without_it(secured: Secured) -> None:
         said += run.stdout + run.stderr
     assert re.search("invalid username-password pair|WRONGPASS", said)
     assert leaks(said) == []
+
+
+def test_what_bytewax_keeps_between_processes_is_text_alone(streamed: Secured) -> None:
+    """It reads its snapshots as pickles; one of text alone names nothing to be called."""
+    folders = sorted((streamed.home / "recovery").iterdir())
+    assert [folder.name for folder in folders] == ["departures-mirror", "departures-tiles"]
+    for folder in folders:
+        assert folder.stat().st_mode & 0o077 == 0
+        (file,) = folder.glob("*.sqlite3")
+        with closing(sqlite3.connect(file)) as database:
+            stored = [text for (text,) in database.execute("SELECT ser_change FROM snaps WHERE ser_change IS NOT NULL")]
+        assert stored
+        used = {code.name for text in stored for code, _, _ in pickletools.genops(text)}
+        assert used <= {"PROTO", "FRAME", "SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE", "NONE", "STOP"}
 
 
 def test_no_log_has_a_secret_and_a_planted_one_is_found(streamed: Secured) -> None:
