@@ -34,7 +34,7 @@ def promotion_asset(deployment: Deployment, service: FeatureService) -> dg.Asset
         code_version=meaning_of(service.name, record.version, record.columns, record.fingerprints).split()[-1],
     )
     def promotion(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        who = f"{actor()} (Dagster run {context.run_id})"
+        who = f"{actor()} (Dagster run {context.run.run_id})"
         with deployment.redis() as client, audited(deployment.lake, "promote", service.name, who) as words:
             prove = prover(deployment.lake, client, deployment.registry)
             outcome = promote(deployment.lake, client, deployment.registry, service.name, now(), prove)

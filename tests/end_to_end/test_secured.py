@@ -25,17 +25,22 @@ import polars as pl
 import pytest
 import redis
 import trustme
+from rich.console import Console
 
+from rtml.errors import RequestError
 from rtml.instants import Instant, now
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.registry import load
 from rtml.settings import Settings
+from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.materialize import materialize_days
+from rtml_assets.defs.promotion_assets import promotion_asset
 from rtml_assets.runtime.behind import behind
 from rtml_assets.runtime.keys import create_key
 from rtml_assets.runtime.ports import free_port
 from rtml_assets.runtime.probes import redis_answers, server_is_up
+from rtml_assets.runtime.promoting import run_promote, run_rollback
 from rtml_assets.runtime.supervisor import Child, Supervisor
 from streaming import audit
 from streaming.broker import connect
@@ -227,6 +232,24 @@ def test_a_wrong_password_is_an_error_without_it(secured: Secured) -> None:
         said += run.stdout + run.stderr
     assert re.search("invalid username-password pair|WRONGPASS", said)
     assert leaks(said) == []
+
+
+def test_promotions_and_the_way_back_are_audited(streamed: Secured) -> None:
+    console = Console(quiet=True)
+    run_promote(console, streamed.offline, REGISTRY, "eta")
+    with pytest.raises(RequestError, match="never promoted"):
+        run_rollback(console, streamed.offline, "eta")
+    asset = promotion_asset(Deployment(streamed.offline, REGISTRY), REGISTRY.services["eta"])
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = dg.materialize([asset], instance=instance).run_id
+    rows = audit.read(Lake(streamed.offline.lake_root)).filter(pl.col("action").is_in(["promote", "rollback"]))
+    found = [(row["action"], row["target"], row["outcome"], row["actor"]) for row in rows.iter_rows(named=True)]
+    assert found == [
+        ("promote", "eta", "done", audit.actor()),
+        ("rollback", "eta", "refused", audit.actor()),
+        ("promote", "eta", "done", f"{audit.actor()} (Dagster run {run})"),
+    ]
+    assert rows["detail"][0].startswith("v1 of delays ")
 
 
 def test_what_bytewax_keeps_between_processes_is_text_alone(streamed: Secured) -> None:
