@@ -35,6 +35,7 @@ LONGEST_PATH = 100
 
 Headers = Sequence[tuple[str, str]]
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_NO_KEYS = "keys cannot be checked: neither Redis nor the lake tells any (`rtml keys create` makes one)"
 _HOW = "a valid API key is needed, as `Authorization: Bearer rtml_…`"
 
 
@@ -117,7 +118,7 @@ class Guard:
     def _checked(self, asked: Asked, ring: KeyRing) -> Reply | None:
         if ring.keys is None:
             retry = [("retry-after", str(RETRY_SECONDS))]
-            return failure(503, "unavailable", "keys cannot be checked: neither Redis nor the lake tells them", retry)
+            return failure(503, "unavailable", _NO_KEYS, retry)
         needed = scope_of(asked.method, asked.path)
         text = presented(asked)
         key = find(ring.keys, text, self._now())

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 REFRESH_SECONDS = 0.5
 LAKE_SECONDS = 30.0
 """How often the lake is asked beside Redis: one that came back from an older copy may lack what was revoked since."""
+LOST_SECONDS = 5.0
+"""How often it is asked while Redis does not tell the keys."""
 
 _log = logging.getLogger("rtml.serving")
 
@@ -35,8 +37,10 @@ class KeyRing:
     def __init__(self, client: Redis, lake: Lake, clock: Callable[[], float] = time.monotonic) -> None:
         """Take where keys are; nothing is read before `refresh` or `start`."""
         self._client, self._lake, self._clock = client, lake, clock
+        self._projected: dict[str, Key] | None = None
         self._from_lake: dict[str, Key] | None = None
-        self._next_look = 0.0
+        self._was_lost = False
+        self._looked_at = float("-inf")
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
         self.keys: dict[str, Key] | None = None
@@ -44,12 +48,16 @@ class KeyRing:
 
     def refresh(self) -> None:
         """Look now; what cannot be read stays as it was."""
-        projected = self._projected()
-        if self._clock() >= self._next_look or (projected is None and self._from_lake is None):
+        self._look_at_redis()
+        lost = self._projected is None
+        since = self._clock() - self._looked_at
+        if since >= (LOST_SECONDS if lost else LAKE_SECONDS) or (lost and not self._was_lost):
             self._look_at_lake()
-        known = [found for found in (projected, self._from_lake) if found is not None]
-        if known:
-            self.keys = merge(key for found in known for key in found.values())
+        self._was_lost = lost
+        # What Redis tells is complete; while it tells nothing, a key that was known is known still.
+        known = [self._projected if not lost else self.keys, self._from_lake]
+        if any(found is not None for found in known):
+            self.keys = merge(key for found in known if found is not None for key in found.values())
 
     def start(self) -> None:
         """Look, and go on looking until `stop`."""
@@ -67,22 +75,22 @@ class KeyRing:
         while not self._stopped.wait(REFRESH_SECONDS):
             self.refresh()
 
-    def _projected(self) -> dict[str, Key] | None:
+    def _look_at_redis(self) -> None:
         try:
-            return projected_keys(self._client)
+            self._projected = projected_keys(self._client)
         except redis.RedisError:  # the serving state says so in the log
-            return None
+            return
         except msgspec.MsgspecError as error:
             _log.error("what Redis holds of API keys cannot be read: %s", error)
-            return None
 
     def _look_at_lake(self) -> None:
         # Loaded where keys are asked for, and not by every server.
         from streaming.key_store import stored_keys  # noqa: PLC0415
 
-        self._next_look = self._clock() + LAKE_SECONDS
+        self._looked_at = self._clock()
         try:
-            self._from_lake = stored_keys(self._lake)
+            # A table that is not there may be one that cannot be reached: that is not to know, and not to have none.
+            self._from_lake = stored_keys(self._lake) or self._from_lake
         # Whatever it was, the keys that are known go on to count.
         except Exception as error:  # noqa: BLE001
             _log.warning("%s cannot be read: %s", self._lake.access_keys, error)

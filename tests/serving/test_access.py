@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import polars as pl
@@ -14,13 +16,15 @@ import pytest
 from rtml.lake import Lake
 from rtml.online import keys as names
 from rtml.settings import Settings
-from rtml_assets.runtime.keys import create_key, revoke_keys, rotate_key
+from rtml_assets.runtime.keys import create_key, fill_keys, revoke_keys, rotate_key
 from rtml_assets.runtime.probes import ask_server
-from serving.guard import MOST_FAILURES, address_of, scope_of
+from serving.denied import DeniedLog
+from serving.guard import MOST_FAILURES, Guard, address_of, scope_of
 from serving.keyring import KeyRing
 from serving.limits import MOST_BUCKETS, Buckets
 from streaming import audit
 from streaming.access import projected_keys
+from streaming.broker import connect
 from tests.serving.conftest import Filled, Served
 from tests.serving.online import PATIENCE_SECONDS, REGISTRY, eventually
 
@@ -123,6 +127,15 @@ def test_without_or_with_a_wrong_key_nothing_is_said(guarded: Guarded, reader: s
     assert guarded.served.http.post(SPENDING, json=ANN, params={"key": reader}).status_code == 401
 
 
+def test_headers_that_are_no_text_are_a_wrong_key_like_any_other(guarded: Guarded) -> None:
+    strange = [b"Bearer \xff\xfe", "Bearer schlüssel".encode(), b"Bearer", b"Basic YTpi", b"Bearer " + b"x" * 8_000]
+    with guarded.at("127.0.0.5") as http:
+        for value in strange:
+            for name in (b"authorization", b"x-api-key", b"cookie"):
+                answer = http.post(SPENDING, json=ANN, headers=[(name, value)])
+                assert answer.status_code == 401, (name, value[:20])
+
+
 def test_what_anybody_may_see(guarded: Guarded) -> None:
     for path in ("/", "/docs", "/openapi.json", "/healthz", "/readyz"):
         assert guarded.status(None, path) == 200
@@ -169,10 +182,49 @@ def test_keys_that_redis_lost_or_never_heard_of(guarded: Guarded, reader: str, f
     fresh.refresh()
     assert fresh.keys == ring.keys
     assert guarded.status(reader) == 200
-    # The lake is away as well: what is known goes on to count, and who knows nothing lets nobody in.
-    fresh._lake = Lake("/dev/null/lake")
-    fresh.refresh()
-    assert fresh.keys == ring.keys
+    # The lake is away as well: what is known goes on to count.
+    clock = [0.0]
+    known_once = KeyRing(feature_redis.client, lake, lambda: clock[0])
+    known_once.refresh()
+    known_once._lake = Lake("/dev/null/lake")
+    clock[0] = 100.0
+    known_once.refresh()
+    assert known_once.keys == ring.keys
+
+
+def test_a_key_of_a_moment_ago_outlives_a_loss_of_redis(guarded: Guarded, feature_redis: Filled) -> None:
+    fill_keys(guarded.settings)
+    with_lake, without = (
+        KeyRing(feature_redis.client, lake, lambda: 0.0)
+        for lake in (Lake(guarded.settings.lake_root), Lake("nonsense://lake"))
+    )
+    with_lake.refresh()
+    number = guarded.key("fresh", "read:spending").split("_")[1]
+    without.refresh()
+    feature_redis.client.delete(names.KEYS)
+    for ring in (with_lake, without):
+        ring.refresh()
+        assert ring.keys is not None
+        assert number in ring.keys
+
+
+def test_a_server_that_never_knew_a_key_lets_nobody_in(guarded: Guarded, reader: str) -> None:
+    def asked(method: str, path: str, **headers: str) -> Any:
+        return SimpleNamespace(method=method, path=path, client="127.0.0.1:1", headers=headers)
+
+    with connect("redis://127.0.0.1:1/0", timeout=0.1) as away:
+        ring = KeyRing(away, Lake("nonsense://lake"))
+        guard = Guard(ring, DeniedLog(Lake(guarded.settings.lake_root)), 0, secure=False)
+        ring.refresh()
+        refused = guard.check(asked("POST", SPENDING, authorization=f"Bearer {reader}"))
+        assert refused is not None
+        assert refused.status == 503
+        assert guard.check(asked("GET", "/healthz")) is None
+        # Redis is away, and the lake is there.
+        ring = KeyRing(away, Lake(guarded.settings.lake_root))
+        ring.refresh()
+        guard = Guard(ring, DeniedLog(Lake(guarded.settings.lake_root)), 0, secure=False)
+        assert guard.check(asked("GET", "/metrics", **{"x-api-key": reader})) is None
 
 
 def test_a_browser_reads_by_a_cookie_and_writes_nothing(guarded: Guarded, reader: str) -> None:
