@@ -133,6 +133,7 @@ class App:
         if reply is None:
             reply = await self.answer(scope.method, scope.path, lambda: _read_body(scope, exchange, self._most_bytes))
         else:
+            await _discard_body(exchange, self._most_bytes)
             route = self._route(scope.path)
             self.metrics.answered(route.label if route else "other", reply.status, 0.0)
         safe = security_headers(scope.path, secure=self._secure)
@@ -216,6 +217,15 @@ async def _read_body(scope: Scope, exchange: Exchange, most: int) -> bytes:
         said = scope.headers.get("content-length") or f"more than {most}"
         raise TooLargeError(f"a body may have {most} bytes (RTML_MAX_BODY_BYTES); got {said}")
     return b"".join(pieces)
+
+
+async def _discard_body(exchange: Exchange, most: int) -> None:
+    """Read a body and throw it away, so that its sender gets to read why it was refused; too long a one is cut off."""
+    length = 0
+    async for piece in exchange:
+        length += len(piece)
+        if length > most:
+            break
 
 
 def _failed(error: Exception, method: str, path: str) -> Reply:

@@ -256,7 +256,7 @@ def test_answers_carry_what_keeps_browsers_safe(guarded: Guarded, reader: str) -
 def test_too_long_a_body_and_a_connection_after_a_refusal(guarded: Guarded, reader: str) -> None:
     http, long = guarded.served.http, b" " * 2_001
     assert http.post(SPENDING, content=long, headers={"x-api-key": reader}).status_code == 413
-    assert http.post(SPENDING, content=long * 100).status_code == 401
+    assert http.post(SPENDING, content=long[:2_000]).status_code == 401
     assert guarded.status(reader) == 200
 
 
