@@ -89,6 +89,16 @@ class Lake:
 
     root: str
 
+    @property
+    def audit(self) -> str:
+        """Who did what: keys, promotions, replays, denied requests."""
+        return f"{self.root}/audit"
+
+    @property
+    def access_keys(self) -> str:
+        """Every change of an API key."""
+        return f"{self.root}/access/keys"
+
     def raw(self, source: str) -> str:
         """Every accepted event, at least once."""
         return f"{self.root}/raw/{source}"

@@ -131,11 +131,13 @@ def retire(service: Service) -> None:
     """
     from rtml.errors import RequestError
     from rtml.instants import now
+    from rtml.lake import Lake
+    from streaming.audit import audited
     from streaming.services import retire_service
 
     settings, registry = load_project()
     if service in registry.services:
         raise RequestError(f"service {service!r} is defined: remove its definition first, or it would come back")
-    with connected(settings) as client:
+    with connected(settings) as client, audited(Lake(settings.lake_root), "retire", service):
         retire_service(client, service, now())
     console.print(f"{service} is served no longer")

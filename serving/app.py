@@ -14,8 +14,11 @@ from rtml.errors import RtmlError, UnavailableError, near_miss
 from rtml.lake import Lake
 from rtml.settings import Settings
 from serving.batches import Batches
+from serving.denied import DeniedLog
 from serving.feature_log import FeatureLog
+from serving.guard import FEATURES, Guard, security_headers
 from serving.heartbeats import read_heartbeats
+from serving.keyring import KeyRing
 from serving.listing import listing
 from serving.metrics import Metrics
 from serving.openapi import openapi
@@ -23,7 +26,6 @@ from serving.page import page
 from serving.redis_io import RedisReader, connect_reader
 from serving.state import ServingState
 from serving.wire import (
-    MOST_BYTES,
     Health,
     Readiness,
     Reply,
@@ -36,10 +38,9 @@ from serving.wire import (
     unexpected,
 )
 
-FEATURES = "/v1/features/"
 HEARTBEATS = "/v1/heartbeats/"
-MOST_DISCARDED = 16 * MOST_BYTES
-"""How much of too long a body is read and thrown away, so that its sender gets to read why it was refused."""
+MOST_DISCARDED = 16
+"""So many times the longest body are read and thrown away, so that its sender gets to read why it was refused."""
 
 Body = Callable[[], Awaitable[bytes]]
 """Reads a request's body, when a handler wants it."""
@@ -59,6 +60,7 @@ class Scope(Protocol):
 
     method: str
     path: str
+    client: str
     headers: Headers
 
 
@@ -88,11 +90,15 @@ class App:
     def __init__(self, settings: Settings) -> None:
         """Take the settings; nothing is connected before `start`."""
         timeout = settings.redis_timeout_seconds
-        self._client = connect_reader(settings.redis_url, timeout)
-        self._reader = RedisReader(settings.redis_url, timeout)
+        self._client = connect_reader(settings, timeout)
+        self._reader = RedisReader(settings, timeout)
         self.state = ServingState(self._client)
+        lake = Lake(settings.lake_root)
+        self._secure, self._most_bytes = bool(settings.tls_cert), settings.max_body_bytes
+        ring = KeyRing(self._client, lake) if settings.needs_key else None
+        self.guard = Guard(ring, DeniedLog(lake), settings.rate_limit, secure=self._secure)
         self.metrics = Metrics(lambda: self.state.snapshot)
-        self.log = FeatureLog(Lake(settings.lake_root), settings.log_epoch_us)
+        self.log = FeatureLog(lake, settings.log_epoch_us)
         self.metrics.watch(self.log)
         self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
         self._openapi = Reply(200, encode(openapi()))
@@ -113,20 +119,30 @@ class App:
             self.state.refresh()
         except UnavailableError as error:
             _log.warning("%s", error)
+        self.guard.start()
         self.state.start()
         self.log.start()
 
     async def close(self) -> None:
         """Stop looking, append what is still to be logged, and close all connections."""
         self.state.stop()
+        await asyncio.to_thread(self.guard.stop)
         await asyncio.to_thread(self.log.stop)
         self._client.close()
         await self._reader.close()
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer one request; the RSGI entry."""
-        reply = await self.answer(scope.method, scope.path, lambda: _read_body(scope, exchange))
-        exchange.response_bytes(reply.status, [("content-type", reply.content_type), *reply.headers], reply.body)
+        reply = self.guard.check(scope)
+        if reply is None:
+            reply = await self.answer(scope.method, scope.path, lambda: _read_body(scope, exchange, self._most_bytes))
+        else:
+            await _discard_body(exchange, self._most_bytes)
+            route = self._route(scope.path)
+            self.metrics.answered(route.label if route else "other", reply.status, 0.0)
+        safe = security_headers(scope.path, secure=self._secure)
+        headers = [("content-type", reply.content_type), *safe, *reply.headers]
+        exchange.response_bytes(reply.status, headers, reply.body)
 
     async def answer(self, method: str, path: str, body: Body) -> Reply:
         """Answer one request: `HEAD` as `GET`, whose body the server then keeps to itself."""
@@ -198,22 +214,31 @@ class App:
         return self._page
 
 
-async def _read_body(scope: Scope, exchange: Exchange) -> bytes:
+async def _read_body(scope: Scope, exchange: Exchange, most: int) -> bytes:
     """Return the body, or an error where it is too long."""
     pieces: list[bytes] = []
     length = 0
     async for piece in exchange:
         length += len(piece)
-        if length <= MOST_BYTES:
+        if length <= most:
             pieces.append(piece)
-        elif length > MOST_DISCARDED:
+        elif length > MOST_DISCARDED * most:
             break
         else:
             pieces.clear()
-    if length > MOST_BYTES:
-        said = scope.headers.get("content-length") or f"more than {MOST_BYTES}"
-        raise TooLargeError(f"a body may have {MOST_BYTES} bytes; got {said}")
+    if length > most:
+        said = scope.headers.get("content-length") or f"more than {most}"
+        raise TooLargeError(f"a body may have {most} bytes (RTML_MAX_BODY_BYTES); got {said}")
     return b"".join(pieces)
+
+
+async def _discard_body(exchange: Exchange, most: int) -> None:
+    """Read a body and throw it away, so that its sender gets to read why it was refused; too long a one is cut off."""
+    length = 0
+    async for piece in exchange:
+        length += len(piece)
+        if length > most:
+            break
 
 
 def _failed(error: Exception, method: str, path: str) -> Reply:

@@ -8,12 +8,14 @@ import signal
 import socket
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 from prometheus_client import disable_created_metrics
 
 from rtml.errors import SettingsError
+from rtml.secrets import mask_logs
 from rtml.settings import Settings
 from serving.app import App
 
@@ -29,6 +31,7 @@ def serve(settings: Settings) -> None:
     Raises:
         SettingsError: the Redis URL is none, or nothing can listen at the host and port.
     """
+    mask_logs(settings.secrets)
     disable_created_metrics()  # type: ignore[no-untyped-call]
     asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings))
 
@@ -45,8 +48,10 @@ async def _serve(settings: Settings) -> None:
         backlog=CONNECTIONS,
         backpressure=CONNECTIONS,
         log_enabled=False,
+        ssl_cert=_file(settings, "tls_cert"),
+        ssl_key=_file(settings, "tls_key"),
     )
-    url = f"http://{_shown(settings.host)}:{settings.port}"
+    url = settings.server_url
     server.on_startup(lambda: print(f"features at {url}, documented at {url}/docs", flush=True))  # noqa: T201
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,6 +66,16 @@ async def _serve(settings: Settings) -> None:
         await app.close()
 
 
+def _file(settings: Settings, name: str) -> Path | None:
+    """Return a file of the certificate, where there is one."""
+    file = Path(getattr(settings, name))
+    if not getattr(settings, name):
+        return None
+    if not file.is_file():
+        raise SettingsError(f"{name} (RTML_{name.upper()}) must be a file; got {str(file)!r}")
+    return file
+
+
 def _address(host: str, port: int) -> str:
     """Return the address of a host, after a try to listen there: Granian would share a port that is in use."""
     try:
@@ -71,10 +86,6 @@ def _address(host: str, port: int) -> str:
     except OSError as error:
         raise SettingsError(f"cannot listen at {host}:{port} (RTML_HOST, RTML_PORT): {error.strerror}") from None
     return str(address[0])
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

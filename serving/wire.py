@@ -23,8 +23,6 @@ from rtml.errors import (
 from rtml.instants import Instant
 from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge, Status
 
-MOST_BYTES = 4 * 1024 * 1024
-"""The longest body of a request."""
 MOST_ENTITIES = 10_000
 """The most entities of a request."""
 RETRY_SECONDS = 1
@@ -35,7 +33,7 @@ _NOT_ONE_OF = re.compile(r"Invalid enum value '(.*)' - at `\$\.leading_edge`", r
 
 
 class TooLargeError(RtmlError):
-    """A request beyond `MOST_BYTES` or `MOST_ENTITIES`."""
+    """A request beyond `max_body_bytes` or `MOST_ENTITIES`."""
 
 
 class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):

@@ -18,6 +18,7 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 from rtml.errors import RtmlError
 from rtml.lake import Lake, raw_schema
 from rtml.online import keys
+from rtml.secrets import mask_logs
 from rtml.settings import Settings, load_settings
 from streaming.broker import RestartRequiredError, check, connect
 from streaming.contracts import runs_by
@@ -31,7 +32,7 @@ RESTART = 75
 
 def run(source_name: str, flow: Flow, settings: Settings) -> None:
     """Run a flow; returns only when it is stopped."""
-    client = connect(settings.redis_url, timeout=30)
+    client = connect(settings, timeout=30)
     check(client)
     deployed: Any = client.get(keys.DEPLOYED)  # before the definitions are read: what is deployed meanwhile is news
     lake = Lake(settings.lake_root)
@@ -54,7 +55,8 @@ def recovery_store(settings: Settings, source: str, flow: Flow) -> Path:
     """Return the folder of a flow's recovery store, made when there is none."""
     folder = settings.home_path / "recovery" / f"{source}-{flow}"
     if not folder.is_dir():
-        folder.mkdir(parents=True)
+        # Bytewax reads its snapshots as pickles, which run what they are given: nobody else may write here.
+        folder.mkdir(parents=True, mode=0o700)
         init_db_dir(folder, 1)
     return folder
 
@@ -67,7 +69,9 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        run(arguments.source, arguments.flow, load_settings())
+        settings = load_settings()
+        mask_logs(settings.secrets)
+        run(arguments.source, arguments.flow, settings)
     except RtmlError as error:
         logging.getLogger("streaming").error("%s", error)
         return RESTART

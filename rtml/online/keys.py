@@ -13,6 +13,9 @@ SERVICES = "rtml:services"
 FORMER_SERVICES = "rtml:former_services"
 DEPLOYED = "rtml:deployed"
 """A counter of deployments: processes that find it raised load the definitions anew."""
+KEYS = "rtml:keys"
+"""The hash of API keys, by their ids. No other key may begin with `rtml:k`: the stream's Redis user may write all but
+those (ops/redis/users.acl)."""
 LONGEST_PART = 64
 SHARDS = 64
 """A fixed number: the count of workers may change, an entity's shard may not (I9)."""

@@ -47,7 +47,7 @@ def drift_of(deployment: Deployment, service: FeatureService, now: Callable[[], 
         found = drift(lake, deployment.registry, service.name, today=today, day=_day(config.day))
         page = write_page(lake, found)
         settings = deployment.settings
-        link = f"http://{settings.host}:{settings.port}/quality/drift/{service.name}/{found.day}.html"
+        link = f"{settings.server_url}/quality/drift/{service.name}/{found.day}.html"
         return drift_result(found, link if page else None)
 
     words = f"What {service.name} serves, against its training set and against the week before."

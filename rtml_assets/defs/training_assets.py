@@ -81,7 +81,7 @@ def training_asset(deployment: Deployment, service: FeatureService) -> dg.Assets
         )
         def training(context: dg.AssetExecutionContext) -> None:
             settings = deployment.settings
-            arrivals = Arrivals(settings.redis_url, settings.mirror_epoch_us)
+            arrivals = Arrivals(settings, settings.mirror_epoch_us)
             built = build_training(lake, registry, service.name, _days(context), arrivals=arrivals)
             for words in built.missing:
                 context.log.warning(words)

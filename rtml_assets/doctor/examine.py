@@ -85,7 +85,7 @@ def examine(
 @contextmanager
 def subject_of(settings: Settings, registry: Registry, between: float) -> Iterator[Subject]:
     """Look twice at what runs, some seconds apart."""
-    with Observer(settings, registry) as observer, connect(settings.redis_url, timeout=REDIS_SECONDS) as client:
+    with Observer(settings, registry) as observer, connect(settings, timeout=REDIS_SECONDS) as client:
         first = observer.look()
         time.sleep(between)
         second = observer.look()

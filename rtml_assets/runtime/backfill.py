@@ -88,7 +88,7 @@ def days_between(lake: Lake, registry: Registry, name: str, start: str | None, e
 
 
 def _request(settings: Settings, registry: Registry, name: str) -> None:
-    with connect(settings.redis_url, timeout=30) as client:
+    with connect(settings, timeout=30) as client:
         version = find_version(client, registry.plans[name])
         if version is None:
             raise NotReadyError(f"view {name!r} has no version yet that could be built anew")

@@ -72,7 +72,7 @@ def sample_entities(lake: Lake, view: StreamFeatureView, plan: Plan) -> list[dic
     table = open_table(lake.raw(view.source.name))
     days = sorted(rows_by_day(table))[-RECENT_DAYS:]
     known = scan(table, raw_schema(view.source), days).select(plan.key_names).unique().sort(plan.key_names).collect()
-    chosen = random.Random(SEED).sample(range(known.height), min(SAMPLE, known.height))
+    chosen = random.Random(SEED).sample(range(known.height), min(SAMPLE, known.height))  # nosec B311
     return known[sorted(chosen)].to_dicts()
 
 

@@ -16,6 +16,7 @@ from rtml.instants import MINUTE, Instant
 from rtml.online import keys
 from rtml.registry import Registry
 from rtml.settings import Settings
+from rtml_assets.runtime.probes import own_tls
 from rtml_assets.watch.objectives import LEAST_REQUESTS
 from rtml_assets.watch.report import Quantiles, ServerLook, Service
 
@@ -56,11 +57,11 @@ class ServerEyes:
 
     def __init__(self, settings: Settings, registry: Registry, now: Callable[[], Instant] = instants.now) -> None:
         """Take where it is; nothing is asked yet."""
-        key = getattr(settings, "key", "")
         self._http = httpx.Client(
-            base_url=f"http://{settings.host}:{settings.port}",
+            base_url=settings.server_url,
+            verify=own_tls(settings.tls_cert) if settings.tls_cert else True,
             timeout=settings.redis_timeout_seconds + BEYOND_REDIS_SECONDS,
-            headers={"authorization": f"Bearer {key}"} if key else {},
+            headers={"authorization": f"Bearer {settings.key}"} if settings.key else {},
             trust_env=False,
         )
         self._registry, self._now = registry, now

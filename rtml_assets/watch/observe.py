@@ -69,7 +69,7 @@ class Observer:
         """Take where everything is; nothing is connected yet."""
         self.registry, self._settings, self._now = registry, settings, now
         self._agreed = agreements(registry)
-        self._client = connect_reader(settings.redis_url, REDIS_TIMEOUT)
+        self._client = connect_reader(settings, REDIS_TIMEOUT)
         self._eyes = ServerEyes(settings, registry, now)
         self._heartbeats = Heartbeats(registry.sources.values())
         self._states = {

@@ -13,12 +13,12 @@ import pytest
 from rtml import instants
 from rtml.settings import Settings
 from serving.app import App
-from serving.wire import MOST_BYTES
 from streaming.versions import go_live, save_version
 from tests.serving.online import REGISTRY, OwnRedis, eventually, fill, version_of
 
 ANN = {"entities": [{"user": "ann"}]}
 SPENDING = "/v1/features/spending"
+MOST_BYTES = Settings().max_body_bytes
 GETS = ["/", "/docs", "/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/services"]
 
 
