@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rtml.define.contract import Event, Field, Timestamp
     from rtml.define.entity import Entity
+    from rtml.define.expectation import Expect
     from rtml.define.feature import Count, First, Last, Max, Mean, Min, Stddev, Sum, Variance, Window
     from rtml.define.label import LabelSource
     from rtml.define.service import FeatureService
@@ -27,6 +28,7 @@ _HOME = {
     ),
     **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
     "Entity": "rtml.define.entity",
+    "Expect": "rtml.define.expectation",
     "FeatureService": "rtml.define.service",
     "LabelSource": "rtml.define.label",
     **dict.fromkeys(("LeftOutWarning", "NotBuiltWarning", "RtmlError"), "rtml.errors"),
@@ -39,6 +41,7 @@ __all__ = [
     "Entity",
     "Event",
     "EventSource",
+    "Expect",
     "FeatureService",
     "Field",
     "First",
