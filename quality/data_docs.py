@@ -1,0 +1,67 @@
+"""Data Docs: what Great Expectations makes of results, as pages that load nothing from elsewhere and run no script.
+
+The library's own page takes styles, scripts, fonts and a logo from six other servers. Ours is built of the same parts,
+around a template of our own; its styles lie beside it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from rtml.lake import Lake
+
+DOCS = "docs"
+STATIC = "static"
+_STYLES = (("vendor", "bootstrap.min.css"), ("pages", "quality.css"))
+_TO_SUITES = re.compile(r'<a href="[^"]*expectations/[^"]*"[^>]*>(.*?)</a>')
+_NO_ASSET = re.compile(r"Data asset: None\s*<br>")
+"""What the library says of stores and assets, of which there are none here."""
+_HEAVY = ("unexpected_list", "unexpected_index_list", "unexpected_index_query", "partial_unexpected_index_list")
+"""Parts of a result that grow with the rows: a page does without them."""
+
+
+def render(library: Any, results: Any, title: str, day: str) -> str:
+    """Return a page of results; `library` is Great Expectations, which only `suites.py` loads."""
+    for result in results.results:
+        # The renderers stumble over numbers of numpy.
+        plain = result.to_json_dict()["result"]
+        result.result = {name: part for name, part in plain.items() if name not in _HEAVY}
+    view = library.render.view.DefaultJinjaPageView()
+    own = view.env.from_string(files("quality").joinpath("pages/page.j2").read_text())
+    renderer = library.render.renderer.page_renderer.ValidationResultsPageRenderer(run_info_at_end=True)
+    document = renderer.render(results).to_json_dict()
+    page = str(own.render(document, heading=f"{title} {day}", title=title, day=day))
+    return _NO_ASSET.sub("", _TO_SUITES.sub(r"\1", page))
+
+
+def folder_of(lake: Lake) -> Path | None:
+    """Return the folder of a lake's documents; an object store has none."""
+    return None if "://" in lake.quality else Path(lake.quality)
+
+
+def page_of(table: str, name: str, day: date | str) -> str:
+    """Return where the page of a day lies, in the folder of documents."""
+    return f"{DOCS}/{table}/{name}/{day}.html"
+
+
+def write_page(folder: Path, path: str, page: str) -> None:
+    """Write a page, and the styles that it needs; whoever reads meanwhile sees the old one or the new one."""
+    styles = [(f"{STATIC}/{name}", files("quality").joinpath(room, name).read_text()) for room, name in _STYLES]
+    _write(folder, [*styles, (path, page)])
+
+
+def _write(folder: Path, texts: Iterable[tuple[str, str]]) -> None:
+    for path, text in texts:
+        place = folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=place.parent, prefix=".", delete=False, encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, place)
