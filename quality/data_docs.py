@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+from quality.judgement import Judged
 from rtml.lake import Lake
 
 DOCS = "docs"
@@ -27,8 +28,8 @@ _HEAVY = ("unexpected_list", "unexpected_index_list", "unexpected_index_query", 
 """Parts of a result that grow with the rows: a page does without them."""
 
 
-def render(library: Any, results: Any, title: str, day: str) -> str:
-    """Return a page of results; `library` is Great Expectations, which only `suites.py` loads."""
+def render(library: Any, results: Any, judged: Sequence[Judged], title: str, day: str) -> str:
+    """Return a page of results and judgements; `library` is Great Expectations, which only `suites.py` loads."""
     for result in results.results:
         # The renderers stumble over numbers of numpy.
         plain = result.to_json_dict()["result"]
@@ -37,7 +38,7 @@ def render(library: Any, results: Any, title: str, day: str) -> str:
     own = view.env.from_string(files("quality").joinpath("pages/page.j2").read_text())
     renderer = library.render.renderer.page_renderer.ValidationResultsPageRenderer(run_info_at_end=True)
     document = renderer.render(results).to_json_dict()
-    page = str(own.render(document, heading=f"{title} {day}", title=title, day=day))
+    page = str(own.render(document, heading=f"{title} {day}", title=title, day=day, checks=judged))
     return _NO_ASSET.sub("", _TO_SUITES.sub(r"\1", page))
 
 

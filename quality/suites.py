@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -24,6 +25,8 @@ from rtml.define.expectation import Expectation
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
+
+Page = Literal["never", "failed", "always"]
 
 _RESULT: dict[str, Any] = {"result_format": "COMPLETE", "include_unexpected_rows": False}
 
@@ -40,7 +43,7 @@ class Suites:
         self._batches: dict[str, Any] = {}
 
     def judge(
-        self, expectations: Sequence[Expectation], rows: pl.DataFrame, title: str, day: str, *, page: bool = False
+        self, expectations: Sequence[Expectation], rows: pl.DataFrame, title: str, day: str, page: Page = "never"
     ) -> Judgement:
         """Return what became of expectations over rows.
 
@@ -49,7 +52,7 @@ class Suites:
             rows: the rows, with the columns that the expectations were resolved against.
             title: what the rows are, such as `events/departures`.
             day: of which day they are.
-            page: whether a page of Data Docs is made.
+            page: when a page of Data Docs is made.
         """
         frame = _with_conditions(expectations, rows)
         enough = [one for one in expectations if _judged_rows(one, frame) >= one.min_rows]
@@ -58,8 +61,10 @@ class Suites:
         judged = tuple(
             _judged(one, found[one.name].to_json_dict() if one.name in found else None, frame) for one in expectations
         )
-        made = page and results is not None
-        return Judgement(rows.height, judged, render(self._gx, results, title, day) if made else "")
+        judgement = Judgement(rows.height, judged)
+        if results is None or page == "never" or (page == "failed" and judgement.passed):
+            return judgement
+        return replace(judgement, page=render(self._gx, results, judged, title, day))
 
     def _validate(self, expectations: Sequence[Expectation], frame: pd.DataFrame, title: str) -> Any:
         suite = self._gx.ExpectationSuite(title, expectations=[_expectation(one) for one in expectations])
@@ -105,9 +110,7 @@ def _expectation(expectation: Expectation) -> Any:
     asked: dict[str, Any] = {}
     if expectation.where is not None:
         asked = {"row_condition": types.row_conditions.Column(_condition(expectation)) == True}  # noqa: E712
-    notes = f"check {expectation.name} ({expectation.severity})"
-    meta = {"name": expectation.name, "notes": notes}
-    return made(**expectation.arguments, **asked, severity=expectation.severity, meta=meta)
+    return made(**expectation.arguments, **asked, severity=expectation.severity, meta={"name": expectation.name})
 
 
 def _judged(expectation: Expectation, found: Mapping[str, Any] | None, frame: pl.DataFrame) -> Judged:
