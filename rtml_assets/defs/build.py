@@ -10,6 +10,7 @@ from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.figures import figures_sensor
 from rtml_assets.defs.parity_checks import parity
 from rtml_assets.defs.promotion_assets import promotion_asset, promotion_job
+from rtml_assets.defs.quality_checks import quality_of
 from rtml_assets.defs.source_assets import events_asset, external_assets
 from rtml_assets.defs.training_assets import features_asset, trained_services, training_asset, training_job
 from rtml_assets.defs.view_assets import view_assets
@@ -35,6 +36,7 @@ def definitions_of(deployment: Deployment) -> dg.Definitions:
     jobs = [compaction_job(deployment, source) for source in sources]
     trained = trained_services(deployment)
     served, checking = parity(deployment)
+    checking += [quality_of(deployment, source) for source in sources]
     return dg.Definitions(
         assets=[
             *(spec for source in sources for spec in external_assets(deployment, source)),

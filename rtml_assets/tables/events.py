@@ -63,7 +63,7 @@ class CompactedEvents:
 
 
 def compact_events(lake: Lake, source: EventSource, days: Sequence[date]) -> CompactedEvents:
-    """Build days of `events/` from `raw/`; one that breaks the contract, or a critical expectation, is left as it is."""
+    """Build days of `events/` from `raw/`; what breaks the contract, or is not as expected, is left as it is."""
     tidy(lake.raw(source.name), days)
     counts = rows_by_day(open_table(lake.raw(source.name)))
     uri, schema, meaning = lake.events(source.name), raw_schema(source), events_meaning(source)

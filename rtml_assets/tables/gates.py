@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -19,14 +20,17 @@ from quality.judgement import Judged, Judgement
 from rtml.define.expectation import Expectation
 from rtml.define.expectation_types import UNIQUENESS
 from rtml.define.source import EventSource
-from rtml.lake import EVENT_DATE, Lake
+from rtml.define.views import StreamFeatureView
+from rtml.lake import EVENT_DATE, Lake, features_schema
+from rtml.plan import Plan
 from rtml.projection import INGESTED_AT
+from rtml_assets.tables.delta import open_table, scan
 from rtml_assets.tables.quarantine import accepted, hold
 
 if TYPE_CHECKING:
     from quality.suites import Page
 
-EVENTS = "events"
+EVENTS, FEATURES = "events", "features"
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def judge_days(
 ) -> dict[date, JudgedDay]:
     """Return what a source's expectations come to over days of events (the columns of `raw/`).
 
-    A page is made for the `newest` day, for days that fail, and for those that have a page already.
+    Pages come with what is judged: see `_page`.
     """
     if not source.expectations:
         return {}
@@ -65,11 +69,33 @@ def judge_days(
     found = {}
     for day in days:
         rows = events.filter(pl.col(EVENT_DATE) == day)
-        has_page = folder is not None and (folder / page_of(EVENTS, source.name, day)).is_file()
-        page: Page = "always" if day == newest or has_page else "failed"
+        page = _page(folder, page_of(EVENTS, source.name, day), day == newest)
         judgement = suites.judge(source.expectations, rows, f"{EVENTS}/{source.name}", str(day), page=page)
         found[day] = _at_the_gate(day, judgement, rows, {check for of, check in known if of == day})
     return found
+
+
+def judge_values(lake: Lake, view: StreamFeatureView, plan: Plan, days: Sequence[date]) -> dict[date, JudgedDay]:
+    """Return what a view's expectations come to over days of `features/`, which are there already; write the pages."""
+    if not view.expectations:
+        return {}
+    from quality.suites import Suites  # noqa: PLC0415 (loads Great Expectations)
+
+    suites, folder, title = Suites(), folder_of(lake), f"{FEATURES}/{view.name}"
+    found, table = {}, open_table(lake.features(view.name))
+    for day in days:
+        rows = scan(table, features_schema(plan), [day]).collect()
+        path = page_of(FEATURES, view.name, day)
+        judgement = suites.judge(view.expectations, rows, title, str(day), page=_page(folder, path, day == max(days)))
+        found[day] = JudgedDay(day, judgement)
+        if folder is not None and judgement.page:
+            write_page(folder, path, judgement.page)
+    return found
+
+
+def _page(folder: Path | None, path: str, newest: bool) -> Page:
+    """Say when a page is made: of the newest day, of days that fail, and of those that have one already."""
+    return "always" if newest or (folder is not None and (folder / path).is_file()) else "failed"
 
 
 def keep(lake: Lake, source: EventSource, judged: Iterable[JudgedDay]) -> None:
