@@ -15,6 +15,8 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import numpy as np
+
 from quality.judgement import Judged
 from rtml.lake import Lake
 
@@ -24,6 +26,7 @@ _STYLES = (("vendor", "bootstrap.min.css"), ("pages", "quality.css"))
 _TO_SUITES = re.compile(r'<a href="[^"]*expectations/[^"]*"[^>]*>(.*?)</a>')
 _NO_ASSET = re.compile(r"Data asset: None\s*<br>")
 """What the library says of stores and assets, of which there are none here."""
+_ANGLES = str.maketrans({"<": "\u2039", ">": "\u203a"})
 _HEAVY = ("unexpected_list", "unexpected_index_list", "unexpected_index_query", "partial_unexpected_index_list")
 """Parts of a result that grow with the rows: a page does without them."""
 
@@ -31,15 +34,28 @@ _HEAVY = ("unexpected_list", "unexpected_index_list", "unexpected_index_query", 
 def render(library: Any, results: Any, judged: Sequence[Judged], title: str, day: str) -> str:
     """Return a page of results and judgements; `library` is Great Expectations, which only `suites.py` loads."""
     for result in results.results:
-        # The renderers stumble over numbers of numpy.
         plain = result.to_json_dict()["result"]
-        result.result = {name: part for name, part in plain.items() if name not in _HEAVY}
+        result.result = {name: _plain(part) for name, part in plain.items() if name not in _HEAVY}
     view = library.render.view.DefaultJinjaPageView()
     own = view.env.from_string(files("quality").joinpath("pages/page.j2").read_text())
     renderer = library.render.renderer.page_renderer.ValidationResultsPageRenderer(run_info_at_end=True)
     document = renderer.render(results).to_json_dict()
     page = str(own.render(document, heading=f"{title} {day}", title=title, day=day, checks=judged))
     return _NO_ASSET.sub("", _TO_SUITES.sub(r"\1", page))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value that no page takes for markup, and without numbers of numpy.
+
+    The library shows samples of data as they are, and its renderers stumble over such numbers.
+    """
+    if isinstance(value, str):
+        return value.translate(_ANGLES)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {_plain(name): _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def folder_of(lake: Lake) -> Path | None:

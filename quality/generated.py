@@ -133,7 +133,7 @@ def _regex(check: str, given: Mapping[str, Any]) -> str:
 
 
 def _one(column: str, what: str, expectation: str, arguments: Mapping[str, Any] | None = None) -> Expectation:
-    return Expectation(f"{column}_{what}", expectation, {"column": column, **(arguments or {})})
+    return Expectation(f"{column}_{what}", expectation, {"column": column} | {**(arguments or {}), "column": column})
 
 
 def _of_table(name: str, columns: list[str]) -> Expectation:

@@ -56,26 +56,26 @@ class Suites:
         """
         frame = _with_conditions(expectations, rows)
         enough = [one for one in expectations if _judged_rows(one, frame) >= one.min_rows]
-        results = self._validate(enough, to_pandas(frame), title) if enough else None
-        found = dict(zip([one.name for one in enough], results.results if results else (), strict=True))
-        judged = tuple(
-            _judged(one, found[one.name].to_json_dict() if one.name in found else None, frame) for one in expectations
-        )
+        suite, wrong = _suite(enough)
+        results = self._validate(suite, to_pandas(frame), title) if suite else None
+        found = {one.expectation_config.meta["name"]: one.to_json_dict() for one in results.results} if results else {}
+        judged = tuple(_judged(one, found.get(one.name), wrong.get(one.name), frame) for one in expectations)
         judgement = Judgement(rows.height, judged)
         if results is None or page == "never" or (page == "failed" and judgement.passed):
             return judgement
         return replace(judgement, page=render(self._gx, results, judged, title, day))
 
-    def _validate(self, expectations: Sequence[Expectation], frame: pd.DataFrame, title: str) -> Any:
-        suite = self._gx.ExpectationSuite(title, expectations=[_expectation(one) for one in expectations])
+    def _validate(self, suite: Mapping[str, Any], frame: pd.DataFrame, title: str) -> Any:
         if title not in self._batches:
             asset = self._assets.add_dataframe_asset(title)
             self._batches[title] = asset.add_batch_definition_whole_dataframe("day")
         batch = self._batches[title].get_batch(batch_parameters={"dataframe": frame})
-        results = batch.validate(suite, result_format=_RESULT)
+        results = batch.validate(
+            self._gx.ExpectationSuite(title, expectations=[*suite.values()]), result_format=_RESULT
+        )
         # In the order of the suite: the library sorts them by metric.
-        order = {one.name: number for number, one in enumerate(expectations)}
-        results.results.sort(key=lambda result: order[result.expectation_config.meta["name"]])
+        order = list(suite)
+        results.results.sort(key=lambda result: order.index(result.expectation_config.meta["name"]))
         return results
 
 
@@ -104,6 +104,18 @@ def _judged_rows(expectation: Expectation, frame: pl.DataFrame) -> int:
     return frame.height if expectation.where is None else int(frame[_condition(expectation)].sum())
 
 
+def _suite(expectations: Sequence[Expectation]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return expectations by name as the library's own, and what is wrong with those that it refuses."""
+    made: dict[str, Any] = {}
+    wrong: dict[str, str] = {}
+    for one in expectations:
+        try:
+            made[one.name] = _expectation(one)
+        except (TypeError, ValueError) as error:  # of its arguments, which only the library knows
+            wrong[one.name] = str(error)
+    return made, wrong
+
+
 def _expectation(expectation: Expectation) -> Any:
     types = _library().expectations
     made = getattr(types, "".join(word.title() for word in expectation.type.split("_")))
@@ -113,8 +125,12 @@ def _expectation(expectation: Expectation) -> Any:
     return made(**expectation.arguments, **asked, severity=expectation.severity, meta={"name": expectation.name})
 
 
-def _judged(expectation: Expectation, found: Mapping[str, Any] | None, frame: pl.DataFrame) -> Judged:
+def _judged(
+    expectation: Expectation, found: Mapping[str, Any] | None, wrong: str | None, frame: pl.DataFrame
+) -> Judged:
     rows = _judged_rows(expectation, frame)
+    if wrong is not None:
+        return Judged(expectation, passed=False, judged=rows, words=f"it could not be evaluated: {wrong}")
     if found is None:
         words = f"{rows:,} rows are too few to judge: it takes {expectation.min_rows:,}"
         return Judged(expectation, passed=True, judged=0, words=words)

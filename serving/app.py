@@ -14,6 +14,7 @@ from rtml.errors import RtmlError, UnavailableError, near_miss
 from rtml.lake import Lake
 from rtml.settings import Settings
 from serving.batches import Batches
+from serving.documents import QUALITY, Documents
 from serving.feature_log import FeatureLog
 from serving.listing import listing
 from serving.metrics import Metrics
@@ -93,6 +94,7 @@ class App:
         self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
         self._openapi = Reply(200, encode(openapi()))
         self._page = page()
+        self._documents = Documents(Lake(settings.lake_root))
         self._routes = {
             "/": Route("GET", "/docs", self._docs),
             "/docs": Route("GET", "/docs", self._docs),
@@ -150,6 +152,8 @@ class App:
     def _route(self, path: str) -> Route | None:
         if path.startswith(FEATURES) and (service := path[len(FEATURES) :]) and "/" not in service:
             return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(unquote(service), body))
+        if path == QUALITY or path.startswith(f"{QUALITY}/"):
+            return Route("GET", QUALITY, lambda _: asyncio.to_thread(self._documents.get, path))
         return self._routes.get(path)
 
     async def _features(self, service: str, body: Body) -> Reply:

@@ -158,6 +158,10 @@ def _check_arguments(where: str, known: ExpectationType, given: Mapping[str, Any
             raise DefinitionError(f"{where}: it needs the argument {name!r}; got {', '.join(given) or 'none'}")
     if "min_value" in known.optional and given.get("min_value") is None and given.get("max_value") is None:
         raise DefinitionError(f"{where}: it needs min_value or max_value, or both")
+    for name in _LISTS:
+        listed = given.get(name)
+        if listed is not None and (isinstance(listed, str) or len(listed) < (2 if name in known.required else 1)):
+            raise DefinitionError.at(where, name, "a list of columns, of two where they are compared", listed)
     mostly = given.get("mostly", 1)
     if isinstance(mostly, bool) or not isinstance(mostly, (int, float)) or not 0 < mostly <= 1:
         raise DefinitionError.at(where, "mostly", "a share above 0, up to 1", mostly)
