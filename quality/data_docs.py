@@ -35,6 +35,8 @@ def render(library: Any, results: Any, judged: Sequence[Judged], title: str, day
     """Return a page of results and judgements; `library` is Great Expectations, which only `suites.py` loads."""
     for result in results.results:
         plain = result.to_json_dict()["result"]
+        if "unexpected_percent" not in plain:
+            plain.pop("unexpected_count", None)  # of distinct values: the renderers ask for a share that there is not
         result.result = {name: _plain(part) for name, part in plain.items() if name not in _HEAVY}
     view = library.render.view.DefaultJinjaPageView()
     own = view.env.from_string(files("quality").joinpath("pages/page.j2").read_text())

@@ -145,7 +145,7 @@ def _judged(
         passed,
         rows,
         _number(result.get("observed_value")),
-        result.get("unexpected_count"),
+        result.get("unexpected_count") if expectation.rows else None,
         result.get("unexpected_percent"),
         _examples(result),
         failing,
@@ -178,7 +178,7 @@ def _shown(value: object) -> str:
 
 
 def _words(expectation: Expectation, result: Mapping[str, Any]) -> str:
-    if (count := result.get("unexpected_count")) is not None:
+    if expectation.rows and (count := result.get("unexpected_count")) is not None:
         share = result.get("unexpected_percent")
         examples = f", such as {'; '.join(_examples(result))}" if count else ""
         share_words = "" if share is None else f" ({share:.3g} %)"
