@@ -35,15 +35,18 @@ def render(library: Any, results: Any, judged: Sequence[Judged], title: str, day
     """Return a page of results and judgements; `library` is Great Expectations, which only `suites.py` loads."""
     for result in results.results:
         plain = result.to_json_dict()["result"]
-        if "unexpected_percent" not in plain:
-            plain.pop("unexpected_count", None)  # of distinct values: the renderers ask for a share that there is not
-        result.result = {name: _plain(part) for name, part in plain.items() if name not in _HEAVY}
+        result.result = {name: _plain(part) for name, part in plain.items() if _shown(name, plain)}
     view = library.render.view.DefaultJinjaPageView()
     own = view.env.from_string(files("quality").joinpath("pages/page.j2").read_text())
     renderer = library.render.renderer.page_renderer.ValidationResultsPageRenderer(run_info_at_end=True)
     document = renderer.render(results).to_json_dict()
     page = str(own.render(document, heading=f"{title} {day}", title=title, day=day, checks=judged))
     return _NO_ASSET.sub("", _TO_SUITES.sub(r"\1", page))
+
+
+def _shown(name: str, result: dict[str, Any]) -> bool:
+    """Whether a page shows a part of a result; of unexpected distinct values the renderers can show nothing."""
+    return name not in _HEAVY and ("unexpected_percent" in result or "unexpected" not in name)
 
 
 def _plain(value: Any) -> Any:
