@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rtml.define.contract import Event, Field, Timestamp
     from rtml.define.drift import Drift
     from rtml.define.entity import Entity
+    from rtml.define.expectation import Expect
     from rtml.define.feature import Count, First, Last, Max, Mean, Min, Stddev, Sum, Variance, Window
     from rtml.define.label import LabelSource
     from rtml.define.service import FeatureService
@@ -30,6 +31,7 @@ _HOME = {
     **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
     "Drift": "rtml.define.drift",
     "Entity": "rtml.define.entity",
+    "Expect": "rtml.define.expectation",
     "FeatureService": "rtml.define.service",
     "SLA": "rtml.define.sla",
     "LabelSource": "rtml.define.label",
@@ -45,6 +47,7 @@ __all__ = [
     "Entity",
     "Event",
     "EventSource",
+    "Expect",
     "FeatureService",
     "Field",
     "First",

@@ -135,6 +135,11 @@ class Lake:
         """What was served, sampled by key."""
         return f"{self.root}/served/{service}"
 
+    @property
+    def quality(self) -> str:
+        """What checks have to show: pages, for people."""
+        return f"{self.root}/quality"
+
     def training(self, service: str) -> str:
         """Training rows: spine, features, labels."""
         return f"{self.root}/training/{service}"

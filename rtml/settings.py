@@ -23,6 +23,10 @@ FILE = "_file"
 """`<secret>_file` names a file that holds a secret."""
 
 
+_ANY = ("", "0.0.0.0", "::")
+"""Hosts that mean every address of the machine."""
+
+
 class Settings(msgspec.Struct, frozen=True):
     """Every setting: `RTML_<NAME>` in the environment, or `<name>` in `rtml.toml`."""
 
@@ -128,8 +132,9 @@ class Settings(msgspec.Struct, frozen=True):
 
     @property
     def server_url(self) -> str:
-        """The feature server's root, without a slash at its end."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """The feature server's root as this machine reaches it, without a slash at its end."""
+        host = "127.0.0.1" if self.host in _ANY else self.host
+        host = f"[{host}]" if ":" in host else host
         return f"{self.scheme}://{host}:{self.port}"
 
     @property

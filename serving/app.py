@@ -15,6 +15,7 @@ from rtml.lake import Lake
 from rtml.settings import Settings
 from serving.batches import Batches
 from serving.denied import DeniedLog
+from serving.documents import QUALITY, Documents
 from serving.feature_log import FeatureLog
 from serving.guard import FEATURES, Guard, security_headers
 from serving.heartbeats import read_heartbeats
@@ -103,6 +104,7 @@ class App:
         self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
         self._openapi = Reply(200, encode(openapi()))
         self._page = page()
+        self._documents = Documents(Lake(settings.lake_root))
         self._routes = {
             "/": Route("GET", "/docs", self._docs),
             "/docs": Route("GET", "/docs", self._docs),
@@ -176,6 +178,8 @@ class App:
             return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(name, body), name)
         if path.startswith(HEARTBEATS) and (source := path[len(HEARTBEATS) :]) and "/" not in source:
             return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(unquote(source)))
+        if path == QUALITY or path.startswith(f"{QUALITY}/"):
+            return Route("GET", QUALITY, lambda _: asyncio.to_thread(self._documents.get, path))
         return self._routes.get(path)
 
     async def _features(self, service: str, body: Body) -> Reply:

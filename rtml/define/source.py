@@ -11,6 +11,7 @@ import polars as pl
 
 from rtml.columns import SPINE_TIME
 from rtml.define.contract import Column, read_contract
+from rtml.define.expectation import Expect, Expectation, resolve_quality
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
 from rtml.define.sla import SLA, check_sla
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
@@ -58,6 +59,7 @@ class EventSource:
         starts, ends: first and last day of its history, in event time, UTC; no end means today. Events of other days
             are streamed and mirrored, but not compacted, and compaction warns of them.
         sla: what is promised of it: freshness, lag, heartbeat, late, duplicates, refused, nulls by column.
+        quality: what is expected of every day of its events, before that day is built.
 
     Raises:
         DefinitionError: a parameter cannot mean what it says.
@@ -73,6 +75,7 @@ class EventSource:
     compatibility: Compatibility = "backward"
     starts: str | date = "2000-01-01"
     ends: str | date | None = None
+    quality: Sequence[Expect] = ()
     description: str = ""
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -93,6 +96,7 @@ class EventSource:
             "where": where,
             "columns": columns,
             "lateness_us": check_duration(where, "lateness", self.lateness, zero=True),
+            "expectations": resolve_quality(where, self.quality, {name: one.dtype for name, one in columns.items()}),
             "skew_us": check_duration(where, "skew", self.skew, zero=True),
             "first_day": _day(where, "starts", self.starts),
             "last_day": None if self.ends is None else _day(where, "ends", self.ends),
@@ -104,6 +108,7 @@ class EventSource:
     # Set by __post_init__; not parameters.
     where: str = field(init=False, repr=False, compare=False, default="")
     columns: dict[str, Column] = field(init=False, repr=False, compare=False, default_factory=dict)
+    expectations: tuple[Expectation, ...] = field(init=False, repr=False, compare=False, default=())
     lateness_us: Duration = field(init=False, repr=False, compare=False, default=0)
     skew_us: Duration = field(init=False, repr=False, compare=False, default=0)
     first_day: date = field(init=False, repr=False, compare=False, default=date.min)

@@ -11,6 +11,7 @@ from rtml_assets.defs.drift_checks import drift_checks
 from rtml_assets.defs.figures import figures_sensor
 from rtml_assets.defs.parity_checks import parity
 from rtml_assets.defs.promotion_assets import promotion_asset, promotion_job
+from rtml_assets.defs.quality_checks import quality_of
 from rtml_assets.defs.source_assets import events_asset, external_assets
 from rtml_assets.defs.training_assets import features_asset, trained_services, training_asset, training_job
 from rtml_assets.defs.view_assets import view_assets
@@ -36,6 +37,7 @@ def definitions_of(deployment: Deployment) -> dg.Definitions:
     jobs = [compaction_job(deployment, source) for source in sources]
     trained = trained_services(deployment)
     served, checking = parity(deployment)
+    checking += [quality_of(deployment, source) for source in sources]
     checking += drift_checks(deployment)
     return dg.Definitions(
         assets=[

@@ -150,7 +150,7 @@ def _all(deployment: Deployment, services: list[FeatureService]) -> Iterator[Che
 
 
 def checking(name: str, checks: list[dg.AssetChecksDefinition], cron: str, words: str) -> Checking:
-    """Return checks with a job that runs them, and its schedule."""
+    """Return checks with a job of their own, and its schedule."""
     selection = dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys))
     job = in_process_job(name, selection, words)
     schedule = dg.ScheduleDefinition(

@@ -4,6 +4,7 @@
 
 from collections.abc import Iterator
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -20,6 +21,8 @@ from rtml_assets.defs.described import (
     table_metadata,
     tags_of,
 )
+from rtml_assets.defs.profile_report import profile_figures
+from rtml_assets.defs.quality_gates import gate_results, specs_of
 from rtml_assets.tables.delta import meaning_of, open_table, rows_by_day
 from rtml_assets.tables.events import CompactedEvents, EventsDay, compact_events, events_meaning
 from rtml_assets.tables.quarantine import HELD, STATE, summary
@@ -79,7 +82,7 @@ def external_assets(deployment: Deployment, source: EventSource) -> list[dg.Asse
 
 
 def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefinition:
-    """Return `events/<source>`, which is held against the contract before it is written."""
+    """Return `events/<source>`, which is held against the contract and what is expected before it is written."""
     key = key_of("events", source.name)
     version = {"dagster/code_version": _hash(events_meaning(source))}
     contract = dg.AssetCheckSpec(
@@ -102,7 +105,7 @@ def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefini
             kinds=DELTA,
             code_version=_hash(events_meaning(source)),
             metadata=table_metadata(deployment.lake.events(source.name), raw_schema(source), contract_notes(source)),
-            check_specs=[contract],
+            check_specs=[contract, *specs_of(source.expectations, key)],
             output_required=False,
         )
         def events(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
@@ -111,17 +114,21 @@ def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefini
             for entry in _mirrored(deployment, source, days):
                 context.log_event(entry)
             context.log_event(_quarantined(deployment, source))
-            if compacted.refused:
+            results = [
+                _contract_result(compacted),
+                *gate_results(deployment, key, source.expectations, compacted.judged),
+            ]
+            if compacted.refused or compacted.blocked:
                 # A result would mark all days of the run: the good ones are noted one by one.
                 for day in compacted.days:
                     context.log_event(
                         dg.AssetMaterialization(key, partition=str(day.day), metadata=_figures(day), tags=version)
                     )
-                yield _contract_result(compacted)
+                yield from results
                 return
             for day in compacted.days:
                 context.add_asset_metadata(_figures(day), asset_key=key, partition_key=str(day.day))
-            yield _contract_result(compacted)
+            yield from results
             yield dg.MaterializeResult()
 
     return events
@@ -144,13 +151,14 @@ def _quarantined(deployment: Deployment, source: EventSource) -> dg.AssetObserva
     return dg.AssetObservation(key_of("quarantine", source.name), metadata=figures)
 
 
-def _figures(day: EventsDay) -> dict[str, int]:
+def _figures(day: EventsDay) -> dict[str, Any]:
     return {
         "dagster/partition_row_count": day.rows,
         "rows": day.rows,
         "duplicates": day.duplicates,
         "conflicting": day.conflicting,
         "late": day.late,
+        **profile_figures(day.profile),
     }
 
 
@@ -165,5 +173,9 @@ def _contract_result(compacted: CompactedEvents) -> dg.AssetCheckResult:
         check_name=CONTRACT,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(f"{day}: {verdict}" for day, verdict in compacted.refused.items())[:1_000] or None,
-        metadata={"rows": compacted.checked, "days": len(compacted.days) + len(broken), **broken},
+        metadata={
+            "rows": compacted.checked,
+            "days": len(compacted.days) + len(compacted.blocked) + len(broken),
+            **broken,
+        },
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 
 import polars as pl
 
 from quality.contracts import check_contract
+from quality.profiles import ColumnProfile, profile_days
 from quality.verdict import Verdict
 from rtml.algebra.family import ID64
 from rtml.define.source import EventSource
@@ -17,6 +18,7 @@ from rtml.instants import Duration
 from rtml.lake import EVENT_DATE, Lake, raw_schema, unsigned
 from rtml.projection import INGESTED_AT
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, scan, tidy
+from rtml_assets.tables.gates import JudgedDay, judge_days, keep
 from streaming.contracts import refuse_other
 from streaming.mended import Mended, mirrored_by_day, scan_mirrored
 
@@ -34,6 +36,8 @@ class EventsDay:
     conflicting: int
     """Events that came with different payloads under one id."""
     late: int
+    profile: tuple[ColumnProfile, ...] = ()
+    """What the columns of the contract hold."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,24 @@ class CompactedEvents:
     days: list[EventsDay]
     refused: dict[date, Verdict]
     """Days with events that break the contract; they were left as they are."""
+    judged: dict[date, JudgedDay] = field(default_factory=dict)
+    """Days that keep the contract, by what their source expects beside it; those that are blocked were left, too."""
+
+    @property
+    def blocked(self) -> dict[date, JudgedDay]:
+        """The days that an expectation keeps as they were."""
+        return {day: judged for day, judged in self.judged.items() if judged.blocked}
 
     @property
     def checked(self) -> int:
         """How many events were held against the contract."""
-        return sum(day.rows for day in self.days) + sum(verdict.checked for verdict in self.refused.values())
+        left = [verdict.checked for verdict in self.refused.values()]
+        left += [day.judgement.checked for day in self.blocked.values()]
+        return sum(day.rows for day in self.days) + sum(left)
 
 
 def compact_events(lake: Lake, source: EventSource, days: Sequence[date]) -> CompactedEvents:
-    """Build days of `events/` from `raw/`; a day that breaks the contract is left as it is.
+    """Build days of `events/` from `raw/`; what breaks the contract, or is not as expected, is left as it is.
 
     Raises:
         RequestError: the contract in force does not allow the source's.
@@ -62,20 +75,26 @@ def compact_events(lake: Lake, source: EventSource, days: Sequence[date]) -> Com
     uri, schema, meaning = lake.events(source.name), raw_schema(source), events_meaning(source)
     figures: list[EventsDay] = []
     refused: dict[date, Verdict] = {}
+    judged: dict[date, JudgedDay] = {}
+    newest = max(days, default=date.min)
     for some in in_chunks({day: counts.get(day, 0) for day in days}):
-        done = rebuild_days(uri, schema, meaning, partial(_build, lake, source, list(some)))
+        done = rebuild_days(uri, schema, meaning, partial(_build, lake, source, list(some), newest))
+        keep(lake, source, done.judged.values())
         figures += done.days
         refused |= done.refused
-    return CompactedEvents(figures, refused)
+        judged |= done.judged
+    return CompactedEvents(figures, refused, judged)
 
 
-def _build(lake: Lake, source: EventSource, days: Sequence[date]) -> Built[CompactedEvents]:
+def _build(lake: Lake, source: EventSource, days: Sequence[date], newest: date) -> Built[CompactedEvents]:
     counts = mirrored_by_day(lake, source)  # first: what comes meanwhile touches the day again
     events, repeated = deduplicate(source, scan_mirrored(lake, source, days).collect())
     broken = _broken_days(source, events)
-    good = {day: counts.get(day, 0) for day in days if day not in broken}
+    judged = judge_days(lake, source, events, [day for day in days if day not in broken], newest)
+    left = broken.keys() | {day for day, found in judged.items() if found.blocked}
+    good = {day: counts.get(day, 0) for day in days if day not in left}
     kept = events.filter(pl.col(EVENT_DATE).is_in(list(good)))
-    return Built(kept, good, CompactedEvents(_figures(source, kept, repeated, list(good)), broken))
+    return Built(kept, good, CompactedEvents(_figures(source, kept, repeated, list(good)), broken, judged))
 
 
 def in_chunks(counts: Mapping[date, int], limit: int = ROWS_AT_ONCE) -> Iterator[dict[date, int]]:
@@ -158,4 +177,6 @@ def _figures(source: EventSource, events: pl.DataFrame, repeated: pl.DataFrame, 
         .join(doubled, on=EVENT_DATE, how="left")
     )
     columns = table.select(EVENT_DATE, "rows", "duplicates", "conflicting", "late").fill_null(0)
-    return [EventsDay(*row) for row in columns.sort(EVENT_DATE).rows()]
+    profiles = profile_days(source.columns.values(), events)
+    found = [EventsDay(*row) for row in columns.sort(EVENT_DATE).rows()]
+    return [replace(figures, profile=profiles.get(figures.day, ())) for figures in found]
