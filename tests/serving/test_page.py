@@ -49,7 +49,7 @@ def test_it_shows_the_services_and_reads_features(browser, served, feature_redis
     browser.set_window_size(1200, 1600)
     browser.get(f"http://127.0.0.1:{served.port}/")
     eventually(lambda: texts(browser, "#ready") == ["ready"])
-    assert texts(browser, "#list h3") == ["shopping", "spending"]
+    eventually(lambda: texts(browser, "#list h3") == ["shopping", "spending"])
     assert len(texts(browser, "#operations summary")) == sum(len(methods) for methods in openapi()["paths"].values())
 
     for field, value in zip(browser.find_elements(By.CSS_SELECTOR, "#entities input"), ["bob", "7"], strict=True):
