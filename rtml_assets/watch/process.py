@@ -157,9 +157,10 @@ class Watch:
 
     def _write(self, report: Report) -> None:
         write_file(self._settings.home_path, report)
-        # A Redis that is away is one of the conditions, and told as such.
-        with suppress(redis.RedisError):
-            write_redis(self._redis, report)
+        if report.platform.redis.up:
+            # One that goes away just now is a condition of the next look, and told as such.
+            with suppress(redis.RedisError):
+                write_redis(self._redis, report)
 
 
 def metrics_of(watch: Watch) -> CollectorRegistry:
