@@ -16,6 +16,8 @@ DEPLOYED = "rtml:deployed"
 KEYS = "rtml:keys"
 """The hash of API keys, by their ids. No other key may begin with `rtml:k`: the stream's Redis user may write all but
 those (ops/redis/users.acl)."""
+WATCH, WATCH_HISTORY, WATCH_CHECKS = "rtml:watch", "rtml:watch:history", "rtml:watch:checks"
+"""The watch's last look (JSON), a point of each of the last ones, and what Dagster's asset checks came to."""
 LONGEST_PART = 64
 SHARDS = 64
 """A fixed number: the count of workers may change, an entity's shard may not (I9)."""

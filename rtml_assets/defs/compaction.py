@@ -16,6 +16,7 @@ from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import daily, in_process_job, key_of
 from rtml_assets.defs.parity_checks import tile_checks
 from rtml_assets.defs.quality_checks import quality_checks
+from rtml_assets.defs.sla_checks import sla_keys
 from rtml_assets.defs.source_assets import CONTRACT
 from rtml_assets.defs.view_assets import LATE_BOUND, LEVELS_AGREE
 from rtml_assets.tables.touched import outside_days, touched_days
@@ -26,7 +27,7 @@ DAY = timedelta(days=1)
 def compaction_job(deployment: Deployment, source: EventSource) -> UnresolvedAssetJobDefinition:
     """Return the job that builds a source's days, and publishes its views; other checks have jobs of their own."""
     views = deployment.registry.views_of(source.name)
-    others = [*(key for view in views for key in tile_checks(view)), *quality_checks(source)]
+    others = [*(key for view in views for key in tile_checks(view)), *quality_checks(source), *sla_keys(deployment)]
     return _job(source, _compacted(deployment, source) - dg.AssetSelection.checks(*others))
 
 

@@ -19,10 +19,10 @@ from rtml_assets.runtime.ports import free_port, is_free
 from rtml_assets.runtime.probes import dagster_is_up, redis_answers, server_is_up
 from rtml_assets.runtime.processes import forget_processes, write_processes
 from rtml_assets.runtime.redis_server import EmbeddedRedis
-from rtml_assets.runtime.supervisor import Child, Status, Supervisor
+from rtml_assets.runtime.supervisor import Child, Status, Supervisor, restart_requests
 
 FLOWS = ("tiles", "mirror")
-SERVER, DAGSTER_UI = "serve", "dagster-ui"
+SERVER, DAGSTER_UI, WATCH = "serve", "dagster-ui", "watch"
 POLL_SECONDS = 0.2
 
 
@@ -33,7 +33,7 @@ class Project:
         settings: where everything is; every process gets them as its environment.
         sources: the names of the sources to stream.
         embedded: start an own Redis, and tell other commands of it in `<home>/run.json`.
-        server, dagster: whether to run the feature server, and Dagster's UI and daemon.
+        server, dagster, watch: whether to run the feature server, Dagster's UI and daemon, and the watch over all.
     """
 
     def __init__(
@@ -44,13 +44,15 @@ class Project:
         embedded: bool,
         server: bool = True,
         dagster: bool = True,
+        watch: bool = True,
     ) -> None:
         """Take what to run; nothing is started yet."""
         self.settings = settings
         self._sources, self._embedded = sources, embedded
-        self._server, self.has_dagster = server, dagster
+        self._server, self.has_dagster, self._watched = server, dagster, watch
         self._redis: EmbeddedRedis | None = None
-        self._supervisor = Supervisor([], settings.home_path / "logs", on_change=self._tell)
+        requests = restart_requests(settings.home_path)
+        self._supervisor = Supervisor([], settings.home_path / "logs", requests=requests, on_change=self._tell)
         self._watch: DeploymentWatch | None = None
 
     def __enter__(self) -> Project:
@@ -101,12 +103,12 @@ class Project:
             from rtml_assets.runtime.keys import fill_keys  # noqa: PLC0415  # Delta takes a while to load
 
             fill_keys(self.settings)
-        self._supervisor.add([*self._flows(), *self._servers()])
+        self._supervisor.add([*self._flows(), *self._servers(), *self._watchers()])
         self.start_dagster()
-        if self.has_dagster:
-            # Flows notice a deployment by themselves.
-            reload = partial(self._supervisor.restart, dagster_home.CODE_SERVER)
-            self._watch = DeploymentWatch(self.settings, reload)
+        # Flows notice a deployment by themselves.
+        readers = {dagster_home.CODE_SERVER: self.has_dagster, WATCH: self._watched}
+        if reloaded := [name for name, runs in readers.items() if runs]:
+            self._watch = DeploymentWatch(self.settings, partial(self._restart, reloaded))
 
     def stop(self) -> None:
         """Stop everything, the Redis last, since the others write to it until they end."""
@@ -119,6 +121,10 @@ class Project:
             (self.settings.home_path / RUN_FILE).unlink(missing_ok=True)
             self._redis.stop()
             self._redis = None
+
+    def _restart(self, names: list[str]) -> None:
+        for name in names:
+            self._supervisor.restart(name)
 
     def _tell(self) -> None:
         write_processes(self.settings.home_path, self.status())
@@ -185,6 +191,9 @@ class Project:
 
     def _servers(self) -> list[Child]:
         return [Child(SERVER, python("serving"), self._env())] if self._server else []
+
+    def _watchers(self) -> list[Child]:
+        return [Child(WATCH, python("rtml_assets.cli", "watch"), self._env())] if self._watched else []
 
     def _dagster_processes(self) -> list[Child]:
         env = dagster_env(self.settings)

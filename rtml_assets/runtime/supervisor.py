@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -19,6 +20,8 @@ POLL_SECONDS = 0.05
 ASKED_FOR = (0, 75)
 """Exit codes of a child that is done, or wants to be started anew (`EX_TEMPFAIL`)."""
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+RESTART_PATIENCE = 5.0
+"""A child that is restarted on request has so many seconds to end by itself: one that is stuck does not."""
 HEALTHY_AFTER = 30.0
 """A child that lived so many seconds is restarted as if it had never died."""
 
@@ -65,6 +68,8 @@ class Supervisor:
     Args:
         children: what to run, with different names.
         logs: folder of the log files.
+        requests: folder where other processes ask for restarts: see `request_restart`.
+        patience: seconds that a child has to end by itself when a restart is asked for.
         clock: seconds that never go back.
         on_change: hears of it when a child was started or died.
     """
@@ -74,13 +79,15 @@ class Supervisor:
         children: Iterable[Child],
         logs: Path,
         *,
+        requests: Path | None = None,
+        patience: float = RESTART_PATIENCE,
         clock: Callable[[], float] = time.monotonic,
         spawn: Spawn = children.spawn,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the children; none is started yet."""
         self._on_change, self._known = on_change, dict[str, Status]()
-        self._logs, self._spawn = logs, spawn
+        self._logs, self._requests, self._patience, self._spawn = logs, requests, patience, spawn
         self._kept: dict[str, _Kept] = {}
         self._keep(children)
         self._clock = clock
@@ -100,6 +107,9 @@ class Supervisor:
     def start(self) -> None:
         """Start all children, and watch them from now on."""
         self._stopped.clear()
+        if self._requests is not None:
+            # Those of an earlier run: what they were about is gone.
+            shutil.rmtree(self._requests, ignore_errors=True)
         self.tick()
         self._thread = threading.Thread(target=self._watch, name="rtml-supervisor", daemon=True)
         self._thread.start()
@@ -113,7 +123,9 @@ class Supervisor:
     def tick(self) -> None:
         """Look once: start what should run and is due."""
         with self._lock:
-            for kept in self._kept.values():
+            for name, kept in self._kept.items():
+                if self._requests is not None and _take_request(self._requests, name):
+                    kept.restart(self._clock(), self._patience)
                 kept.tick(self._clock())
             known, self._known = self._known, {name: kept.status for name, kept in self._kept.items()}
         if known != self._known:
@@ -160,7 +172,7 @@ class Supervisor:
         if name not in self._kept:
             raise UnknownNameError.of("process", name, self._kept)
         with self._lock:
-            self._kept[name].restart()
+            self._kept[name].restart(self._clock())
 
     def log(self, name: str, lines: int = 20) -> str:
         """Return the last lines that a child wrote."""
@@ -182,6 +194,30 @@ def log_file(logs: Path, name: str) -> Path:
     return logs / f"{name.replace(':', '-')}.log"
 
 
+def restart_requests(home: Path) -> Path:
+    """Return the folder where restarts are asked for."""
+    return home / "watch" / "restart"
+
+
+def request_restart(requests: Path, name: str) -> None:
+    """Ask whoever runs a child to restart it: with SIGTERM, and SIGKILL if that does not end it soon."""
+    requests.mkdir(parents=True, exist_ok=True)
+    _request_file(requests, name).touch()
+
+
+def _request_file(requests: Path, name: str) -> Path:
+    return requests / log_file(requests, name).stem
+
+
+def _take_request(requests: Path, name: str) -> bool:
+    """Say whether a child is to be restarted, once."""
+    file = _request_file(requests, name)
+    if not file.exists():
+        return False
+    file.unlink(missing_ok=True)
+    return True
+
+
 class _Kept:
     """One child, its present process, and when it is due again."""
 
@@ -194,6 +230,7 @@ class _Kept:
         self._starts = 0
         self._started = self._due = float("-inf")
         self._delay = FIRST_DELAY
+        self._kill_at = float("inf")
 
     @property
     def alive(self) -> bool:
@@ -205,6 +242,8 @@ class _Kept:
         return Status(pid, max(0, self._starts - 1), self._exit_code, self._crashes)
 
     def tick(self, now: float) -> None:
+        if self._process is not None and self.alive and now >= self._kill_at:
+            children.kill(self._process)
         if self.alive:
             return
         if self._process is not None:
@@ -229,15 +268,15 @@ class _Kept:
         children.kill(self._process)
         self._started = float("-inf")
 
-    def restart(self) -> None:
+    def restart(self, now: float, patience: float = float("inf")) -> None:
         self._is_asked = self._process is not None
         self.terminate()
-        self._started = float("-inf")
+        self._started, self._kill_at = float("-inf"), now + patience
 
     def _start(self, now: float) -> None:
         child = self.child
         self._process = self._spawn(child.argv, env=child.env, log=self.log, on_our_death=child.on_our_death)
-        self._started = now
+        self._started, self._kill_at = now, float("inf")
         self._starts += 1
 
     def _died(self, code: int, now: float) -> None:

@@ -262,6 +262,10 @@ class Objective(msgspec.Struct, frozen=True):
     Not to be counted while `good` is `None`."""
     words: str = ""
     """Why there is no value."""
+    left: float | None = None
+    """The share of its error budget that is left, as the watch counted; below 0 when more than all is spent."""
+    burn: dict[str, float] = {}
+    """By window, as `1h`: how many times faster than allowed the budget burns."""
 
 
 class Alert(msgspec.Struct, frozen=True):

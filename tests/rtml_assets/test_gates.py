@@ -118,13 +118,13 @@ def test_a_bad_day_is_caught_by_name_before_it_reaches_the_tiles(
     of_day = {str(DAYS[6]), str(DAYS[8])}
     assert instance.get_materialized_partitions(dg.AssetKey(["events", "departures"])) == of_day
 
-    held = pl.read_delta(lake.quarantine("departures")).filter(reason=check)
+    held = pl.read_delta(lake.quarantine("departures")).filter(reason=f"check:{check}")
     expected = refused(events.filter(OF_BAD))
     assert held.height == expected > 0
     assert held["detail"].unique().to_list()[0].startswith("expect_")
     with pytest.raises(CompactionError):  # again, an hour later: nothing is held twice
         materialize_days(settings, registry, instance=instance)
-    assert pl.read_delta(lake.quarantine("departures")).filter(reason=check).height == expected
+    assert pl.read_delta(lake.quarantine("departures")).filter(reason=f"check:{check}").height == expected
 
     outcome = results(instance, "events/departures")[check]
     assert (outcome.passed, outcome.severity) == (False, dg.AssetCheckSeverity.ERROR)

@@ -11,6 +11,7 @@ import pytest
 from rtml.access import create_key
 from rtml.errors import SettingsError, UnavailableError
 from rtml.lake import Lake
+from rtml.online import keys
 from rtml.settings import Settings, load_settings
 from rtml_assets.runtime import dagster_home, project
 from rtml_assets.runtime.ports import free_port, is_free, is_listening
@@ -20,7 +21,7 @@ from rtml_assets.runtime.up import until_told
 from streaming.access import projected_keys
 from streaming.broker import connect
 from streaming.key_store import save_keys
-from tests.runtime.processes import gone
+from tests.runtime.processes import gone, until
 
 SLEEP = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
 SERVE = (
@@ -52,13 +53,32 @@ def test_a_project_runs_and_leaves_nothing(settings, stand_ins, tmp_path):
         running.start_redis()
         running.start()
         running.wait_ready(timeout=20, on_ready=heard.append)
-        names = {"redis", "serve", "stream:a:tiles", "stream:a:mirror", "stream:b:tiles", "stream:b:mirror"}
+        names = {"redis", "serve", "watch", "stream:a:tiles", "stream:a:mirror", "stream:b:tiles", "stream:b:mirror"}
         assert set(running.status()) == names
         assert heard == running.servers == ["serve"]
         pids = [status.pid for status in running.status().values()]
         assert not any(gone(pid) for pid in pids)
     assert all(gone(pid) for pid in pids)
     assert not (tmp_path / "run.json").exists()
+
+
+def test_after_a_deployment_the_watch_loads_the_definitions_anew(settings, stand_ins):
+    with Project(settings, ["a"], embedded=True, server=False, dagster=False) as running:
+        running.start_redis()
+        running.start()
+        before = {name: status.pid for name, status in running.status().items()}
+        with connect(running.settings.redis_url) as client:
+            client.incr(keys.DEPLOYED)
+        until(lambda: running.status()["watch"].pid not in (None, before["watch"]))
+        kept = {name: status.pid for name, status in running.status().items() if name != "watch"}
+        assert kept == {name: pid for name, pid in before.items() if name != "watch"}
+
+
+def test_without_a_watch_none_is_run(settings, stand_ins):
+    with Project(settings, [], embedded=True, server=False, dagster=False, watch=False) as running:
+        running.start_redis()
+        running.start()
+        assert set(running.status()) == {"redis"}
 
 
 def test_other_commands_find_its_redis(settings, tmp_path):
