@@ -12,6 +12,7 @@ import msgspec
 
 from rtml.errors import SettingsError, near_miss
 from rtml.instants import Duration, parse_duration
+from rtml.logs import FORMATS
 
 RUN_FILE = "run.json"
 """In the home folder: what whoever started an embedded Redis wrote for the others to find."""
@@ -50,13 +51,28 @@ class Settings(msgspec.Struct, frozen=True):
     """The Dagster UI's port."""
     redis_timeout: str = "500ms"
     """How long the feature server waits for Redis."""
+    log_format: str = "text"
+    """How processes log: `text`, or `json`, one object a line."""
+    access_log: bool = False
+    """Whether the feature server logs every request."""
+    otel_endpoint: str = ""
+    """Where traces go by OTLP over HTTP, such as `http://127.0.0.1:4318`; none are made without it."""
+    otel_ratio: float = 1.0
+    """The share of requests that are traced, 0 to 1, where a caller's `traceparent` does not decide."""
 
     def __post_init__(self) -> None:
-        """Refuse durations that are none."""
+        """Refuse durations that are none, and what is none of its choices."""
         for name in ("tile_epoch", "mirror_epoch", "log_epoch", "version_grace", "redis_timeout"):
             parse_duration(getattr(self, name))
         if not self.features:
             raise SettingsError("features (RTML_FEATURES) must be an import path or a .py file; got nothing")
+        if self.log_format not in FORMATS:
+            near = near_miss(self.log_format, FORMATS)
+            raise SettingsError(
+                f"log_format (RTML_LOG_FORMAT) must be 'text' or 'json'; got {self.log_format!r}.{near}"
+            )
+        if not 0 <= self.otel_ratio <= 1:
+            raise SettingsError(f"otel_ratio (RTML_OTEL_RATIO) must lie between 0 and 1; got {self.otel_ratio}")
 
     @property
     def home_path(self) -> Path:

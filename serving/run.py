@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -13,12 +14,15 @@ from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 from prometheus_client import disable_created_metrics
 
+from rtml import logs
 from rtml.errors import SettingsError
 from rtml.settings import Settings
 from serving.app import App
 
 CONNECTIONS = 1024
 """How many connections may wait to be accepted, and how many are served at once."""
+
+_log = logging.getLogger("rtml.serving")
 
 
 def serve(settings: Settings) -> None:
@@ -29,6 +33,7 @@ def serve(settings: Settings) -> None:
     Raises:
         SettingsError: the Redis URL is none, or nothing can listen at the host and port.
     """
+    logs.configure(settings.log_format, process="serving")
     disable_created_metrics()  # type: ignore[no-untyped-call]
     asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings))
 
@@ -47,7 +52,9 @@ async def _serve(settings: Settings) -> None:
         log_enabled=False,
     )
     url = f"http://{_shown(settings.host)}:{settings.port}"
-    server.on_startup(lambda: print(f"features at {url}, documented at {url}/docs", flush=True))  # noqa: T201
+    greeting = f"features at {url}, documented at {url}/docs"
+    as_json = settings.log_format == "json"
+    server.on_startup(lambda: _log.info(greeting) if as_json else print(greeting, flush=True))  # noqa: T201
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)

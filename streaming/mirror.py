@@ -17,6 +17,7 @@ from rtml.online import keys
 from rtml.projection import INGESTED_AT
 from streaming.figures import Figures
 from streaming.gate import ARRIVED, Gated, Refused
+from streaming.refusals import RefusalLog
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -36,6 +37,7 @@ class Mirror:
         self._schema = raw_schema(source)
         self._good: list[pl.DataFrame] = []
         self._refused: list[Refused] = []
+        self._refusals = RefusalLog(source)
 
     def take(self, gated: Gated) -> None:
         """Keep a micro-batch for the next flush."""
@@ -74,6 +76,7 @@ class Mirror:
         rows = rows.select(pl.col(name).cast(dtype) for name, dtype in QUARANTINE.items())
         write_deltalake(self._lake.quarantine(self._source.name), rows, mode="append", partition_by=[INGEST_DATE])
         self._show(refused)
+        self._refusals.note(refused)
         self._figures.count(refused=rows.height)
 
     def _show(self, refused: list[Refused]) -> None:
