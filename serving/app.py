@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import unquote
-from uuid import uuid4
 
 from rtml.errors import RtmlError, UnavailableError, near_miss
 from rtml.lake import Lake
 from rtml.settings import Settings
 from serving.batches import Batches
+from serving.correlation import Call, Calls, Headers
 from serving.feature_log import FeatureLog
 from serving.listing import listing
 from serving.metrics import Metrics
@@ -35,6 +36,9 @@ from serving.wire import (
     unexpected,
 )
 
+if TYPE_CHECKING:
+    from serving.tracing import Trace
+
 FEATURES = "/v1/features/"
 MOST_DISCARDED = 16 * MOST_BYTES
 """How much of too long a body is read and thrown away, so that its sender gets to read why it was refused."""
@@ -42,14 +46,8 @@ MOST_DISCARDED = 16 * MOST_BYTES
 Body = Callable[[], Awaitable[bytes]]
 """Reads a request's body, when a handler wants it."""
 
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _log = logging.getLogger("rtml.serving")
-
-
-class Headers(Protocol):
-    """The headers of an RSGI request."""
-
-    def get(self, key: str, default: str | None = None) -> str | None:
-        """Return a header."""
 
 
 class Scope(Protocol):
@@ -71,11 +69,12 @@ class Exchange(Protocol):
 
 
 class Route(NamedTuple):
-    """What answers a path, by which method; `label` is its name in the metrics."""
+    """What answers a path, by which method; the metrics name it by its `label`, and by the `service` it is about."""
 
     method: str
     label: str
     handler: Callable[[Body], Awaitable[Reply]]
+    service: str = ""
 
 
 class App:
@@ -91,6 +90,7 @@ class App:
         self.log = FeatureLog(Lake(settings.lake_root), settings.log_epoch_us)
         self.metrics.watch(self.log)
         self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
+        self._calls = Calls(settings)
         self._openapi = Reply(200, encode(openapi()))
         self._page = page()
         self._routes = {
@@ -116,19 +116,21 @@ class App:
         """Stop looking, append what is still to be logged, and close all connections."""
         self.state.stop()
         await asyncio.to_thread(self.log.stop)
+        await asyncio.to_thread(self._calls.close)
         self._client.close()
         await self._reader.close()
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer one request; the RSGI entry."""
-        reply = await self.answer(scope.method, scope.path, lambda: _read_body(scope, exchange))
+        body = lambda: _read_body(scope, exchange)  # noqa: E731
+        reply = await self.answer(scope.method, scope.path, body, scope.headers)
         exchange.response_bytes(reply.status, [("content-type", reply.content_type), *reply.headers], reply.body)
 
-    async def answer(self, method: str, path: str, body: Body) -> Reply:
+    async def answer(self, method: str, path: str, body: Body, headers: Headers = _NO_HEADERS) -> Reply:
         """Answer one request: `HEAD` as `GET`, whose body the server then keeps to itself."""
-        started = perf_counter()
+        call = self._calls.begin(headers)
         self.metrics.in_progress.inc()
-        route = self._route(path)
+        route = self._route(path, call.trace)
         try:
             if route is None:
                 near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}"])
@@ -141,23 +143,34 @@ class App:
                 reply = await route.handler(body)
         # Whatever it was, the client must hear of it.
         except Exception as error:  # noqa: BLE001
-            reply = _failed(error, method, path)
+            reply = _failed(error, method, path, call)
         finally:
             self.metrics.in_progress.dec()
-        self.metrics.answered(route.label if route else "other", reply.status, perf_counter() - started)
-        return reply
+        label, service = (route.label, route.service) if route else ("other", "")
+        self.metrics.answered(label, reply.status, perf_counter() - call.started, service)
+        return self._calls.end(call, method, path, label, reply)
 
-    def _route(self, path: str) -> Route | None:
+    def _route(self, path: str, trace: Trace | None) -> Route | None:
         if path.startswith(FEATURES) and (service := path[len(FEATURES) :]) and "/" not in service:
-            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(unquote(service), body))
+            name = unquote(service)
+            label, known = f"{FEATURES}{{service}}", self.metrics.known(name)
+            return Route("POST", label, lambda body: self._features(name, body, trace), known)
         return self._routes.get(path)
 
-    async def _features(self, service: str, body: Body) -> Reply:
-        request = decode_request(await body())
-        vectors = await self._batches.get(service, request.entities, request.instant(), request.leading_edge)
+    async def _features(self, service: str, body: Body, trace: Trace | None) -> Reply:
+        received = await body()
+        decoding = perf_counter()
+        request = decode_request(received)
+        if trace is not None:
+            trace.add("decode", decoding, perf_counter())
+        vectors = await self._batches.get(service, request.entities, request.instant(), request.leading_edge, trace)
         started = perf_counter()
         reply = Reply(200, encode_vectors(vectors))
-        self.metrics.encode.observe(perf_counter() - started)
+        ended = perf_counter()
+        self.metrics.encode.observe(ended - started)
+        if trace is not None:
+            trace.add("encode", started, ended)
+            trace.answered(service, vectors)
         self.metrics.served(service, vectors)
         return reply
 
@@ -203,10 +216,9 @@ async def _read_body(scope: Scope, exchange: Exchange) -> bytes:
     return b"".join(pieces)
 
 
-def _failed(error: Exception, method: str, path: str) -> Reply:
+def _failed(error: Exception, method: str, path: str, call: Call) -> Reply:
     reply = failure_of(error) if isinstance(error, RtmlError) else None
     if reply is None:
-        request_id = uuid4().hex
-        _log.error("%s %s failed, request id %s", method, path, request_id, exc_info=error)
-        reply = unexpected(request_id)
+        _log.error("%s %r failed, request id %s", method, path, call.request_id, exc_info=error, extra=call.ids)
+        reply = unexpected(call.request_id)
     return reply

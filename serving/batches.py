@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtml.errors import OverflowedError, UnavailableError
 from rtml.instants import Instant
@@ -21,6 +21,9 @@ from serving.metrics import Metrics
 from serving.reader import Turns
 from serving.redis_io import RedisReader
 from serving.state import ServingState
+
+if TYPE_CHECKING:
+    from serving.tracing import Trace
 
 MOST_ROWS = 32
 """The most rows that are read and merged at once: some milliseconds, during which the loop does nothing else."""
@@ -32,6 +35,8 @@ Entities = Sequence[Mapping[str, Any]]
 class _Waiting:
     entities: Entities
     answer: asyncio.Future[FeatureVectors]
+    since: float
+    trace: Trace | None = None
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():
@@ -65,16 +70,21 @@ class Batches:
         self._running: set[asyncio.Task[None]] = set()
 
     async def get(
-        self, service: str, entities: Entities, at: Instant | None, leading_edge: LeadingEdge
+        self,
+        service: str,
+        entities: Entities,
+        at: Instant | None,
+        leading_edge: LeadingEdge,
+        trace: Trace | None = None,
     ) -> FeatureVectors:
-        """Return a service's features of entities.
+        """Return a service's features of entities; a trace hears of the stages.
 
         Raises:
             UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError, OverflowedError.
         """
         loop = asyncio.get_running_loop()
         key = (service, at, leading_edge)
-        waiting = _Waiting(entities, loop.create_future())
+        waiting = _Waiting(entities, loop.create_future(), perf_counter(), trace)
         together = self._open.get(key)
         if together is None:
             self._open[key] = [waiting]
@@ -108,7 +118,7 @@ class Batches:
 
     async def _answer(self, question: Question, batch: list[_Asked]) -> None:
         try:
-            vectors = await self._read(question, [row for asked in batch for row in asked.rows])
+            vectors = await self._read(question, batch)
         except OverflowedError as error:
             if len(batch) == 1:
                 batch[0].waiting.fail(error)
@@ -134,26 +144,47 @@ class Batches:
                 Lookup(question, self._turns, question.rows(waiting.entities[start : start + MOST_ROWS], first=start))
                 for start in range(0, len(waiting.entities), MOST_ROWS)
             ]
-            await self._fetch(lookups)
+            started = perf_counter()
+            merging = await self._fetched(lookups, [waiting], started)
             parts = []
             for lookup in lookups:
                 parts.append(lookup.vectors())
                 await asyncio.sleep(0)  # merged in pieces, so that others are answered between
             vectors = FeatureVectors.joined(parts)
+            _note([waiting], "merge", merging, perf_counter())
             waiting.give(vectors)
             self._log.take(question, waiting.entities, [row for lookup in lookups for row in lookup.rows], vectors)
         except Exception as error:  # noqa: BLE001
             waiting.fail(error)
 
-    async def _read(self, question: Question, rows: list[Row]) -> FeatureVectors:
-        lookup = Lookup(question, self._turns, rows)
+    async def _read(self, question: Question, batch: list[_Asked]) -> FeatureVectors:
+        lookup = Lookup(question, self._turns, [row for asked in batch for row in asked.rows])
+        together = [asked.waiting for asked in batch]
         started = perf_counter()
-        await self._fetch([lookup])
-        merging = perf_counter()
+        self._metrics.wait.observe(started - together[0].since)
+        merging = await self._fetched([lookup], together, started)
         vectors = lookup.vectors()
+        merged = perf_counter()
         self._metrics.redis.observe(merging - started)
-        self._metrics.merge.observe(perf_counter() - merging)
+        self._metrics.merge.observe(merged - merging)
+        _note(together, "merge", merging, merged)
         return vectors
+
+    async def _fetched(self, lookups: list[Lookup], together: list[_Waiting], started: float) -> float:
+        """Read for all lookups, tell the traces of it, and return when that was done."""
+        error = None
+        try:
+            await self._fetch(lookups)
+        except Exception as caught:
+            error = str(caught)
+            raise
+        finally:
+            done = perf_counter()
+            for waiting in together:
+                if waiting.trace is not None:
+                    waiting.trace.add("wait", waiting.since, started)
+                    waiting.trace.add("redis", started, done, len(together), error)
+        return done
 
     async def _fetch(self, lookups: list[Lookup]) -> None:
         """Read for all lookups at once: one round trip, but for rare heads and torn raw records."""
@@ -166,6 +197,12 @@ class Batches:
                 raise
             for lookup, commands in zip(pending, asked, strict=True):
                 lookup.absorb([next(replies) for _ in commands])
+
+
+def _note(together: list[_Waiting], stage: str, start: float, end: float) -> None:
+    for waiting in together:
+        if waiting.trace is not None:
+            waiting.trace.add(stage, start, end, len(together))
 
 
 def _packed(question: Question, together: list[_Waiting]) -> list[list[_Asked]]:

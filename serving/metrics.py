@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import suppress
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -27,7 +28,7 @@ from serving.features import FeatureVectors
 from serving.state import Snapshot
 from serving.wire import Reply
 
-STAGES = ("redis", "merge", "encode")
+STAGES = ("wait", "redis", "merge", "encode")
 _BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
@@ -43,10 +44,12 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         registry.register(_Watermarks(snapshot, now))
-        self._requests = Counter("rtml_requests", "Requests answered", ["route", "status"], registry=registry)
+        self._requests = Counter(
+            "rtml_requests", "Requests answered", ["route", "service", "status"], registry=registry
+        )
         self.in_progress = Gauge("rtml_requests_in_progress", "Requests begun and not yet answered", registry=registry)
         self._latency = Histogram(
-            "rtml_request_seconds", "From request to answer", ["route"], buckets=_BUCKETS, registry=registry
+            "rtml_request_seconds", "From request to answer", ["route", "service"], buckets=_BUCKETS, registry=registry
         )
         stages = Histogram(
             "rtml_stage_seconds",
@@ -55,22 +58,31 @@ class Metrics:
             buckets=_BUCKETS,
             registry=registry,
         )
-        self.redis, self.merge, self.encode = (stages.labels(stage) for stage in STAGES)
+        self.wait, self.redis, self.merge, self.encode = (stages.labels(stage) for stage in STAGES)
         self._rows = Counter("rtml_rows", "Entities served", ["service"], registry=registry)
         self._statuses = Counter("rtml_row_statuses", "Rows by status", ["view", "status"], registry=registry)
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
-        self._children: dict[tuple[str, int], _Route] = {}
+        self._children: dict[tuple[str, str, int], _Route] = {}
+        self._snapshot = snapshot
+        self._services: Set[str] = frozenset()
 
     def watch(self, log: FeatureLog) -> None:
         """Show what a log has written and given up."""
         self._registry.register(_Logged(log))
 
-    def answered(self, route: str, status: int, seconds: float) -> None:
-        """Count an answer."""
-        child = self._children.get((route, status))
+    def known(self, service: str) -> str:
+        """Return a service's name as a label: nothing for a name that no service has."""
+        # While Redis is away, the services are those that were known before.
+        with suppress(UnavailableError):
+            self._services = self._snapshot().services.keys()
+        return service if service in self._services else ""
+
+    def answered(self, route: str, status: int, seconds: float, service: str = "") -> None:
+        """Count an answer; `service` is the one whose features were asked for."""
+        child = self._children.get((route, service, status))
         if child is None:
-            counter = self._requests.labels(route, str(status))
-            child = self._children[route, status] = _Route(counter, self._latency.labels(route))
+            counter = self._requests.labels(route, service, str(status))
+            child = self._children[route, service, status] = _Route(counter, self._latency.labels(route, service))
         child.counter.inc()
         child.histogram.observe(seconds)
 
