@@ -31,7 +31,7 @@ MOST_ROWS = 32
 Entities = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Waiting:
     entities: Entities
     answer: asyncio.Future[FeatureVectors]
@@ -144,8 +144,8 @@ class Batches:
                 Lookup(question, self._turns, question.rows(waiting.entities[start : start + MOST_ROWS], first=start))
                 for start in range(0, len(waiting.entities), MOST_ROWS)
             ]
-            started = perf_counter()
-            merging = await self._fetched(lookups, [waiting], started)
+            await self._fetch(lookups, [waiting], perf_counter())
+            merging = perf_counter()
             parts = []
             for lookup in lookups:
                 parts.append(lookup.vectors())
@@ -162,7 +162,8 @@ class Batches:
         together = [asked.waiting for asked in batch]
         started = perf_counter()
         self._metrics.wait.observe(started - together[0].since)
-        merging = await self._fetched([lookup], together, started)
+        await self._fetch([lookup], together, started)
+        merging = perf_counter()
         vectors = lookup.vectors()
         merged = perf_counter()
         self._metrics.redis.observe(merging - started)
@@ -170,33 +171,24 @@ class Batches:
         _note(together, "merge", merging, merged)
         return vectors
 
-    async def _fetched(self, lookups: list[Lookup], together: list[_Waiting], started: float) -> float:
-        """Read for all lookups, tell the traces of it, and return when that was done."""
+    async def _fetch(self, lookups: list[Lookup], together: list[_Waiting], started: float) -> None:
+        """Read for all lookups at once: one round trip, but for rare heads and torn raw records."""
         error = None
         try:
-            await self._fetch(lookups)
-        except Exception as caught:
+            while pending := [lookup for lookup in lookups if lookup.unfinished]:
+                asked = [lookup.commands() for lookup in pending]
+                replies = iter(await self._reader.read([command for commands in asked for command in commands]))
+                for lookup, commands in zip(pending, asked, strict=True):
+                    lookup.absorb([next(replies) for _ in commands])
+        except UnavailableError as caught:
+            self._metrics.redis_failures.inc()
             error = str(caught)
             raise
         finally:
-            done = perf_counter()
             for waiting in together:
                 if waiting.trace is not None:
                     waiting.trace.add("wait", waiting.since, started)
-                    waiting.trace.add("redis", started, done, len(together), error)
-        return done
-
-    async def _fetch(self, lookups: list[Lookup]) -> None:
-        """Read for all lookups at once: one round trip, but for rare heads and torn raw records."""
-        while pending := [lookup for lookup in lookups if lookup.unfinished]:
-            asked = [lookup.commands() for lookup in pending]
-            try:
-                replies = iter(await self._reader.read([command for commands in asked for command in commands]))
-            except UnavailableError:
-                self._metrics.redis_failures.inc()
-                raise
-            for lookup, commands in zip(pending, asked, strict=True):
-                lookup.absorb([next(replies) for _ in commands])
+                    waiting.trace.add("redis", started, perf_counter(), len(together), error)
 
 
 def _note(together: list[_Waiting], stage: str, start: float, end: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Set
-from contextlib import suppress
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -72,10 +71,11 @@ class Metrics:
 
     def known(self, service: str) -> str:
         """Return a service's name as a label: nothing for a name that no service has."""
-        # While Redis is away, the services are those that were known before.
-        with suppress(UnavailableError):
-            self._services = self._snapshot().services.keys()
-        return service if service in self._services else ""
+        try:
+            services = self._services = self._snapshot().services.keys()
+        except UnavailableError:
+            services = self._services  # those that were known before Redis went away
+        return service if service in services else ""
 
     def answered(self, route: str, status: int, seconds: float, service: str = "") -> None:
         """Count an answer; `service` is the one whose features were asked for."""
