@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rtml.define.feature import Count, First, Last, Max, Mean, Min, Stddev, Sum, Variance, Window
     from rtml.define.label import LabelSource
     from rtml.define.service import FeatureService
+    from rtml.define.sla import SLA
     from rtml.define.source import EventSource, RedisStream
     from rtml.define.spine import Spine
     from rtml.define.views import StreamFeatureView
@@ -28,6 +29,7 @@ _HOME = {
     **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
     "Entity": "rtml.define.entity",
     "FeatureService": "rtml.define.service",
+    "SLA": "rtml.define.sla",
     "LabelSource": "rtml.define.label",
     **dict.fromkeys(("LeftOutWarning", "NotBuiltWarning", "RtmlError"), "rtml.errors"),
     "Spine": "rtml.define.spine",
@@ -35,6 +37,7 @@ _HOME = {
 }
 
 __all__ = [
+    "SLA",
     "Count",
     "Entity",
     "Event",

@@ -6,7 +6,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,6 +16,18 @@ from rtml.logs import FORMATS
 
 RUN_FILE = "run.json"
 """In the home folder: what whoever started an embedded Redis wrote for the others to find."""
+
+
+DURATIONS = (
+    "tile_epoch",
+    "mirror_epoch",
+    "log_epoch",
+    "version_grace",
+    "redis_timeout",
+    "watch_interval",
+    "alert_remind",
+)
+"""The settings that are durations."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -59,11 +71,41 @@ class Settings(msgspec.Struct, frozen=True):
     """Where traces go by OTLP over HTTP, such as `http://127.0.0.1:4318`; none are made without it."""
     otel_ratio: float = 1.0
     """The share of requests that are traced, 0 to 1, where a caller's `traceparent` does not decide."""
+    watch_interval: str = "2s"
+    """The time between two looks of the watch."""
+    watch_port: int = 0
+    """Where the watch shows Prometheus its metrics; 0: nowhere."""
+    dagster_url: str = ""
+    """Where people find Dagster's UI, for the links in alerts; default `http://<host>:<dagster_port>`."""
+    alert_webhook: str = ""
+    """A URL that gets each alert as JSON; a secret."""
+    alert_slack_webhook: str = ""
+    """A Slack incoming webhook, or the URL of what takes the same; a secret."""
+    alert_email: str = ""
+    """Who gets alerts by e-mail: addresses, with commas between them."""
+    alert_remind: str = "6h"
+    """After how long an alert that is still open is told again."""
+    smtp_host: str = "localhost"
+    """The mail server."""
+    smtp_port: int = 587
+    """The mail server's port."""
+    smtp_security: Literal["starttls", "ssl", "none"] = "starttls"
+    """How the connection to the mail server is encrypted: `starttls`, `ssl` or `none`."""
+    smtp_user: str = ""
+    """The mail server's user; without one, nobody logs in."""
+    smtp_password: str = ""
+    """Its password; a secret."""
+    smtp_from: str = ""
+    """Who alerts are from; default the user, where that is an address, else the first recipient."""
 
     def __post_init__(self) -> None:
         """Refuse durations that are none, and what is none of its choices."""
-        for name in ("tile_epoch", "mirror_epoch", "log_epoch", "version_grace", "redis_timeout"):
+        for name in DURATIONS:
             parse_duration(getattr(self, name))
+        for name in ("alert_webhook", "alert_slack_webhook"):
+            # Its value is not said: it may be a secret.
+            if (url := getattr(self, name)) and not url.startswith(("http://", "https://")):
+                raise SettingsError(f"{name} (RTML_{name.upper()}) must be a URL like 'https://…'; got something else")
         if not self.features:
             raise SettingsError("features (RTML_FEATURES) must be an import path or a .py file; got nothing")
         if self.log_format not in FORMATS:
@@ -110,6 +152,11 @@ class Settings(msgspec.Struct, frozen=True):
     def redis_timeout_seconds(self) -> float:
         """The feature server's patience with Redis."""
         return parse_duration(self.redis_timeout) / 1e6
+
+    @property
+    def watch_interval_us(self) -> Duration:
+        """The time between two looks of the watch in microseconds."""
+        return parse_duration(self.watch_interval)
 
     def environment(self) -> dict[str, str]:
         """Return these settings as environment variables, for a child process."""

@@ -72,7 +72,8 @@ class Metrics:
     def known(self, service: str) -> str:
         """Return a service's name as a label: nothing for a name that no service has."""
         try:
-            services = self._services = self._snapshot().services.keys()
+            services: Set[str] = self._snapshot().services.keys()
+            self._services = services
         except UnavailableError:
             services = self._services  # those that were known before Redis went away
         return service if service in services else ""

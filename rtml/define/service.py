@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rtml.define.naming import check_name, check_owners, check_type
+from rtml.define.sla import SLA, check_sla
 from rtml.define.spine import Spine
 from rtml.define.views import Selection, StreamFeatureView
 from rtml.errors import DefinitionError
@@ -22,6 +23,7 @@ class FeatureService:
         log: which share of all entities has its served vectors logged to `served/<name>`, from 0 to 1; chosen by the
             hash of the join keys, so that an entity is logged always or never.
         training: which rows its training set `training/<name>` has; without it there is no such table.
+        sla: what is promised of it: freshness, p99, availability.
 
     Raises:
         DefinitionError: nothing is selected, or something twice; or the training set's rows lack a join key.
@@ -34,12 +36,14 @@ class FeatureService:
     training: Spine | None = None
     description: str = ""
     owners: Sequence[str] = ()
+    sla: SLA | None = None
     columns: tuple[tuple[StreamFeatureView, str], ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
         """Validate, and list the features."""
         where = check_name("service", self.name)
         check_owners(where, self.owners)
+        check_sla(where, "service", self.sla)
         if isinstance(self.version, bool) or not isinstance(self.version, int) or self.version < 1:
             raise DefinitionError.at(where, "version", "1 or more", self.version)
         if isinstance(self.log, bool) or not isinstance(self.log, int | float) or not 0 <= self.log <= 1:

@@ -12,6 +12,7 @@ import polars as pl
 from rtml.columns import SPINE_TIME
 from rtml.define.contract import Column, read_contract
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
+from rtml.define.sla import SLA, check_sla
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import Duration
 
@@ -52,6 +53,7 @@ class EventSource:
         skew: how far event time may run ahead of the broker's clock.
         starts, ends: first and last day of its history, in event time, UTC; no end means today. Events of other days
             are streamed and mirrored, but not compacted, and compaction warns of them.
+        sla: what is promised of it: freshness, lag, heartbeat, late, duplicates, refused, nulls by column.
 
     Raises:
         DefinitionError: a parameter cannot mean what it says.
@@ -69,6 +71,7 @@ class EventSource:
     description: str = ""
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    sla: SLA | None = None
 
     def __post_init__(self) -> None:
         """Validate all parameters at once."""
@@ -77,6 +80,7 @@ class EventSource:
         check_type(where, "stream", self.stream, RedisStream, "a RedisStream")
         self._check_columns(where, columns)
         check_owners(where, self.owners)
+        check_sla(where, "source", self.sla, columns)
         derived = {
             "where": where,
             "columns": columns,

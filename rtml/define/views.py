@@ -14,6 +14,7 @@ from rtml.define.entity import Entity
 from rtml.define.expression import check_expression, relaxed
 from rtml.define.feature import TAILS, Aggregation, Tail
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
+from rtml.define.sla import SLA, check_sla
 from rtml.define.source import EventSource
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import DAY, HOUR, Duration, format_duration
@@ -57,6 +58,7 @@ class StreamFeatureView:
         freshness: how old the stream's position may be before values are `stale`.
         ttl: how old an entity's last event may be before its values are `stale`.
         snapshots: how far apart the instants are at which the table `features/<name>` has values; it divides a day.
+        sla: what is promised of it: freshness, nulls by feature.
 
     Raises:
         DefinitionError: a parameter cannot mean what it says.
@@ -76,6 +78,7 @@ class StreamFeatureView:
     description: str = ""
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    sla: SLA | None = None
 
     def __post_init__(self) -> None:
         """Validate all parameters at once, and resolve the features."""
@@ -94,6 +97,7 @@ class StreamFeatureView:
         self.__dict__["key_types"] = self._check_keys(where)
         self.__dict__["kinds"] = self._check_expressions(where)
         self.__dict__["resolved"] = self._resolve(where)
+        check_sla(where, "view", self.sla, self.resolved)
         self._check_tails(where)
 
     place: str = field(init=False, repr=False, default="")

@@ -13,6 +13,8 @@ SERVICES = "rtml:services"
 FORMER_SERVICES = "rtml:former_services"
 DEPLOYED = "rtml:deployed"
 """A counter of deployments: processes that find it raised load the definitions anew."""
+WATCH, WATCH_HISTORY, WATCH_CHECKS = "rtml:watch", "rtml:watch:history", "rtml:watch:checks"
+"""The watch's last look (JSON), a point of each of the last ones, and what Dagster's asset checks came to."""
 LONGEST_PART = 64
 SHARDS = 64
 """A fixed number: the count of workers may change, an entity's shard may not (I9)."""

@@ -17,6 +17,8 @@ from rtml_assets.runtime import children
 
 POLL_SECONDS = 0.05
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
+RESTART_PATIENCE = 5.0
+"""A child that is restarted on request has so many seconds to end by itself: one that is stuck does not."""
 HEALTHY_AFTER = 30.0
 """A child that lived so many seconds is restarted as if it had never died."""
 
@@ -61,6 +63,7 @@ class Supervisor:
     Args:
         children: what to run, with different names.
         logs: folder of the log files.
+        requests: folder where other processes ask for restarts: see `request_restart`.
         clock: seconds that never go back.
     """
 
@@ -69,11 +72,12 @@ class Supervisor:
         children: Iterable[Child],
         logs: Path,
         *,
+        requests: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         spawn: Spawn = children.spawn,
     ) -> None:
         """Take the children; none is started yet."""
-        self._logs, self._spawn = logs, spawn
+        self._logs, self._requests, self._spawn = logs, requests, spawn
         self._kept: dict[str, _Kept] = {}
         self._keep(children)
         self._clock = clock
@@ -106,7 +110,9 @@ class Supervisor:
     def tick(self) -> None:
         """Look once: start what should run and is due."""
         with self._lock:
-            for kept in self._kept.values():
+            for name, kept in self._kept.items():
+                if self._requests is not None and _take_request(self._requests, name):
+                    kept.restart(self._clock(), RESTART_PATIENCE)
                 kept.tick(self._clock())
 
     def stop(self, timeout: float = 10) -> None:
@@ -150,7 +156,7 @@ class Supervisor:
         if name not in self._kept:
             raise UnknownNameError.of("process", name, self._kept)
         with self._lock:
-            self._kept[name].restart()
+            self._kept[name].restart(self._clock())
 
     def log(self, name: str, lines: int = 20) -> str:
         """Return the last lines that a child wrote."""
@@ -172,6 +178,25 @@ def log_file(logs: Path, name: str) -> Path:
     return logs / f"{name.replace(':', '-')}.log"
 
 
+def request_restart(requests: Path, name: str) -> None:
+    """Ask whoever runs a child to restart it: with SIGTERM, and SIGKILL if that does not end it soon."""
+    requests.mkdir(parents=True, exist_ok=True)
+    _request_file(requests, name).touch()
+
+
+def _request_file(requests: Path, name: str) -> Path:
+    return requests / log_file(requests, name).stem
+
+
+def _take_request(requests: Path, name: str) -> bool:
+    """Say whether a child is to be restarted, once."""
+    file = _request_file(requests, name)
+    if not file.exists():
+        return False
+    file.unlink(missing_ok=True)
+    return True
+
+
 class _Kept:
     """One child, its present process, and when it is due again."""
 
@@ -183,6 +208,7 @@ class _Kept:
         self._starts = 0
         self._started = self._due = float("-inf")
         self._delay = FIRST_DELAY
+        self._kill_at = float("inf")
 
     @property
     def alive(self) -> bool:
@@ -194,6 +220,8 @@ class _Kept:
         return Status(pid, max(0, self._starts - 1), self._exit_code)
 
     def tick(self, now: float) -> None:
+        if self._process is not None and self.alive and now >= self._kill_at:
+            children.kill(self._process)
         if self.alive:
             return
         if self._process is not None:
@@ -218,14 +246,14 @@ class _Kept:
         children.kill(self._process)
         self._started = float("-inf")
 
-    def restart(self) -> None:
+    def restart(self, now: float, patience: float = float("inf")) -> None:
         self.terminate()
-        self._started = float("-inf")
+        self._started, self._kill_at = float("-inf"), now + patience
 
     def _start(self, now: float) -> None:
         child = self.child
         self._process = self._spawn(child.argv, env=child.env, log=self.log, on_our_death=child.on_our_death)
-        self._started = now
+        self._started, self._kill_at = now, float("inf")
         self._starts += 1
 
     def _died(self, code: int, now: float) -> None:

@@ -1,0 +1,135 @@
+"""What the platform does about an alert by itself, where an SLA says so: a flow is restarted, a view is compacted.
+
+Each remedy is taken at most once in a while, and written into the ledger. A restart is a request to the supervisor,
+which runs in another process; a backfill waits in the ledger for Dagster's sensor `remedies`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import msgspec
+
+from rtml.instants import MINUTE, Duration, Instant, to_text
+from rtml_assets.runtime.supervisor import request_restart
+from rtml_assets.watch.agreements import Agreement
+from rtml_assets.watch.ledger import Alert, Ledger
+from rtml_assets.watch.report import Report
+
+RESTART, BACKFILL = "restart", "backfill"
+EVERY: dict[str, Duration] = {RESTART: 5 * MINUTE, BACKFILL: 60 * MINUTE}
+"""How long a remedy is not taken again for the same thing."""
+CURED_BY: dict[str, Collection[str]] = {RESTART: ("stream_stalled",), BACKFILL: ("freshness", "nulls")}
+"""Which alerts a remedy is for. Lag is none of a restart: a flow that is merely behind would only lose time."""
+
+
+class Remedy(msgspec.Struct, frozen=True):
+    """Something that was done, or is to be done."""
+
+    id: int
+    kind: str
+    what: str
+    """A process of the supervisor, as `stream:departures:tiles`; or a view."""
+    target: str
+    why: str
+    asked_at: Instant
+    done_at: Instant | None = None
+    outcome: str | None = None
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        done = "asked for" if self.done_at is None else self.outcome or "done"
+        return f"{self.kind} of {self.what}: {done} at {to_text(self.done_at or self.asked_at)}"
+
+
+class Remedies:
+    """Takes the remedies that SLAs name.
+
+    Args:
+        ledger: where they are written down.
+        agreed: the SLAs by target.
+        requests: the folder where the supervisor looks for requests.
+    """
+
+    def __init__(self, ledger: Ledger, agreed: Mapping[str, Agreement], requests: Path) -> None:
+        """Take the parts."""
+        self._ledger, self._agreed, self._requests = ledger, agreed, requests
+
+    def take(self, alerts: Collection[Alert], report: Report, now: Instant) -> list[Remedy]:
+        """Do about open alerts what their SLAs say, and return what is new."""
+        ways: dict[str, Callable[[Alert, Report, Instant], list[Remedy]]] = {
+            RESTART: self._restart,
+            BACKFILL: self._backfill,
+        }
+        taken: list[Remedy] = []
+        for alert in alerts:
+            agreement = self._agreed.get(alert.target)
+            for kind in agreement.sla.remedy if agreement else ():
+                if alert.alert in CURED_BY[kind]:
+                    taken += ways[kind](alert, report, now)
+        return taken
+
+    def _restart(self, alert: Alert, report: Report, now: Instant) -> list[Remedy]:
+        if not report.platform.redis.up:
+            # A flow waits for Redis by itself, and loses nothing.
+            return []
+        found = []
+        for child in _stuck(alert.target.partition(":")[2], report, self._agreed[alert.target]):
+            remedy = ask(self._ledger, RESTART, child, alert, now)
+            if remedy is not None:
+                request_restart(self._requests, child)
+                finish(self._ledger, remedy.id, now, "requested of the supervisor")
+                found.append(remedy)
+        return found
+
+    def _backfill(self, alert: Alert, report: Report, now: Instant) -> list[Remedy]:
+        del report
+        remedy = ask(self._ledger, BACKFILL, alert.target.partition(":")[2], alert, now)
+        return [] if remedy is None else [remedy]
+
+
+def _stuck(source: str, report: Report, agreement: Agreement) -> list[str]:
+    """Return the processes of a source that pass nothing on: those that miss a heartbeat, or else the tiles flow."""
+    bound = (agreement.sla.us("heartbeat") or 0) / 1_000
+    flows = report.sources[source].flows if source in report.sources else {}
+    missing = {name: flow.worst("missing_ms") or 0.0 for name, flow in flows.items()}
+    # The mirror passes heartbeats on with its commits, which are far apart: it is stuck where its figures are old, too.
+    stuck = [name for name, value in missing.items() if value > bound and (name == "tiles" or value > _MIRROR_MS)]
+    return [f"stream:{source}:{name}" for name in stuck or ["tiles"]]
+
+
+_MIRROR_MS = 120_000.0
+
+
+def ask(ledger: Ledger, kind: str, what: str, alert: Alert, now: Instant) -> Remedy | None:
+    """Write down that something is to be done, unless that was so a short while ago."""
+    with ledger.transaction() as db:
+        query = "SELECT 1 FROM remedies WHERE kind = ? AND what = ? AND asked_at > ?"
+        if db.execute(query, (kind, what, now - EVERY[kind])).fetchone():
+            return None
+        why = f"{alert.alert} of {alert.target}"
+        statement = "INSERT INTO remedies (kind, what, target, why, asked_at) VALUES (?, ?, ?, ?, ?) RETURNING id"
+        (row,) = db.execute(statement, (kind, what, alert.target, why, now)).fetchone()
+    return Remedy(row, kind, what, alert.target, why, now)
+
+
+def finish(ledger: Ledger, remedy: int, now: Instant, outcome: str) -> None:
+    """Write down what became of a remedy."""
+    with ledger.transaction() as db:
+        db.execute("UPDATE remedies SET done_at = ?, outcome = ? WHERE id = ?", (now, outcome, remedy))
+
+
+def waiting(ledger: Ledger, kind: str) -> list[Remedy]:
+    """Return what is still to be done, the oldest first."""
+    return [each for each in remedies(ledger) if each.kind == kind and each.done_at is None][::-1]
+
+
+def remedies(ledger: Ledger, since: Instant = 0) -> list[Remedy]:
+    """Return what was asked for from an instant on, the newest first."""
+    columns = Remedy.__struct_fields__
+    query = (
+        "SELECT id, kind, what, target, why, asked_at, done_at, outcome FROM remedies WHERE asked_at >= ?"
+        " ORDER BY asked_at DESC, id DESC"
+    )
+    return [msgspec.convert(dict(zip(columns, row, strict=True)), Remedy) for row in ledger.rows(query, since)]
