@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from rtml.errors import RtmlError
-from rtml_assets import cli_versions
+from rtml_assets import cli_versions, cli_watch
 from rtml_assets.cli_common import connected, load_project, load_settings
 
 if TYPE_CHECKING:
@@ -95,11 +95,12 @@ def demo(
 def up(
     dagster: Annotated[bool, typer.Option(help="Run Dagster's UI and daemon.")] = True,
     server: Annotated[bool, typer.Option(help="Run the feature server.")] = True,
+    watch: Annotated[bool, typer.Option(help="Run the watch, which tells of what goes wrong.")] = True,
 ) -> None:
     """Run all processes of this project, and restart those that die, until Ctrl-C.
 
     That is the embedded Redis (unless RTML_REDIS_URL names one), two flows for every source, the feature server,
-    and Dagster's UI and daemon. What they say is in `.rtml/logs`.
+    Dagster's UI and daemon, and the watch. What they say is in `.rtml/logs`.
 
     Examples:
 
@@ -111,7 +112,7 @@ def up(
 
     forget_last_run(load_settings().home_path)
     settings, registry = load_project()
-    raise typer.Exit(run_up(console, settings, registry, server=server, dagster=dagster))
+    raise typer.Exit(run_up(console, settings, registry, server=server, dagster=dagster, watched=watch))
 
 
 @app.command()
@@ -270,6 +271,7 @@ def _history(
 
 
 app.add_typer(cli_versions.app)
+app.add_typer(cli_watch.app)
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from rtml.settings import Settings
 from serving.batches import Batches
 from serving.correlation import Call, Calls, Headers
 from serving.feature_log import FeatureLog
+from serving.heartbeats import read_heartbeats
 from serving.listing import listing
 from serving.metrics import Metrics
 from serving.openapi import openapi
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from serving.tracing import Trace
 
 FEATURES = "/v1/features/"
+HEARTBEATS = "/v1/heartbeats/"
 MOST_DISCARDED = 16 * MOST_BYTES
 """How much of too long a body is read and thrown away, so that its sender gets to read why it was refused."""
 
@@ -74,7 +76,8 @@ class Route(NamedTuple):
     method: str
     label: str
     handler: Callable[[Body], Awaitable[Reply]]
-    service: str = ""
+    service: str | None = None
+    """The feature service that it asks, if any."""
 
 
 class App:
@@ -133,7 +136,7 @@ class App:
         route = self._route(path, call.trace)
         try:
             if route is None:
-                near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}"])
+                near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}", f"{HEARTBEATS}{{source}}"])
                 reply = failure(404, "not_found", f"no path {path!r}.{near}")
             elif method != route.method and not (method == "HEAD" and route.method == "GET"):
                 allowed = "GET, HEAD" if route.method == "GET" else route.method
@@ -146,15 +149,18 @@ class App:
             reply = _failed(error, method, path, call)
         finally:
             self.metrics.in_progress.dec()
-        label, service = (route.label, route.service) if route else ("other", "")
-        self.metrics.answered(label, reply.status, perf_counter() - call.started, service)
+        label, took = route.label if route else "other", perf_counter() - call.started
+        self.metrics.answered(label, reply.status, took)
+        if route is not None and route.service is not None:
+            self.metrics.answered_by(route.service, reply.status, took)
         return self._calls.end(call, method, path, label, reply)
 
     def _route(self, path: str, trace: Trace | None) -> Route | None:
         if path.startswith(FEATURES) and (service := path[len(FEATURES) :]) and "/" not in service:
             name = unquote(service)
-            label, known = f"{FEATURES}{{service}}", self.metrics.known(name)
-            return Route("POST", label, lambda body: self._features(name, body, trace), known)
+            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(name, body, trace), name)
+        if path.startswith(HEARTBEATS) and (source := path[len(HEARTBEATS) :]) and "/" not in source:
+            return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(unquote(source)))
         return self._routes.get(path)
 
     async def _features(self, service: str, body: Body, trace: Trace | None) -> Reply:
@@ -176,6 +182,9 @@ class App:
 
     async def _services(self, _: Body) -> Reply:
         return Reply(200, encode(listing(self.state.snapshot)))
+
+    async def _heartbeats(self, source: str) -> Reply:
+        return Reply(200, encode(await read_heartbeats(self._reader, source)))
 
     async def _healthz(self, _: Body) -> Reply:
         return Reply(200, encode(Health()))

@@ -30,6 +30,7 @@ from rtml.lake import (
     served_schema,
     with_type,
 )
+from rtml.online import keys
 from serving.features import FeatureVectors, Question, Row
 from streaming.services import Service
 
@@ -91,6 +92,7 @@ class FeatureLog:
             return
         bound = int(share * _HASHES)
         places = [place for place, row in enumerate(rows) if xxhash.xxh64_intdigest("".join(row).encode()) < bound]
+        places = [place for place in places if not any(keys.is_probe(tag) for tag in rows[place])]
         if not places:
             return
         taken = _Taken(question, [entities[place] for place in places], vectors.at_places(places), self._now())

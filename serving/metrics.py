@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from prometheus_client import (
@@ -25,6 +25,7 @@ from rtml.instants import BEGINNING, Instant
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors
 from serving.state import Snapshot
+from serving.value_tally import ValueTally
 from serving.wire import Reply
 
 STAGES = ("wait", "redis", "merge", "encode")
@@ -43,12 +44,10 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         registry.register(_Watermarks(snapshot, now))
-        self._requests = Counter(
-            "rtml_requests", "Requests answered", ["route", "service", "status"], registry=registry
-        )
+        self._requests = Counter("rtml_requests", "Requests answered", ["route", "status"], registry=registry)
         self.in_progress = Gauge("rtml_requests_in_progress", "Requests begun and not yet answered", registry=registry)
         self._latency = Histogram(
-            "rtml_request_seconds", "From request to answer", ["route", "service"], buckets=_BUCKETS, registry=registry
+            "rtml_request_seconds", "From request to answer", ["route"], buckets=_BUCKETS, registry=registry
         )
         stages = Histogram(
             "rtml_stage_seconds",
@@ -61,31 +60,47 @@ class Metrics:
         self._rows = Counter("rtml_rows", "Entities served", ["service"], registry=registry)
         self._statuses = Counter("rtml_row_statuses", "Rows by status", ["view", "status"], registry=registry)
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
-        self._children: dict[tuple[str, str, int], _Route] = {}
-        self._snapshot = snapshot
-        self._services: Set[str] = frozenset()
+        self._children: dict[tuple[str, int], _Route] = {}
+        self._service_requests = Counter(
+            "rtml_service_requests", "Requests for a service's features", ["service", "status"], registry=registry
+        )
+        self._service_latency = Histogram(
+            "rtml_service_seconds", "From request to features", ["service"], buckets=_BUCKETS, registry=registry
+        )
+        self._snapshot, self._services = snapshot, set[str]()
+        self.values = ValueTally(registry)
 
     def watch(self, log: FeatureLog) -> None:
         """Show what a log has written and given up."""
         self._registry.register(_Logged(log))
 
-    def known(self, service: str) -> str:
-        """Return a service's name as a label: nothing for a name that no service has."""
-        try:
-            services: Set[str] = self._snapshot().services.keys()
-            self._services = services
-        except UnavailableError:
-            services = self._services  # those that were known before Redis went away
-        return service if service in services else ""
-
-    def answered(self, route: str, status: int, seconds: float, service: str = "") -> None:
-        """Count an answer; `service` is the one whose features were asked for."""
-        child = self._children.get((route, service, status))
+    def answered(self, route: str, status: int, seconds: float) -> None:
+        """Count an answer."""
+        child = self._children.get((route, status))
         if child is None:
-            counter = self._requests.labels(route, service, str(status))
-            child = self._children[route, service, status] = _Route(counter, self._latency.labels(route, service))
+            counter = self._requests.labels(route, str(status))
+            child = self._children[route, status] = _Route(counter, self._latency.labels(route))
         child.counter.inc()
         child.histogram.observe(seconds)
+
+    def answered_by(self, service: str, status: int, seconds: float) -> None:
+        """Count a service's answer; a name that no service ever had counts for none."""
+        if service not in self._services and not self._is_known(service):
+            return
+        key = (f"service {service}", status)
+        child = self._children.get(key)
+        if child is None:
+            counter = self._service_requests.labels(service, str(status))
+            child = self._children[key] = _Route(counter, self._service_latency.labels(service))
+        child.counter.inc()
+        child.histogram.observe(seconds)
+
+    def _is_known(self, service: str) -> bool:
+        try:
+            self._services.update(self._snapshot().services)
+        except UnavailableError:
+            return False
+        return service in self._services
 
     def served(self, service: str, vectors: FeatureVectors) -> None:
         """Count the rows of an answer and their statuses."""
@@ -93,6 +108,7 @@ class Metrics:
         for view, statuses in vectors.status.items():
             for status, number in Tally(statuses).items():
                 self._statuses.labels(view, status).inc(number)
+        self.values.take(vectors)
 
     def reply(self) -> Reply:
         """Return all figures in Prometheus' text format."""

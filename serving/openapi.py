@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from serving.heartbeats import Heartbeats
 from serving.listing import Listing
 from serving.wire import Failure, FeatureRequest, FeatureResponse, Health, Readiness
 
@@ -16,7 +17,7 @@ _JSON = "application/json"
 
 def openapi() -> dict[str, Any]:
     """Return the description as a document."""
-    structs = (FeatureRequest, FeatureResponse, Listing, Health, Readiness, Failure)
+    structs = (FeatureRequest, FeatureResponse, Listing, Heartbeats, Health, Readiness, Failure)
     _, schemas = msgspec.json.schema_components(structs, ref_template=_SCHEMA + "{name}")
     return {
         "openapi": "3.1.1",
@@ -35,6 +36,7 @@ def openapi() -> dict[str, Any]:
             "/v1/services": {
                 "get": _get("features", "listServices", "The services, their columns, views and versions", Listing, 503)
             },
+            "/v1/heartbeats/{source}": {"get": _heartbeats()},
             "/healthz": {"get": _get("operation", "health", "Whether the process lives", Health)},
             "/readyz": {"get": _readiness()},
             "/metrics": {"get": _text("operation", "metrics", "Figures for Prometheus", "text/plain")},
@@ -72,6 +74,12 @@ def _read_features() -> dict[str, Any]:
         "requestBody": {"required": True, "content": _content(FeatureRequest)},
         "responses": {"200": _answer("The features.", FeatureResponse)} | _failures(400, 404, 413, 422, 500, 503),
     }
+
+
+def _heartbeats() -> dict[str, Any]:
+    described = _get("operation", "heartbeats", "Which heartbeats of a source came through", Heartbeats, 503)
+    name = {"name": "source", "in": "path", "required": True, "schema": {"type": "string"}, "example": "departures"}
+    return {**described, "parameters": [{**name, "description": "An event source's name."}]}
 
 
 def _readiness() -> dict[str, Any]:

@@ -18,6 +18,8 @@ class Entries:
     ingested_at: list[Instant]
     """The same, or the stamp that the entry carries where those are accepted."""
     payloads: list[bytes]
+    heartbeat: str | None = None
+    """The id of the newest heartbeat that was read with them, or behind them."""
 
     def __len__(self) -> int:
         """Return how many entries there are."""

@@ -1,38 +1,58 @@
-"""A flow's own figures, kept in Redis for whoever shows them."""
+"""A flow's own figures, kept in Redis for whoever shows them.
+
+The fields of the hash `keys.figures(source, flow)`: counters since the beginning (`accepted`, `late`, `duplicates`,
+`refused`, `future`, `conflicting`, `fenced`, `damaged`, `cache_hits`, `cache_misses`); `freshness_p50_ms`,
+`freshness_p99_ms` and `events_per_second` of the last minute; `lag_ms`, `state_bytes`, `cached_entities`,
+`last_event_at`, `updated_at`; and as JSON, of the last minute, `minute` (counts by kind), `nulls` (share by column),
+`hot` (the most frequent entity) and `stages` (p50, p95, p99 in milliseconds).
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sized
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
 import numpy as np
 
+from rtml import instants
 from rtml.instants import SECOND, Instant
 from rtml.online import keys
+from streaming.minute import KEPT, RECENT, Counts, Frequent, Times
 
 if TYPE_CHECKING:
     from redis import Redis
 
-RECENT = 60 * SECOND
+    from streaming.route import Routed
+
 SAMPLES = 20_000
+BY_KIND = ("accepted", "late", "refused", "future", "duplicates")
+"""What is counted of the last minute, too."""
+
+In = TypeVar("In", bound=Sized)
+Out = TypeVar("Out")
 
 
 class Figures:
-    """Counters since the beginning, freshness and rate over the last minute, and the bytes that Redis holds in all.
+    """Counters since the beginning, figures of the last minute, and the bytes that Redis holds in all.
 
     A replay counts again: counters say what a flow did, not what there is.
     """
 
-    def __init__(self, source: str, flow: str) -> None:
+    def __init__(self, source: str, flow: str, now: Callable[[], Instant] = instants.now) -> None:
         """Start at nothing; what was counted before this run is in Redis and is added to."""
         self._key = keys.figures(source, flow)
+        self._now = now
         self._counts: Counter[str] = Counter()
         self._gauges: dict[str, float] = {}
         self._freshness: deque[tuple[Instant, float]] = deque(maxlen=SAMPLES)
         self._under_way: list[Instant] = []
         self._events: deque[tuple[Instant, int]] = deque()
+        self._minute, self._nulls = Counts(), Counts()
+        self._stages = Times()
+        self._entities: dict[str, Frequent] = {}
 
     def count(self, **counts: int) -> None:
         """Add to counters."""
@@ -41,6 +61,41 @@ class Figures:
     def gauge(self, **values: float) -> None:
         """Set figures that are not counted."""
         self._gauges.update(values)
+
+    def recent(self, **counts: int) -> None:
+        """Add to the counts of the last minute."""
+        self._minute.add(self._now(), counts)
+
+    def stage(self, name: str, seconds: float) -> None:
+        """Note how long a stage took for a micro-batch."""
+        self._stages.add(self._now(), name, seconds * 1_000)
+
+    def timed(self, name: str, step: Callable[[In], Out]) -> Callable[[In], Out]:
+        """Return a step that notes how long it takes, but for what has no events."""
+
+        def timed(batch: In) -> Out:
+            started = time.perf_counter()
+            result = step(batch)
+            if len(batch):
+                self.stage(name, time.perf_counter() - started)
+            return result
+
+        return timed
+
+    def seen(self, routed: Routed) -> None:
+        """Note, of the last minute, what came by: events by kind, nulls by column, and the entities of each kind."""
+        now = self._now()
+        self._minute.add(now, {name: routed.counts[name] for name in BY_KIND if name in routed.counts})
+        self._nulls.add(now, routed.nulls)
+        batch = routed.micro_batch
+        done: set[str] = set()
+        for number, view in enumerate(batch.views):
+            entity = view.plan.entity
+            if entity in done:
+                continue
+            done.add(entity)
+            rows = {tag: found for shard in batch.shards.values() for tag, found in shard[number].items()}
+            self._entities.setdefault(entity, Frequent()).add(now, rows)
 
     def sent(self, arrived: Iterable[Instant]) -> None:
         """Note events that are on their way, by when the broker took them."""
@@ -55,16 +110,35 @@ class Figures:
 
     def write(self, client: Redis) -> None:
         """Add to what Redis has."""
-        now = time.time_ns() // 1_000
+        now = self._now()
         self._forget(now - RECENT)
         pipeline = client.pipeline(transaction=False)
         for name, count in self._counts.items():
             pipeline.hincrby(self._key, name, count)
         state_bytes = client.info("memory").get("used_memory_dataset", 0)
-        shown: dict[Any, Any] = {**self._gauges, **self._recent(now), "state_bytes": state_bytes, "updated_at": now}
-        pipeline.hset(self._key, mapping=shown)
+        minute = {name: msgspec.json.encode(found) for name, found in self._last_minute(now).items()}
+        shown: dict[Any, Any] = {**self._gauges, **self._recent(now), **minute}
+        pipeline.hset(self._key, mapping={**shown, "state_bytes": state_bytes, "updated_at": now})
         pipeline.execute()
         self._counts.clear()
+
+    def _last_minute(self, now: Instant) -> dict[str, Any]:
+        counts, nulls = self._minute.totals(now), self._nulls.totals(now)
+        accepted = counts["accepted"]
+        return {
+            "minute": counts,
+            "nulls": {name: round(count / accepted, 6) for name, count in nulls.items()} if accepted else {},
+            "hot": self._hottest(now),
+            "stages": self._stages.quantiles(now),
+        }
+
+    def _hottest(self, now: Instant) -> dict[str, Any] | None:
+        """Return the entity with the greatest share; it may be too low by `error`."""
+        found = [most for frequent in self._entities.values() if (most := frequent.most(now))]
+        if not found:
+            return None
+        key, count, total = max(found, key=lambda most: most[1] / most[2])
+        return {"entity": key, "share": round(count / total, 4), "error": round(1 / (KEPT + 1), 4)}
 
     def _recent(self, now: Instant) -> dict[str, float]:
         if not self._freshness:

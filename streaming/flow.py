@@ -17,8 +17,9 @@ from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.mirror import Mirror
 from streaming.progress import Progress
-from streaming.route import Routed, Router
-from streaming.sinks import MirrorSink, Share, TileSink
+from streaming.route import Router
+from streaming.shard import Sharder
+from streaming.sinks import MirrorSink, TileSink
 from streaming.sources.redis_stream import Reading, RedisStreamSource
 
 if TYPE_CHECKING:
@@ -38,15 +39,11 @@ def tiles_flow(
     router = Router(source, adoption.views)
     figures.count(duplicates=0, conflicting=0, fenced=0, damaged=0)  # shown as zeros until there are some
 
-    def shards(routed: Routed) -> list[tuple[str, Share]]:
-        figures.count(**routed.counts)
-        return [(f"{shard:04}", Share(routed.micro_batch, shard)) for shard in routed.micro_batch.shards]
-
     flow = Dataflow(f"{source.name}_tiles")
     entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures, adoption))
-    gated = op.map("gate", entries, Gate(source))
-    routed = op.map("route", gated, router)
-    sharded = op.flat_map("shard", routed, shards)
+    gated = op.map("gate", entries, figures.timed("gate", Gate(source)))
+    routed = op.map("route", gated, figures.timed("route", router))
+    sharded = op.flat_map("shard", routed, Sharder(source, figures))
     op.output("write", sharded, TileSink(client, progress, figures))
     return flow
 
@@ -62,7 +59,7 @@ def mirror_flow(
 
     flow = Dataflow(f"{source.name}_mirror")
     entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures))
-    gated = op.map("gate", entries, Gate(source))
+    gated = op.map("gate", entries, figures.timed("gate", Gate(source)))
     single = op.key_on("single", gated, lambda _: "mirror")
     op.output("append", single, MirrorSink(mirror))
     return flow

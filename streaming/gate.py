@@ -78,6 +78,10 @@ class Gated:
     good: pl.DataFrame
     refused: list[Refused]
 
+    def __len__(self) -> int:
+        """Return how many entries there were."""
+        return len(self.entries)
+
 
 class Gate:
     """Applies one source's contract to entries."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
+import redis
 from deltalake import write_deltalake
 
 from rtml import instants
@@ -15,14 +18,18 @@ from rtml.define.source import EventSource
 from rtml.lake import EVENT_DATE, INGEST_DATE, QUARANTINE, Lake, raw_schema, signed
 from rtml.online import keys
 from rtml.projection import INGESTED_AT
+from streaming.broker import is_passing
 from streaming.figures import Figures
 from streaming.gate import ARRIVED, Gated, Refused
+from streaming.heartbeats import note
 from streaming.refusals import RefusalLog
 
 if TYPE_CHECKING:
     from redis import Redis
 
 DEAD_LENGTH = 1_000
+
+_log = logging.getLogger(__name__)
 
 
 class Mirror:
@@ -38,12 +45,15 @@ class Mirror:
         self._good: list[pl.DataFrame] = []
         self._refused: list[Refused] = []
         self._refusals = RefusalLog(source)
+        self._heartbeats: dict[int, str] = {}
 
     def take(self, gated: Gated) -> None:
         """Keep a micro-batch for the next flush."""
         if gated.good.height:
             self._good.append(gated.good)
         self._refused += gated.refused
+        if gated.entries.heartbeat is not None:
+            self._heartbeats[gated.entries.partition] = gated.entries.heartbeat
 
     def flush(self) -> None:
         """Commit all that was taken."""
@@ -53,11 +63,26 @@ class Mirror:
         if self._refused:
             self._write_refused(self._refused)
             self._refused = []
+        self._note_heartbeats()
+
+    def _note_heartbeats(self) -> None:
+        """Say which heartbeats had nothing but durable events before them; again next time, where Redis is away."""
+        try:
+            for partition, offset in self._heartbeats.items():
+                self._client.eval(*note(self._source.name, "mirror", partition, offset)[1:])
+        except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError) as error:
+            if isinstance(error, redis.ResponseError) and not is_passing(error):
+                raise
+            _log.warning("heartbeats are noted later: %s", error)
+        else:
+            self._heartbeats = {}
 
     def _write_good(self, events: pl.DataFrame) -> None:
         date = pl.col(self._source.timestamp).dt.date().alias(EVENT_DATE)
         rows = events.with_columns(signed(ID64), date).select(*self._schema)
+        started = perf_counter()
         write_deltalake(self._lake.raw(self._source.name), rows, mode="append", partition_by=[EVENT_DATE])
+        self._figures.stage("append", perf_counter() - started)
         self._figures.count(accepted=rows.height)
         self._figures.sent(events[ARRIVED].to_list())
         self._figures.servable(instants.now())

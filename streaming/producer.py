@@ -19,6 +19,7 @@ from rtml.errors import SendError, near_miss
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml.projection import INGESTED_AT
+from streaming.heartbeats import last_event
 from streaming.positions import arrived_at, read_positions
 
 if TYPE_CHECKING:
@@ -147,10 +148,10 @@ class Producer:
         )
 
     def _newest_stamp(self, partition: int) -> Instant:
-        newest: Any = self._client.xrevrange(self._source.stream.key(partition), count=1)
-        if not newest:
+        newest = last_event(self._client, self._source.stream.key(partition))
+        if newest is None:
             return BEGINNING
-        offset, fields = newest[0]
+        offset, fields = newest
         return int(fields.get(INGESTED_AT.encode(), arrived_at(offset)))
 
     def _partitions(self, frame: pl.DataFrame, partition: int | None) -> Iterator[int]:

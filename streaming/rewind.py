@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rtml.define.source import EventSource
 from rtml.instants import Instant
 from rtml.online import keys
+from streaming.heartbeats import first_event, last_event
 from streaming.positions import START, arrived_at, has_begun, read_positions
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ def offset_before(client: Redis, source: EventSource, partition: int, start: Ins
     low, high = 0, last + 1
     while low < high:
         middle = (low + high) // 2
-        found: Any = client.xrange(key, min=f"{middle}-0", count=1)
-        if found and _ingested_at(found[0], stamped=stamped) < start:
-            low = arrived_at(found[0][0]) // 1_000 + 1
+        found = first_event(client, key, f"{middle}-0")
+        if found is not None and _ingested_at(found, stamped=stamped) < start:
+            low = arrived_at(found[0]) // 1_000 + 1
         else:
             high = middle
     # Entries of one millisecond may lie on both sides: the whole of it is read again.
@@ -66,15 +67,15 @@ def _ingested_at(entry: tuple[bytes, dict[bytes, bytes]], *, stamped: bool) -> I
 def first_ingested(client: Redis, source: EventSource, partition: int) -> Instant | None:
     """Return when the first entry that a partition holds was ingested, if it holds any."""
     key = source.stream.key(partition)
-    entries: Any = client.xrange(key, count=1) if client.exists(key) else []
-    return _ingested_at(entries[0], stamped=_is_stamped(client, source)) if entries else None
+    entry = first_event(client, key)
+    return _ingested_at(entry, stamped=_is_stamped(client, source)) if entry else None
 
 
 def last_ingested(client: Redis, source: EventSource, partition: int) -> Instant | None:
     """Return when the last entry that a partition holds was ingested, if it holds any."""
     key = source.stream.key(partition)
-    entries: Any = client.xrevrange(key, count=1) if client.exists(key) else []
-    return _ingested_at(entries[0], stamped=_is_stamped(client, source)) if entries else None
+    entry = last_event(client, key)
+    return _ingested_at(entry, stamped=_is_stamped(client, source)) if entry else None
 
 
 def oldest(client: Redis, source: EventSource, partition: int) -> Instant | None:

@@ -18,6 +18,7 @@ from rtml.online import keys
 from rtml.online.codec import FIELD_DTYPE, Records
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, RowWise, project, to_events
+from streaming.decode import Reason
 from streaming.gate import ARRIVED, Gated
 from streaming.versions import Version
 
@@ -91,6 +92,8 @@ class MicroBatch:
     shards: dict[int, list[Rows]]
     """For each shard, and each of the views, the rows that are its own."""
     taken: set[int] = field(default_factory=set)
+    heartbeat: tuple[int, str] | None = None
+    """A partition, and the id of a heartbeat in it that came behind these events."""
 
     def take(self, shards: Set[int]) -> list[Rows]:
         """Return, view by view, the rows of these shards, once: what was taken is not given again."""
@@ -109,6 +112,8 @@ class Routed:
 
     micro_batch: MicroBatch
     counts: Counter[str]
+    nulls: dict[str, int]
+    """By column that may be null: how many of the accepted events have none."""
 
 
 class Router:
@@ -118,16 +123,24 @@ class Router:
         """Take a source's views, and the version of each that is written."""
         self._source = source
         self._views = views
+        self._nullable = [name for name, column in source.columns.items() if column.nullable]
 
     def __call__(self, gated: Gated) -> Routed:
         """Return each shard's part, and what was counted."""
-        counts = Counter(accepted=gated.good.height, refused=len(gated.refused), late=self._late(gated.good))
+        entries = gated.entries
+        heartbeat = None if entries.heartbeat is None else (entries.partition, entries.heartbeat)
+        counts = Counter(accepted=gated.good.height, refused=len(gated.refused), late=0)
+        counts["future"] = sum(event.failures[0].reason is Reason.FUTURE for event in gated.refused)
+        if not gated.good.height:
+            return Routed(MicroBatch([], {}, heartbeat=heartbeat), counts, {})
+        counts["late"] = self._late(gated.good)
         batches = [self._batch(view, version, gated.good) for view, version in self._views]
         shards: dict[int, list[Rows]] = {}
         for number, batch in enumerate(batches):
             for shard, rows in _by_shard(batch.tags).items():
                 shards.setdefault(shard, [{} for _ in batches])[number] = rows
-        return Routed(MicroBatch(batches, shards), counts)
+        nulls = {name: gated.good[name].null_count() for name in self._nullable}
+        return Routed(MicroBatch(batches, shards, heartbeat=heartbeat), counts, nulls)
 
     def _late(self, good: pl.DataFrame) -> int:
         source = self._source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -9,6 +10,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from rtml import instants
 from rtml.online import keys
+from streaming.broker import Command
 from streaming.figures import Figures
 from streaming.gate import Gated
 from streaming.link import Link
@@ -31,7 +33,14 @@ class Share(NamedTuple):
     shard: int
 
 
-class TileSink(FixedPartitionedSink[Share, None]):
+class Beat(NamedTuple):
+    """A heartbeat: the command that notes it, and how many micro-batches had events up to it."""
+
+    command: Command
+    behind: int
+
+
+class TileSink(FixedPartitionedSink[Share | Beat, None]):
     """Writes tiles, by shards of a fixed number, so that the count of workers is free (I9)."""
 
     def __init__(self, client: Redis, progress: Progress, figures: Figures) -> None:
@@ -41,6 +50,8 @@ class TileSink(FixedPartitionedSink[Share, None]):
         self._progress = progress
         self._figures = figures
         self._shards: set[int] = set()
+        self._applied = 0
+        self._beats: list[Beat] = []
 
     def list_parts(self) -> list[str]:
         """All shards, in the order of their numbers."""
@@ -66,11 +77,28 @@ class TileSink(FixedPartitionedSink[Share, None]):
         micro_batch = share.micro_batch
         if share.shard in micro_batch.taken:
             return
+        started = time.perf_counter()
         self._figures.count(**self._writer.apply(micro_batch, self._shards, self._progress.watermark))
+        self._figures.recent(duplicates=self._writer.duplicates)
+        self._figures.gauge(cached_entities=self._writer.cached)
+        self._applied += 1
         batch = max(micro_batch.views, key=lambda batch: len(batch.arrived))
         self._figures.sent(batch.arrived)
         if len(batch.arrived) < OVERLAPPED:
             self.settle()
+        self._figures.stage("write", time.perf_counter() - started)
+
+    def beat(self, beat: Beat) -> None:
+        """Keep a heartbeat until the events before it are sent: shards are not asked in the events' order."""
+        self._beats.append(beat)
+
+    def pass_on(self) -> None:
+        """Note the heartbeats that have nothing before them but what was sent, when that is written."""
+        ready = [beat.command for beat in self._beats if beat.behind <= self._applied]
+        if ready:
+            self._beats = [beat for beat in self._beats if beat.behind > self._applied]
+            self._link.run(ready)
+            self._figures.servable(instants.now())
 
     def settle(self) -> None:
         """Wait until all that was sent is written, and so servable."""
@@ -82,21 +110,26 @@ class TileSink(FixedPartitionedSink[Share, None]):
         self._link.close()
 
 
-class TilePartition(StatefulSinkPartition[Share, None]):
+class TilePartition(StatefulSinkPartition[Share | Beat, None]):
     """One shard."""
 
     def __init__(self, sink: TileSink) -> None:
         """Write by the process's sink."""
         self._sink = sink
 
-    def write_batch(self, values: list[Share]) -> None:
-        """Send micro-batches."""
-        for share in values:
-            self._sink.write(share)
+    def write_batch(self, values: list[Share | Beat]) -> None:
+        """Send micro-batches, and pass heartbeats on."""
+        for value in values:
+            if isinstance(value, Beat):
+                self._sink.beat(value)
+            else:
+                self._sink.write(value)
+        self._sink.pass_on()
 
     def snapshot(self) -> None:
         """Wait until all is written: then the epoch's offset may count."""
         self._sink.settle()
+        self._sink.pass_on()
 
 
 class MirrorSink(FixedPartitionedSink[Gated, None]):

@@ -19,7 +19,7 @@ from rtml.projection import RowWise
 from streaming.figures import Figures
 from streaming.progress import Progress
 from streaming.route import Routed, Router
-from streaming.sinks import Share, TileSink
+from streaming.sinks import Beat, Share, TileSink
 from streaming.sources.table import Stretch, TableSource
 from streaming.versions import Version
 
@@ -79,7 +79,7 @@ def replay_table(  # noqa: PLR0913
 
 
 def _flow(source: EventSource, table: TableSource, router: Router, sink: TileSink) -> Dataflow:
-    def shards(routed: Routed) -> list[tuple[str, Share]]:
+    def shards(routed: Routed) -> list[tuple[str, Share | Beat]]:
         return [(f"{shard:04}", Share(routed.micro_batch, shard)) for shard in routed.micro_batch.shards]
 
     flow = Dataflow(f"{source.name}_replay")

@@ -76,8 +76,15 @@ class ViewWriter:
         self._cache: OrderedDict[str, Entity] = OrderedDict()
         self.counts: Counter[str] = Counter()
 
+    @property
+    def cached(self) -> int:
+        """How many entities are remembered."""
+        return len(self._cache)
+
     def apply(self, batch: ViewBatch, rows: Rows, watermark: Instant) -> None:
         """Send a micro-batch; the fence of every entity that is written rises to the watermark."""
+        known = sum(tag in self._cache for tag in rows)
+        self.counts.update(cache_hits=known, cache_misses=len(rows) - known)
         self._load(batch, rows)
         opened = self._open(batch, rows)
         self._load_raw(batch, opened)
@@ -306,6 +313,13 @@ class TileWriter:
         self._link = link
         self._generation = generation
         self._views: dict[str, ViewWriter] = {}
+        self.duplicates = 0
+        """How many of the last micro-batch's events were: by the view that saw the most."""
+
+    @property
+    def cached(self) -> int:
+        """How many entities are remembered, of all views."""
+        return sum(view.cached for view in self._views.values())
 
     def apply(self, micro_batch: MicroBatch, shards: Set[int], watermark: Instant) -> Counter[str]:
         """Send what a micro-batch has for these shards, and return what was counted.
@@ -313,6 +327,7 @@ class TileWriter:
         `Link.drain` tells when it is all written.
         """
         counts: Counter[str] = Counter()
+        self.duplicates = 0
         for batch, rows in zip(micro_batch.views, micro_batch.take(shards), strict=True):
             if not rows:
                 continue
@@ -322,5 +337,6 @@ class TileWriter:
             view = self._views[name]
             view.apply(batch, rows, watermark)
             counts.update(view.counts)
+            self.duplicates = max(self.duplicates, view.counts["duplicates"])
             view.counts.clear()
         return counts

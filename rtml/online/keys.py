@@ -19,6 +19,9 @@ LONGEST_PART = 64
 SHARDS = 64
 """A fixed number: the count of workers may change, an entity's shard may not (I9)."""
 
+PROBES: dict[str, str | int | bool] = {"str": "~rtml-probe~", "int": -(2**62), "bool": False}
+"""By type: the join key of the entity that the watch asks for, and that nobody else has."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
 
 
@@ -43,6 +46,11 @@ def key_part(value: str | int | bool) -> str:
 def entity_tag(entity: str, values: Sequence[str | int | bool]) -> str:
     """Return `rtml:{entity|k1|k2}`, with which all keys of an entity begin."""
     return f"rtml:{{{escape(entity)}|{'|'.join([key_part(value) for value in values])}}}"
+
+
+def is_probe(tag: str) -> bool:
+    """Whether an entity's tag is the watch's own; one of nothing but booleans cannot be told."""
+    return any(part in (str(PROBES["str"]), str(PROBES["int"])) for part in tag.rstrip("}").split("|")[1:])
 
 
 def versioned(view: str, version: str) -> str:
@@ -98,6 +106,11 @@ def dead(source: str) -> str:
 def figures(source: str, flow: str) -> str:
     """Return the key of a flow's own figures."""
     return f"rtml:figures:{source}:{flow}"
+
+
+def heartbeat(source: str, flow: str) -> str:
+    """Return the key of the hash of the newest heartbeat that a flow has passed on, by partition."""
+    return f"rtml:heartbeat:{source}:{flow}"
 
 
 def trimmed(source: str) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dagster as dg
 
 from rtml.define.source import EventSource
+from rtml_assets.defs.alerts import alerts_sensor
 from rtml_assets.defs.compaction import building_job, compaction_job, hourly
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.figures import figures_sensor
 from rtml_assets.defs.parity_checks import parity
 from rtml_assets.defs.promotion_assets import promotion_asset, promotion_job
+from rtml_assets.defs.remedies import remedies_sensor
+from rtml_assets.defs.sla_checks import serving_assets, sla_checks, sla_sensor
 from rtml_assets.defs.source_assets import events_asset, external_assets
 from rtml_assets.defs.training_assets import features_asset, trained_services, training_asset, training_job
 from rtml_assets.defs.view_assets import view_assets
@@ -30,7 +33,7 @@ def compaction_of(deployment: Deployment, source: EventSource) -> dg.Definitions
 
 
 def definitions_of(deployment: Deployment) -> dg.Definitions:
-    """Return the assets of every source, view and service, their jobs and schedules, and the figures' sensor."""
+    """Return the assets of every source, view and service, their jobs, schedules and sensors."""
     sources = list(deployment.registry.sources.values())
     jobs = [compaction_job(deployment, source) for source in sources]
     trained = trained_services(deployment)
@@ -44,8 +47,9 @@ def definitions_of(deployment: Deployment) -> dg.Definitions:
             *(features_asset(deployment, view) for view in deployment.registry.views.values()),
             *(training_asset(deployment, service) for service in trained),
             *served,
+            *serving_assets(deployment),
         ],
-        asset_checks=[check for some in checking for check in some.checks],
+        asset_checks=[*(check for some in checking for check in some.checks), *sla_checks(deployment)],
         jobs=[
             *jobs,
             *(training_job(service) for service in trained),
@@ -56,6 +60,11 @@ def definitions_of(deployment: Deployment) -> dg.Definitions:
             *(hourly(deployment, source, job) for source, job in zip(sources, jobs, strict=True)),
             *(some.schedule for some in checking),
         ],
-        sensors=[figures_sensor(deployment)],
+        sensors=[
+            figures_sensor(deployment),
+            sla_sensor(deployment),
+            alerts_sensor(deployment),
+            remedies_sensor(deployment, jobs),
+        ],
         executor=dg.in_process_executor,
     )

@@ -15,6 +15,7 @@ from rtml.define.views import StreamFeatureView
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import daily, in_process_job, key_of
 from rtml_assets.defs.parity_checks import tile_checks
+from rtml_assets.defs.sla_checks import sla_keys
 from rtml_assets.defs.source_assets import CONTRACT
 from rtml_assets.defs.view_assets import LATE_BOUND, LEVELS_AGREE
 from rtml_assets.tables.touched import outside_days, touched_days
@@ -26,7 +27,8 @@ def compaction_job(deployment: Deployment, source: EventSource) -> UnresolvedAss
     """Return the job that builds a source's days, and publishes its views; parity is checked by jobs of its own."""
     views = deployment.registry.views_of(source.name)
     parity = dg.AssetSelection.checks(*(key for view in views for key in tile_checks(view)))
-    return _job(source, _compacted(deployment, source) - parity)
+    promised = dg.AssetSelection.checks(*sla_keys(deployment))
+    return _job(source, _compacted(deployment, source) - parity - promised)
 
 
 def building_job(deployment: Deployment, source: EventSource) -> UnresolvedAssetJobDefinition:

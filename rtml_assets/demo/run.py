@@ -35,7 +35,9 @@ def run_demo(console: Console, *, once: bool, speed: float | None) -> int:
     wipe(settings)
     (given.home_path / RESULT_FILE).unlink(missing_ok=True)  # a run that fails leaves no summary, not the last one's
     registry = load(FEATURES)
-    project = Project(settings, list(registry.sources), embedded=not is_given("redis_url", given), dagster=not once)
+    embedded = not is_given("redis_url", given)
+    # A check for machines needs neither a UI nor somebody who is told.
+    project = Project(settings, list(registry.sources), embedded=embedded, dagster=not once, watch=not once)
     stage = Stage(project, registry, BOUNDARY + ONE_DAY if once else END)
     code = INTERRUPTED if once else 0
     with until_told():

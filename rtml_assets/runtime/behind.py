@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from rtml import instants
 from rtml.define.source import EventSource
 from rtml.online import keys
-from streaming.positions import Position, read_positions
+from streaming.heartbeats import last_event
+from streaming.positions import read_positions
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -19,10 +20,9 @@ def behind(client: Redis, source: EventSource, key: str, present: instants.Insta
     replayed = client.exists(keys.replay_time(source.name))
     for partition, position in enumerate(read_positions(client, key, stream.partitions)):
         name = stream.key(partition)
-        last = client.xinfo_stream(name)["last-generated-id"].decode() if client.exists(name) else "0-0"
-        if Position(last).order > position.order:
+        if last_event(client, name, after=f"({position.offset}") is not None:
             count = len(client.xrange(name, f"({position.offset}", count=10_000) or ())
             return f"{count} entries behind in partition {partition}"
-        if not replayed and last != "0-0" and position.ingested_at < present - 1_000:
+        if not replayed and client.exists(name) and position.ingested_at < present - 1_000:
             return f"at {instants.to_text(position.ingested_at)} in partition {partition}"
     return ""

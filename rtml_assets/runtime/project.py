@@ -17,11 +17,12 @@ from rtml_assets.runtime import dagster_home
 from rtml_assets.runtime.deployments import DeploymentWatch
 from rtml_assets.runtime.ports import free_port, is_free
 from rtml_assets.runtime.probes import dagster_is_up, redis_answers, server_is_up
+from rtml_assets.runtime.processes import forget_processes, write_processes
 from rtml_assets.runtime.redis_server import EmbeddedRedis
-from rtml_assets.runtime.supervisor import Child, Status, Supervisor
+from rtml_assets.runtime.supervisor import Child, Status, Supervisor, restart_requests
 
 FLOWS = ("tiles", "mirror")
-SERVER, DAGSTER_UI = "serve", "dagster-ui"
+SERVER, DAGSTER_UI, WATCH = "serve", "dagster-ui", "watch"
 POLL_SECONDS = 0.2
 
 
@@ -32,7 +33,7 @@ class Project:
         settings: where everything is; every process gets them as its environment.
         sources: the names of the sources to stream.
         embedded: start an own Redis, and tell other commands of it in `<home>/run.json`.
-        server, dagster: whether to run the feature server, and Dagster's UI and daemon.
+        server, dagster, watch: whether to run the feature server, Dagster's UI and daemon, and the watch over all.
     """
 
     def __init__(
@@ -43,13 +44,15 @@ class Project:
         embedded: bool,
         server: bool = True,
         dagster: bool = True,
+        watch: bool = True,
     ) -> None:
         """Take what to run; nothing is started yet."""
         self.settings = settings
         self._sources, self._embedded = sources, embedded
-        self._server, self.has_dagster = server, dagster
+        self._server, self.has_dagster, self._watched = server, dagster, watch
         self._redis: EmbeddedRedis | None = None
-        self._supervisor = Supervisor([], settings.home_path / "logs")
+        requests = restart_requests(settings.home_path)
+        self._supervisor = Supervisor([], settings.home_path / "logs", requests=requests, on_change=self._tell)
         self._watch: DeploymentWatch | None = None
 
     def __enter__(self) -> Project:
@@ -94,7 +97,7 @@ class Project:
 
     def start(self) -> None:
         """Start everything but the Redis."""
-        self._supervisor.add([*self._flows(), *self._servers()])
+        self._supervisor.add([*self._flows(), *self._servers(), *self._watchers()])
         self.start_dagster()
         if self.has_dagster:
             # Flows notice a deployment by themselves.
@@ -107,10 +110,14 @@ class Project:
             self._watch.stop()
             self._watch = None
         self._supervisor.stop()
+        forget_processes(self.settings.home_path)
         if self._redis is not None:
             (self.settings.home_path / RUN_FILE).unlink(missing_ok=True)
             self._redis.stop()
             self._redis = None
+
+    def _tell(self) -> None:
+        write_processes(self.settings.home_path, self.status())
 
     def status(self) -> dict[str, Status]:
         """Return how each process is."""
@@ -174,6 +181,9 @@ class Project:
 
     def _servers(self) -> list[Child]:
         return [Child(SERVER, python("serving"), self._env())] if self._server else []
+
+    def _watchers(self) -> list[Child]:
+        return [Child(WATCH, python("rtml_assets.cli", "watch"), self._env())] if self._watched else []
 
     def _dagster_processes(self) -> list[Child]:
         env = dagster_env(self.settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -16,6 +17,8 @@ from rtml.errors import UnavailableError, UnknownNameError
 from rtml_assets.runtime import children
 
 POLL_SECONDS = 0.05
+ASKED_FOR = (0, 75)
+"""Exit codes of a child that is done, or wants to be started anew (`EX_TEMPFAIL`)."""
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
 RESTART_PATIENCE = 5.0
 """A child that is restarted on request has so many seconds to end by itself: one that is stuck does not."""
@@ -45,6 +48,8 @@ class Status:
     restarts: int
     exit_code: int | None
     """That of its last death."""
+    crashes: int = 0
+    """Deaths that neither we nor the child asked for."""
 
 
 class Spawn(Protocol):
@@ -65,6 +70,7 @@ class Supervisor:
         logs: folder of the log files.
         requests: folder where other processes ask for restarts: see `request_restart`.
         clock: seconds that never go back.
+        on_change: hears of it when a child was started or died.
     """
 
     def __init__(
@@ -75,8 +81,10 @@ class Supervisor:
         requests: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         spawn: Spawn = children.spawn,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the children; none is started yet."""
+        self._on_change, self._known = on_change, dict[str, Status]()
         self._logs, self._requests, self._spawn = logs, requests, spawn
         self._kept: dict[str, _Kept] = {}
         self._keep(children)
@@ -97,6 +105,9 @@ class Supervisor:
     def start(self) -> None:
         """Start all children, and watch them from now on."""
         self._stopped.clear()
+        if self._requests is not None:
+            # Those of an earlier run: what they were about is gone.
+            shutil.rmtree(self._requests, ignore_errors=True)
         self.tick()
         self._thread = threading.Thread(target=self._watch, name="rtml-supervisor", daemon=True)
         self._thread.start()
@@ -114,6 +125,9 @@ class Supervisor:
                 if self._requests is not None and _take_request(self._requests, name):
                     kept.restart(self._clock(), RESTART_PATIENCE)
                 kept.tick(self._clock())
+            known, self._known = self._known, {name: kept.status for name, kept in self._kept.items()}
+        if known != self._known:
+            self._on_change()
 
     def stop(self, timeout: float = 10) -> None:
         """End all children: SIGTERM, then SIGKILL for those alive after `timeout` seconds."""
@@ -178,6 +192,11 @@ def log_file(logs: Path, name: str) -> Path:
     return logs / f"{name.replace(':', '-')}.log"
 
 
+def restart_requests(home: Path) -> Path:
+    """Return the folder where restarts are asked for."""
+    return home / "watch" / "restart"
+
+
 def request_restart(requests: Path, name: str) -> None:
     """Ask whoever runs a child to restart it: with SIGTERM, and SIGKILL if that does not end it soon."""
     requests.mkdir(parents=True, exist_ok=True)
@@ -205,6 +224,7 @@ class _Kept:
         self._spawn = spawn
         self._process: subprocess.Popen[bytes] | None = None
         self._exit_code: int | None = None
+        self._crashes, self._is_asked = 0, False
         self._starts = 0
         self._started = self._due = float("-inf")
         self._delay = FIRST_DELAY
@@ -217,7 +237,7 @@ class _Kept:
     @property
     def status(self) -> Status:
         pid = self._process.pid if self._process is not None and self.alive else None
-        return Status(pid, max(0, self._starts - 1), self._exit_code)
+        return Status(pid, max(0, self._starts - 1), self._exit_code, self._crashes)
 
     def tick(self, now: float) -> None:
         if self._process is not None and self.alive and now >= self._kill_at:
@@ -247,6 +267,7 @@ class _Kept:
         self._started = float("-inf")
 
     def restart(self, now: float, patience: float = float("inf")) -> None:
+        self._is_asked = self._process is not None
         self.terminate()
         self._started, self._kill_at = float("-inf"), now + patience
 
@@ -260,5 +281,7 @@ class _Kept:
         if now - self._started >= HEALTHY_AFTER:
             self._delay = FIRST_DELAY
         self._process, self._exit_code = None, code
+        self._crashes += not self._is_asked and code not in ASKED_FOR
+        self._is_asked = False
         self._due = now + self._delay
         self._delay = min(2 * self._delay, LONGEST_DELAY)

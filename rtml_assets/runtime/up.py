@@ -20,10 +20,13 @@ from rtml_assets.runtime.supervisor import Child, Status, Supervisor
 LOOK_SECONDS = 0.5
 
 
-def run_up(console: Console, settings: Settings, registry: Registry, *, server: bool, dagster: bool) -> int:
+def run_up(
+    console: Console, settings: Settings, registry: Registry, *, server: bool, dagster: bool, watched: bool = True
+) -> int:
     """Run a project until it is told to stop; return the exit code."""
     embedded = not is_given("redis_url", settings)
-    project = Project(settings, list(registry.sources), embedded=embedded, server=server, dagster=dagster)
+    parts = {"server": server, "dagster": dagster, "watch": watched}
+    project = Project(settings, list(registry.sources), embedded=embedded, **parts)
     with until_told(), project:
         with console.status("starting"):
             project.start_redis()

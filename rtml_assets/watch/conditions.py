@@ -36,7 +36,7 @@ LEAST_EVENTS = 20
 _ALERTS = {
     "freshness": "freshness",
     "lag": "stream_lag",
-    "heartbeat": "stream_stalled",
+    "heartbeat": "stream_lag",
     "late": "late",
     "duplicates": "duplicates",
     "refused": "refused",
@@ -44,7 +44,7 @@ _ALERTS = {
     "p99": "serving_latency",
     "availability": "serving_unavailable",
 }
-"""What is raised when an objective is not met."""
+"""What is raised when an objective is not met; a heartbeat that is missing while positions move is only slow."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def _all(report: Report) -> Iterator[Condition]:
         if service.probe_ok is False:
             yield _of("serving_unavailable", f"service:{name}", service.words)
     for objective in report.objectives:
-        if objective.good is False:
+        if objective.good is False and objective.value is not None:
             yield _broken(objective)
 
 
@@ -127,7 +127,7 @@ def _rest_of(platform: Platform) -> Iterator[Condition]:
         yield _of("lake_unwritable", "platform", platform.lake.words)
     if platform.dagster.up is False:
         yield _of("dagster_down", "platform", platform.dagster.words)
-    if not platform.server.up:
+    if platform.server.up is False:
         yield _of("serving_unavailable", "platform", platform.server.words)
 
 
@@ -150,7 +150,7 @@ def _crashes(processes: dict[str, Process]) -> Iterator[Condition]:
         severity: Severity = "critical" if process.recent_crashes >= MOST_CRASHES else "warning"
         times = "once" if process.recent_crashes == 1 else f"{process.recent_crashes} times"
         words = f"process {name!r} died {times} lately (exit code {process.exit_code})"
-        target = f"source:{name.partition(':')[0]}" if ":" in name else "platform"
+        target = f"source:{name.removeprefix('stream:').partition(':')[0]}" if ":" in name else "platform"
         yield _of("stream_restarts", target, words, float(process.recent_crashes), float(MOST_CRASHES), severity)
 
 
@@ -173,8 +173,7 @@ def _hot(target: str, tiles: Flow) -> Iterator[Condition]:
     hot = tiles.hot
     if hot is None or tiles.minute.get("accepted", 0) < HOT_EVENTS:
         return
-    share = hot.share - hot.error
-    if share > HOT_SHARE:
+    if hot.share > HOT_SHARE:
         words = f"entity {hot.entity} has {hot.share:.1%} of the last minute's events, bound {HOT_SHARE:.0%}"
         yield _of("hot_key", target, words, hot.share, HOT_SHARE)
 
@@ -183,13 +182,10 @@ def _broken(objective: Objective) -> Condition:
     name, _, column = objective.name.partition(":")
     alert = _ALERTS[name]
     what = f"{name} of {column!r}" if column else name
-    if objective.value is None:
-        words = objective.words
-    else:
-        value, bound = _shown(objective.value, objective.unit), _shown(objective.bound, objective.unit)
-        words = f"{what} {value}, bound {bound}"
-        if objective.words:
-            words += f" ({objective.words})"
+    value, bound = _shown(objective.value or 0.0, objective.unit), _shown(objective.bound, objective.unit)
+    words = f"{what} {value}, bound {bound}"
+    if objective.words:
+        words += f" ({objective.words})"
     return _of(alert, objective.target, words, objective.value, objective.bound)
 
 

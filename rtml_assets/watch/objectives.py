@@ -39,8 +39,7 @@ def _source(report: Report, agreement: Agreement, source: Source | None) -> Iter
     words = source.words if source else "nothing was seen of it"
     yield from _duration(agreement, "freshness", (tiles.freshness_p99_ms, words))
     yield from _duration(agreement, "lag", (tiles.worst("lag_ms"), words))
-    # Redis away: whatever is sent does not come through.
-    lost = not report.platform.redis.up or (source is not None and source.state == "stalled")
+    lost = not report.platform.redis.up  # whatever is sent does not come through
     yield from _duration(agreement, "heartbeat", (tiles.worst("missing_ms"), words), lost=lost)
     minute = tiles.minute
     total = minute.get("accepted", 0) + minute.get("refused", 0)

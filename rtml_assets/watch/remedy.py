@@ -50,11 +50,14 @@ class Remedies:
         ledger: where they are written down.
         agreed: the SLAs by target.
         requests: the folder where the supervisor looks for requests.
+        mirror_epoch: how often the mirror flow commits, in microseconds.
     """
 
-    def __init__(self, ledger: Ledger, agreed: Mapping[str, Agreement], requests: Path) -> None:
+    def __init__(self, ledger: Ledger, agreed: Mapping[str, Agreement], requests: Path, mirror_epoch: Duration) -> None:
         """Take the parts."""
         self._ledger, self._agreed, self._requests = ledger, agreed, requests
+        # The mirror passes heartbeats on with its commits: one that was just missed waits for the next.
+        self._slack = {"mirror": 2 * mirror_epoch}
 
     def take(self, alerts: Collection[Alert], report: Report, now: Instant) -> list[Remedy]:
         """Do about open alerts what their SLAs say, and return what is new."""
@@ -71,11 +74,8 @@ class Remedies:
         return taken
 
     def _restart(self, alert: Alert, report: Report, now: Instant) -> list[Remedy]:
-        if not report.platform.redis.up:
-            # A flow waits for Redis by itself, and loses nothing.
-            return []
         found = []
-        for child in _stuck(alert.target.partition(":")[2], report, self._agreed[alert.target]):
+        for child in self._stuck(alert.target, report):
             remedy = ask(self._ledger, RESTART, child, alert, now)
             if remedy is not None:
                 request_restart(self._requests, child)
@@ -88,18 +88,21 @@ class Remedies:
         remedy = ask(self._ledger, BACKFILL, alert.target.partition(":")[2], alert, now)
         return [] if remedy is None else [remedy]
 
+    def _stuck(self, target: str, report: Report) -> list[str]:
+        """Return the processes of a source whose heartbeats are missing, while it is stalled.
 
-def _stuck(source: str, report: Report, agreement: Agreement) -> list[str]:
-    """Return the processes of a source that pass nothing on: those that miss a heartbeat, or else the tiles flow."""
-    bound = (agreement.sla.us("heartbeat") or 0) / 1_000
-    flows = report.sources[source].flows if source in report.sources else {}
-    missing = {name: flow.worst("missing_ms") or 0.0 for name, flow in flows.items()}
-    # The mirror passes heartbeats on with its commits, which are far apart: it is stuck where its figures are old, too.
-    stuck = [name for name, value in missing.items() if value > bound and (name == "tiles" or value > _MIRROR_MS)]
-    return [f"stream:{source}:{name}" for name in stuck or ["tiles"]]
-
-
-_MIRROR_MS = 120_000.0
+        A source that is merely behind is not, nor one that waits for Redis: it does so by itself, and loses nothing.
+        """
+        name = target.partition(":")[2]
+        source = report.sources.get(name)
+        if source is None or source.state != "stalled" or not report.platform.redis.up:
+            return []
+        bound = self._agreed[target].sla.us("heartbeat") or 0
+        return [
+            f"stream:{name}:{flow}"
+            for flow, seen in source.flows.items()
+            if (seen.worst("missing_ms") or 0.0) * 1_000 > bound + self._slack.get(flow, 0)
+        ]
 
 
 def ask(ledger: Ledger, kind: str, what: str, alert: Alert, now: Instant) -> Remedy | None:

@@ -62,7 +62,8 @@ class RedisLook(msgspec.Struct, frozen=True):
 class ServerLook(msgspec.Struct, frozen=True):
     """How the feature server is."""
 
-    up: bool
+    up: bool | None
+    """`None` where the project runs without one."""
     ready: bool | None = None
     words: str = ""
     """What stands in the way of being up, or ready."""
@@ -154,7 +155,7 @@ class HotKey(msgspec.Struct, frozen=True):
     """Its key in Redis, such as `rtml:{origin|JFK}`."""
     share: float
     error: float
-    """The share may be too high by so much."""
+    """The share may be too low by so much, and is never too high."""
 
 
 class Flow(msgspec.Struct, frozen=True):

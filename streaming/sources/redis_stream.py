@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,7 @@ from streaming.adoption import Adoption
 from streaming.broker import RestartRequiredError, check_incarnation, incarnation, is_passing, longer, pipelined
 from streaming.entries import Entries
 from streaming.figures import Figures
+from streaming.heartbeats import is_heartbeat
 from streaming.positions import MOVED, RETENTION, START, Position, arrived_at, raise_position, read_positions
 from streaming.progress import Progress
 from streaming.rewind import offset_before
@@ -216,14 +218,17 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
     def _read(self) -> list[Entries]:
         read = ("XREAD", "COUNT", self._reading.batch, "STREAMS", self._key, self._position.offset)
         replayed = ("EXISTS", keys.replay_time(self._source.name))
+        started = time.perf_counter()
         replies = pipelined(self._connection, [("TIME",), read, replayed])
         if error := next((reply for reply in replies if isinstance(reply, redis.RedisError)), None):
             raise error
         (seconds, micros), streams, is_replayed = replies
+        if streams:
+            self._figures.stage("read", time.perf_counter() - started)
         if not streams:
             self._idle(int(seconds) * 1_000_000 + int(micros), replayed=bool(is_replayed))
             return []
-        return self._accept(streams[0][1])
+        return self._accept(streams[0][1], replayed=bool(is_replayed))
 
     def _idle(self, clock: Instant, *, replayed: bool) -> None:
         """An empty read covers all up to the broker's clock, unless stamps tell the time; that millisecond goes on."""
@@ -234,13 +239,18 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             covered = clock // 1_000 * 1_000 - 1
             self._position = self._position._replace(ingested_at=max(self._position.ingested_at, covered))
 
-    def _accept(self, found: list[tuple[bytes, list[bytes]]]) -> list[Entries]:
-        self._empty_reads = 0
+    def _accept(self, found: list[tuple[bytes, list[bytes]]], *, replayed: bool) -> list[Entries]:
         entries = Entries(self._partition, [], [], [], [])
         ingested: Instant = BEGINNING
+        heartbeat: bytes | None = None
         for offset, pairs in found:
             fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
             arrived = arrived_at(offset)
+            if is_heartbeat(fields):
+                heartbeat = offset
+                ingested = ingested if replayed else arrived
+                continue
+            self._empty_reads = 0
             ingested = self._stamp(fields, arrived)
             if b"tick" in fields and b"data" not in fields:
                 continue
@@ -252,7 +262,11 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._position = Position(found[-1][0].decode(), covered)
         self._emitted += len(entries)
         self._figures.gauge(lag_ms=round(time.time() * 1_000 - arrived_at(found[-1][0]) / 1_000, 3))
-        return [entries] if len(entries) else []
+        if len(entries):
+            self._figures.gauge(last_event_at=entries.arrived[-1])
+        if heartbeat is not None:
+            entries = replace(entries, heartbeat=heartbeat.decode())
+        return [entries] if len(entries) or heartbeat is not None else []
 
     def _stamp(self, fields: dict[bytes, bytes], arrived: Instant) -> Instant:
         """Return the carried stamp where it is accepted and one at all; it puts the source on replay time."""

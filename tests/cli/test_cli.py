@@ -20,7 +20,7 @@ from rtml_assets.runtime.redis_server import EmbeddedRedis
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ["demo", "up", "stream", "serve", "replay", "get", "describe", "settings"]
-COMMANDS += ["land", "diff", "deploy", "backfill", "promote", "rollback", "retire"]
+COMMANDS += ["land", "diff", "deploy", "backfill", "promote", "rollback", "retire", "watch", "alerts"]
 
 FEATURES = textwrap.dedent("""
     import polars as pl

@@ -30,7 +30,7 @@ def test_up_runs_a_project_until_it_is_told_to_stop(tmp_path, monkeypatch):
         with redis.Redis.from_url(load_settings().redis_url) as client:
             until(lambda: client.keys("rtml:live:*"), timeout=60)
         pids = children_of(up.pid)
-        assert len(pids) == 4
+        assert len(pids) == 5
 
         assert "spent__count_5m 0 missing" in said("get", "fraud", "card=7")
         assert "key 'card' must be an integer; got 'x'" in refused("get", "fraud", "card=x")

@@ -46,7 +46,7 @@ def test_a_project_runs_and_leaves_nothing(settings, stand_ins, tmp_path):
         running.start_redis()
         running.start()
         running.wait_ready(timeout=20, on_ready=heard.append)
-        names = {"redis", "serve", "stream:a:tiles", "stream:a:mirror", "stream:b:tiles", "stream:b:mirror"}
+        names = {"redis", "serve", "watch", "stream:a:tiles", "stream:a:mirror", "stream:b:tiles", "stream:b:mirror"}
         assert set(running.status()) == names
         assert heard == running.servers == ["serve"]
         pids = [status.pid for status in running.status().values()]
