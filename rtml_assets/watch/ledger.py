@@ -136,7 +136,12 @@ class Ledger:
             return self._db.execute(query, values).fetchall()
 
     def settle(
-        self, conditions: Iterable[Condition], now: Instant, kinds: Collection[str], looks: int = LOOKS
+        self,
+        conditions: Iterable[Condition],
+        now: Instant,
+        kinds: Collection[str],
+        looks: int = LOOKS,
+        untold: Collection[tuple[str, str]] = (),
     ) -> Settled:
         """Take what is wrong right now, and return what that changed.
 
@@ -145,16 +150,19 @@ class Ledger:
             now: when it looked.
             kinds: the names of the alerts that it looked for: what it did not find of them is clear.
             looks: how many looks in a row must agree before anything is told; 1 where a look sees facts.
+            untold: alerts and targets that follow from others: they do not fire, and if open they stay so.
         """
         found: dict[tuple[str, str], Condition] = {}
         for condition in conditions:
-            if condition.alert in kinds:
-                found.setdefault((condition.alert, condition.target), condition)
+            name = (condition.alert, condition.target)
+            if condition.alert in kinds and name not in untold:
+                found.setdefault(name, condition)
         settled = Settled()
         with self.transaction() as db:
             for condition in found.values():
                 self._seen(db, condition, now, looks, settled)
-            self._unseen(db, set(found), now, kinds, looks, settled)
+            for row in self._unsettled(db, kinds, {*found, *untold}):
+                self._unseen(db, row, now, looks, settled)
             for notice in settled.notices(now):
                 self.put(notice)
         return settled
@@ -222,27 +230,31 @@ class Ledger:
             db.execute("UPDATE alerts SET told_at = ? WHERE id = ?", (now, row))
             settled.reminded.append(self._alert(row))
 
+    def _unsettled(
+        self, db: sqlite3.Connection, kinds: Collection[str], settled: Collection[tuple[str, str]]
+    ) -> list[tuple[int, int, Instant | None]]:
+        """Return what is open of these kinds and was not settled: id, looks for which it was clear, when it fired."""
+        query = "SELECT alert, target, id, clear, fired_at FROM alerts WHERE resolved_at IS NULL"
+        rows = db.execute(query).fetchall()
+        return [row[2:] for row in rows if row[0] in kinds and row[:2] not in settled]
+
     def _unseen(
         self,
         db: sqlite3.Connection,
-        found: set[tuple[str, str]],
+        open_: tuple[int, int, Instant | None],
         now: Instant,
-        kinds: Collection[str],
         looks: int,
         settled: Settled,
     ) -> None:
-        """Note that conditions hold no longer; what never fired is as if it had never been."""
-        query = "SELECT id, alert, target, clear, fired_at FROM alerts WHERE resolved_at IS NULL"
-        for row, alert, target, clear, fired in db.execute(query).fetchall():
-            if alert not in kinds or (alert, target) in found:
-                continue
-            if fired is None:
-                db.execute("DELETE FROM alerts WHERE id = ?", (row,))
-            elif clear + 1 < looks:
-                db.execute("UPDATE alerts SET clear = ? WHERE id = ?", (clear + 1, row))
-            else:
-                db.execute("UPDATE alerts SET resolved_at = ? WHERE id = ?", (now, row))
-                settled.resolved.append(self._alert(row))
+        """Note that a condition holds no longer; what never fired is as if it had never been."""
+        row, clear, fired = open_
+        if fired is None:
+            db.execute("DELETE FROM alerts WHERE id = ?", (row,))
+        elif clear + 1 < looks:
+            db.execute("UPDATE alerts SET clear = ? WHERE id = ?", (clear + 1, row))
+        else:
+            db.execute("UPDATE alerts SET resolved_at = ? WHERE id = ?", (now, row))
+            settled.resolved.append(self._alert(row))
 
     def _alert(self, row: int) -> Alert:
         return self._alerts("id = ?", row)[0]

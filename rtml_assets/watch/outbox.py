@@ -67,6 +67,14 @@ class Outbox:
         deadline = time.monotonic() + seconds
         return sum(self.deliver(channel) for channel in self._channels if time.monotonic() < deadline)
 
+    def tell_past_the_ledger(self, notice: Notice) -> None:
+        """Send a message to all channels at once, and only once: for when the ledger itself cannot be written."""
+        for channel in self._channels:
+            try:
+                channel.send(message(notice, self._links))
+            except DeliveryError as error:
+                logger.warning("%s was not told: %s", notice.alert.alert, error)
+
     def start(self) -> None:
         """Send from now on, each channel in a thread of its own: none waits for another, and nobody for them."""
         for channel in self._channels:

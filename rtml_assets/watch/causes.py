@@ -1,0 +1,35 @@
+"""What follows from something else that is wrong: one cause is told, not all that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rtml.registry import Registry
+from rtml_assets.watch.catalog import CATALOG
+from rtml_assets.watch.conditions import Condition
+from rtml_assets.watch.report import Report
+
+DAGSTERS = frozenset({"run_failed", "delta_conflict", "check_failed", "parity_broken", "drift"})
+"""The alerts that Dagster's sensors settle."""
+OURS = frozenset(CATALOG) - DAGSTERS
+"""Those of the watch."""
+WITHOUT_REDIS = frozenset(
+    {"redis_unavailable", "disk_full", "lake_unwritable", "dagster_down", "stream_restarts", "error_budget"}
+)
+"""What can be judged while Redis is away. All else follows from that, or cannot be seen."""
+
+
+def judged(report: Report) -> frozenset[str]:
+    """Return the alerts that a look can judge; of the others, what is open stays so."""
+    return OURS if report.platform.redis.up else WITHOUT_REDIS
+
+
+def followed(found: Iterable[Condition], report: Report, registry: Registry) -> set[tuple[str, str]]:
+    """Return the alerts and targets that follow from a source that passes nothing on: lag, and what grows old of it."""
+    stalled = {name for name, source in report.sources.items() if source.state == "stalled"}
+    views = {view.name for name in stalled for view in registry.views_of(name)}
+    services = {name for name, service in registry.services.items() if views & {view.name for view in service.views}}
+    behind = {f"source:{name}" for name in stalled}
+    old = behind | {f"view:{name}" for name in views} | {f"service:{name}" for name in services}
+    of = {"stream_lag": behind, "freshness": old}
+    return {(each.alert, each.target) for each in found if each.target in of.get(each.alert, ())}
