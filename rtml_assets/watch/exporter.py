@@ -31,9 +31,12 @@ COUNTS = {
     "late": "Accepted events that came after their source's lateness",
     "duplicates": "Accepted events that came before",
     "refused": "Events that broke their contract, and are quarantined",
+    "future": "Those of the refused that were stamped in the future",
     "conflicting": "Events of a known id and instant with other values",
     "fenced": "Events set aside since a restart had them applied already",
     "damaged": "Entities whose raw records were lost",
+    "cache_hits": "Entities of micro-batches that were in the tile writer's cache",
+    "cache_misses": "Entities of micro-batches that were loaded from Redis",
 }
 """What flows count, in words; a replay counts again."""
 _log = logging.getLogger(__name__)
@@ -183,15 +186,8 @@ def _flow(out: Families, flow: Flow, /, **labels: str) -> None:
     for stage, times in flow.stages.items():
         words = "What a stage took of a micro-batch, last minute"
         out.quantiles("rtml_stream_stage_seconds", words, times, **labels, stage=stage)
-    _cache(out, flow.cache, **labels)
-
-
-def _cache(out: Families, cache: dict[str, int], /, **labels: str) -> None:
-    out.gauge("rtml_stream_cache_entities", "Entities in the tile writer's cache", cache.get("size"), **labels)
-    hits, misses = cache.get("hits", 0), cache.get("misses", 0)
-    if hits + misses:
-        words = "Which share of the last minute's entities were in the tile writer's cache"
-        out.gauge("rtml_stream_cache_hit_ratio", words, hits / (hits + misses), **labels)
+    cached = flow.cache.get("cached_entities")
+    out.gauge("rtml_stream_cached_entities", "Entities in the tile writer's cache", cached, **labels)
 
 
 def _view(out: Families, name: str, view: View) -> None:
