@@ -83,7 +83,8 @@ def alerts_sensor(deployment: Deployment) -> dg.SensorDefinition:
         with Ledger(ledger_file(deployment.settings.home_path), names, remind) as ledger:
             found = [*_failing(outcomes, ledger.open()), *failed.conditions()]
             settled = ledger.settle(found, now, CHECK_ALERTS | RUN_ALERTS, looks=1)
-            Outbox(ledger, channels, Links.of(deployment.settings)).deliver_all(DELIVERY_SECONDS)
+            outbox = Outbox(ledger, channels, Links.of(deployment.settings), warn=context.log.warning)
+            outbox.deliver_all(DELIVERY_SECONDS)
         words = _summary(list(settled.notices(now)), len(known))
         return dg.SensorResult(cursor=failed.cursor(), skip_reason=dg.SkipReason(words))
 

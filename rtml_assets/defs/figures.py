@@ -80,5 +80,6 @@ def _events(
 
 def _metadata(figures: Mapping[str, float]) -> dict[str, Any]:
     return {
-        name: dg.MetadataValue.timestamp(value / 1e6) if name == UPDATED else value for name, value in figures.items()
+        name: dg.MetadataValue.timestamp(value / 1e6) if name.endswith("_at") else value
+        for name, value in figures.items()
     }

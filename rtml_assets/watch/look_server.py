@@ -39,7 +39,7 @@ class Seen(NamedTuple):
     heartbeats: dict[str, ServerHeartbeats]
     services: dict[str, Service]
     nulls: dict[str, dict[str, float]]
-    """By view and feature: the share of nulls among the values served since the last look."""
+    """By view and feature: the share of nulls in a sample of the values served in the last minute."""
 
 
 class ServerEyes:

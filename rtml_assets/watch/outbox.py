@@ -39,12 +39,19 @@ class Outbox:
         channels: who takes them.
         links: where readers are sent to.
         now: the present.
+        warn: hears of messages that were not taken.
     """
 
     def __init__(
-        self, ledger: Ledger, channels: Sequence[Channel], links: Links, now: Callable[[], Instant] = present
+        self,
+        ledger: Ledger,
+        channels: Sequence[Channel],
+        links: Links,
+        now: Callable[[], Instant] = present,
+        warn: Callable[[str], None] = logger.warning,
     ) -> None:
         """Take the parts."""
+        self._warn = warn
         self._ledger, self._channels, self._links, self._now = ledger, channels, links, now
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -73,7 +80,7 @@ class Outbox:
             try:
                 channel.send(message(notice, self._links))
             except DeliveryError as error:
-                logger.warning("%s was not told: %s", notice.alert.alert, error)
+                self._warn(f"{notice.alert.alert} was not told ({error})")
 
     def start(self) -> None:
         """Send from now on, each channel in a thread of its own: none waits for another, and nobody for them."""
@@ -122,7 +129,7 @@ class Outbox:
         given_up = now - claimed.notice.at > GIVEN_UP_AFTER
         name = f"{claimed.notice.alert.alert} {claimed.notice.alert.target}"
         words = "given up" if given_up else f"tried again in {(due - now) / SECOND:g} s"
-        logger.warning("%s was not told (%s): %s", name, error, words)
+        self._warn(f"{name} was not told ({error}): {words}")
         with self._ledger.transaction() as db:
             db.execute(
                 "UPDATE outbox SET due = ?, given_up = ?, error = ? WHERE id = ?",

@@ -179,7 +179,7 @@ class Flow(msgspec.Struct, frozen=True):
     stages: dict[str, Quantiles] = {}
     """By stage (read, gate, route, write, …): milliseconds per micro-batch in the last minute."""
     cache: dict[str, int] = {}
-    """The tile writer's cache of entities: size, and hits and misses in the last minute."""
+    """The tile writer's cache: `cached_entities`, and `cache_hits` and `cache_misses` since the beginning."""
 
     def worst(self, figure: Literal["lag_ms", "lag_entries", "heartbeat_ms", "missing_ms"]) -> float | None:
         """Return the greatest value of a figure over the partitions that have one."""
@@ -213,7 +213,7 @@ class View(msgspec.Struct, frozen=True):
     age_ms: float | None = None
     """How long ago, by the clock, the stream was servable to its end: beyond an epoch of the tiles flow."""
     nulls: dict[str, float] = {}
-    """By feature: which share of the values served since the last look was null; empty when none were."""
+    """By feature: which share of a sample of the values served in the last minute was null; empty when none were."""
     words: str = ""
 
 

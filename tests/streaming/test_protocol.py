@@ -1,7 +1,8 @@
 """The online protocol under fire: writer and reader alone over a real Redis, against the oracle.
 
 Two interleaved partitions, duplicates, ties, disorder, late and future events; kills between any two commands, rewinds
-of any depth, and a paused old writer that wakes beside its successor.
+of any depth, and a paused old writer that wakes beside its successor. Heartbeats travel among the events: what is noted
+of them never goes back, and never runs ahead of what is written.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -25,6 +27,7 @@ from serving.reader import Turns, ViewLookup
 from streaming.broker import RestartRequiredError
 from streaming.entries import Entries
 from streaming.gate import ARRIVED, Gated
+from streaming.heartbeats import Heard, note, parse_heard
 from streaming.link import Link
 from streaming.route import Router, shard_of
 from streaming.tile_writer import TileWriter
@@ -125,7 +128,7 @@ def generate(rng: random.Random, count: int) -> list[Event]:
     return events
 
 
-def gated(events: list[Event]) -> Gated:
+def gated(events: list[Event], partition: int = 0, heartbeat: str | None = None) -> Gated:
     frame = pl.DataFrame(
         {
             "at": pl.Series([e.time for e in events], dtype=pl.Int64).cast(TIMESTAMP),
@@ -137,7 +140,7 @@ def gated(events: list[Event]) -> Gated:
             ARRIVED: pl.Series([e.ingested for e in events], dtype=pl.Int64),
         }
     )
-    return Gated(Entries(0, [], [], [], []), frame, [])
+    return Gated(Entries(partition, [], [], [], [], heartbeat), frame, [])
 
 
 class Writer:
@@ -148,9 +151,14 @@ class Writer:
         self.router = Router(SOURCE, [(REGISTRY.views[version.view], version) for version in versions])
         self.writer = TileWriter(self.link, int(client.incr(keys.GENERATION)))
 
-    def apply(self, events: list[Event], watermark: int) -> Counter[str]:
-        counts = self.writer.apply(self.router(gated(events)).micro_batch, SHARDS, watermark)
+    def apply(
+        self, events: list[Event], watermark: int, trial: str = "", partition: int = 0, heartbeat: str | None = None
+    ) -> Counter[str]:
+        batch = self.router(gated(events, partition, heartbeat)).micro_batch
+        counts = self.writer.apply(batch, SHARDS, watermark)
         self.link.drain()
+        if batch.heartbeat is not None:
+            self.link.run([note(trial, "tiles", *batch.heartbeat)])
         return counts
 
 
@@ -162,7 +170,9 @@ class Trial:
 
     def __init__(self, client: redis.Redis, seed: int, raw_limit: int) -> None:
         self.client = client
-        self.rng = random.Random(seed)
+        self.rng, self.beats = random.Random(seed), random.Random(seed)
+        self.name = f"trial{seed}.{raw_limit}"
+        self.noted: dict[int, Heard] = {}
         self.turns = Turns()
         self.versions = [
             Version(msgspec.structs.replace(plan, raw_limit=raw_limit), f"trial{seed}.{raw_limit}", "ready")
@@ -185,13 +195,15 @@ class Trial:
             start = self.position[partition]
             batch = self.partitions[partition][start : start + self.rng.randrange(1, 30)]
             self.writer.link.left = self.rng.randrange(0, 12) if self.kills and self.rng.random() < 0.15 else 10**9
+            beat = f"{start + len(batch)}-0" if self.beats.random() < 0.3 else None
             try:
-                self.tally += self.writer.apply(batch, min(self.covered))
+                self.tally += self.writer.apply(batch, min(self.covered), self.name, partition, beat)
             except KilledError:
                 self.restart(partition, batch)
                 continue
             self.position[partition] += len(batch)
             self.highest[partition] = max(self.highest[partition], self.position[partition])
+            self.check_heartbeats()
             if self.rng.random() < 0.3:
                 self.take_snapshot()
             if self.sleeping and self.rng.random() < 0.2:
@@ -231,10 +243,21 @@ class Trial:
         writer.link.left = 10**9
         writer.link.forget()
         try:
-            writer.apply(batch, watermark)
+            writer.apply(batch, watermark, self.name, 0, "0-1")
         except RestartRequiredError:
             self.tally["refused"] += 1
         writer.link.close()
+
+    def check_heartbeats(self) -> None:
+        """What is noted is written, and was never noted further."""
+        stored: Any = self.client.hgetall(keys.heartbeat(self.name, "tiles"))
+        noted = parse_heard(stored)
+        for partition, heard in noted.items():
+            before = self.noted.get(partition, heard)
+            assert before.order <= heard.order <= (self.highest[partition], 0)
+            assert before.written_at <= heard.written_at
+        self.tally["heartbeats"] += len(noted.items() - self.noted.items())
+        self.noted = noted
 
     def check(self) -> None:
         """Read every entity at an instant that may still be asked for, and compare with the oracle."""
@@ -291,3 +314,4 @@ def test_no_read_is_ever_wrong(client: redis.Redis) -> None:
     assert tally["refused"] > 10
     assert tally["duplicates"] > 1_000
     assert tally["fenced"] > 100
+    assert tally["heartbeats"] > 100
