@@ -1,4 +1,4 @@
-"""`ops/` in a real Prometheus, which scrapes a running project: rules, dashboard, and what both servers show."""
+"""A running project as operators see it: `ops/` in a real Prometheus that scrapes it, its traces and its logs."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from rtml_assets.watch.catalog import CATALOG
 from streaming.broker import connect
 from streaming.producer import Producer
 from tests.runtime.processes import until
+from tests.serving.collector import Collector, attributes
 from tests.watch.shops import payments
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +61,7 @@ class Running:
     serving: str
     watch: str
     prometheus: httpx.Client
+    collector: Collector
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         answer = self.prometheus.get("/api/v1/query", params={"query": expression})
@@ -73,7 +75,13 @@ def filled_in(expression: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def collector() -> Iterator[Collector]:
+    with Collector() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("project")
     settings = Settings(
         features="tests.watch.shops",
@@ -83,13 +91,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         watch_interval="500ms",
         watch_port=free_port(),
         port=free_port(),
+        log_format="json",
+        otel_endpoint=collector.url,
     )
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("PYTHONPATH", str(ROOT))
-        project = Project(settings, ["payments"], embedded=True, dagster=False)
-    with project:
+    with Project(settings, ["payments"], embedded=True, dagster=False) as project:
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv("PYTHONPATH", str(ROOT))
+            patched.setenv("OTEL_BSP_SCHEDULE_DELAY", "500")
             project.start_redis()
             project.start()
         serving, watch = project.server_url, f"http://127.0.0.1:{settings.watch_port}"
@@ -99,7 +107,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             send(client)
             until(lambda: ask(serving).status_code == 200, PATIENCE_SECONDS)
         with Prometheus(home, settings) as client:
-            yield Running(project, serving, watch, client)
+            yield Running(project, serving, watch, client, collector)
 
 
 def send(client: Any) -> None:
@@ -231,3 +239,41 @@ def test_a_check_that_fails_alerts_and_one_that_cannot_be_read_does_no_harm(runn
     assert (alert["metric"]["asset"], alert["metric"]["check"]) == ("events/payments", "contract")
     (checked,) = running.query("rtml_check_timestamp_seconds")
     assert float(checked["value"][1]) == pytest.approx(failed["at"] / SECOND, abs=1)
+
+
+def test_micro_batches_and_commits_are_traced(running):
+    named = {"micro-batch": "tiles", "append": "mirror"}
+
+    def found() -> dict[str, Any]:
+        return {span.name: span for span in list(running.collector.spans) if span.name in named}
+
+    with connect(running.project.settings.redis_url) as client:
+        send(client)
+    until(lambda: found().keys() == named.keys(), PATIENCE_SECONDS)
+    for name, span in found().items():
+        said = attributes(span)
+        assert (said["rtml.source"], said["rtml.flow"]) == ("payments", named[name])
+    whole = next(span for span in list(running.collector.spans) if span.name == "micro-batch")
+    assert attributes(whole)["rtml.events"] > 0
+    until(lambda: len(running.collector.trace(whole.trace_id.hex())) == 5, PATIENCE_SECONDS)
+    stages = [span for span in running.collector.trace(whole.trace_id.hex()) if span is not whole]
+    assert [span.name for span in stages] == ["read", "gate", "route", "write"]
+    assert all(span.parent_span_id == whole.span_id for span in stages)
+    assert running.collector.services == {"rtml-serving", "rtml-stream"}
+
+
+def test_every_line_of_every_process_s_log_is_json(running):
+    with connect(running.project.settings.redis_url) as client:
+        Producer(client, payments).send_bytes([b'{"event_id": "broken", "amount": "much"}'])
+
+    def lines(name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in running.project.log(name, 1_000).splitlines()]
+
+    until(lambda: lines("stream:payments:mirror"), PATIENCE_SECONDS)
+    (refused,) = lines("stream:payments:mirror")
+    assert (refused["process"], refused["source"], refused["flow"]) == ("stream", "payments", "mirror")
+    assert (refused["message"], refused["event_id"]) == ("refused an event: missing_field", "broken")
+    assert "much" not in json.dumps(refused)
+    assert [line["process"] for line in lines("serve")] == ["serving"]
+    assert lines("stream:payments:tiles") == []
+    assert all(line for line in lines("watch"))
