@@ -60,6 +60,10 @@ class MicroBatchTraces:
             self._send(self._stages)
             self._stages = []
 
+    def close(self) -> None:
+        """Send what is left. A flow that is killed loses the traces of its last seconds."""
+        self._spans.close()
+
     def _send(self, stages: list[_Stage]) -> None:
         at, start_span = self._spans.nanoseconds, self._spans.tracer.start_span
         single = len(stages) == 1
