@@ -161,6 +161,9 @@ class Ledger:
         with self.transaction() as db:
             for condition in found.values():
                 self._seen(db, condition, now, looks, settled)
+            # What has not fired begins anew: its looks are no longer in a row.
+            pending = "DELETE FROM alerts WHERE alert = ? AND target = ? AND resolved_at IS NULL AND fired_at IS NULL"
+            db.executemany(pending, list(untold))
             for row in self._unsettled(db, kinds, {*found, *untold}):
                 self._unseen(db, row, now, looks, settled)
             for notice in settled.notices(now):
