@@ -99,10 +99,10 @@ class Project:
         """Start everything but the Redis."""
         self._supervisor.add([*self._flows(), *self._servers(), *self._watchers()])
         self.start_dagster()
-        if self.has_dagster:
-            # Flows notice a deployment by themselves.
-            reload = partial(self._supervisor.restart, dagster_home.CODE_SERVER)
-            self._watch = DeploymentWatch(self.settings.redis_url, reload)
+        # Flows notice a deployment by themselves.
+        readers = {dagster_home.CODE_SERVER: self.has_dagster, WATCH: self._watched}
+        if reloaded := [name for name, runs in readers.items() if runs]:
+            self._watch = DeploymentWatch(self.settings.redis_url, partial(self._restart, reloaded))
 
     def stop(self) -> None:
         """Stop everything, the Redis last, since the others write to it until they end."""
@@ -115,6 +115,10 @@ class Project:
             (self.settings.home_path / RUN_FILE).unlink(missing_ok=True)
             self._redis.stop()
             self._redis = None
+
+    def _restart(self, names: list[str]) -> None:
+        for name in names:
+            self._supervisor.restart(name)
 
     def _tell(self) -> None:
         write_processes(self.settings.home_path, self.status())

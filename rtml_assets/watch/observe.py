@@ -1,7 +1,7 @@
 """One look at the whole platform, again and again: `Observer.look` → `Report`. It never raises, and never waits long.
 
-A dead Redis or server costs a look less than a second; what may hang (a lake on a network, Dagster's UI) is looked at
-in the background. What could not be seen is `None` in the report, with words.
+A dead Redis or server costs a look about a second at most; what may hang (a lake on a network, Dagster's UI) is looked
+at in the background. What could not be seen is `None` in the report, with words.
 """
 
 from __future__ import annotations

@@ -8,13 +8,15 @@ import threading
 import pytest
 
 from rtml.errors import SettingsError, UnavailableError
+from rtml.online import keys
 from rtml.settings import Settings, load_settings
 from rtml_assets.runtime import dagster_home, project
 from rtml_assets.runtime.ports import free_port, is_free, is_listening
 from rtml_assets.runtime.probes import dagster_is_up, redis_answers, server_is_up
 from rtml_assets.runtime.project import Project, forget_last_run
 from rtml_assets.runtime.up import until_told
-from tests.runtime.processes import gone
+from streaming.broker import connect
+from tests.runtime.processes import gone, until
 
 SLEEP = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
 SERVE = (
@@ -53,6 +55,25 @@ def test_a_project_runs_and_leaves_nothing(settings, stand_ins, tmp_path):
         assert not any(gone(pid) for pid in pids)
     assert all(gone(pid) for pid in pids)
     assert not (tmp_path / "run.json").exists()
+
+
+def test_after_a_deployment_the_watch_loads_the_definitions_anew(settings, stand_ins):
+    with Project(settings, ["a"], embedded=True, server=False, dagster=False) as running:
+        running.start_redis()
+        running.start()
+        before = {name: status.pid for name, status in running.status().items()}
+        with connect(running.settings.redis_url) as client:
+            client.incr(keys.DEPLOYED)
+        until(lambda: running.status()["watch"].pid not in (None, before["watch"]))
+        kept = {name: status.pid for name, status in running.status().items() if name != "watch"}
+        assert kept == {name: pid for name, pid in before.items() if name != "watch"}
+
+
+def test_without_a_watch_none_is_run(settings, stand_ins):
+    with Project(settings, [], embedded=True, server=False, dagster=False, watch=False) as running:
+        running.start_redis()
+        running.start()
+        assert set(running.status()) == {"redis"}
 
 
 def test_other_commands_find_its_redis(settings, tmp_path):
