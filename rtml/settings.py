@@ -14,6 +14,7 @@ import msgspec
 
 from rtml.errors import SettingsError, near_miss
 from rtml.instants import Duration, parse_duration
+from rtml.logs import FORMATS
 from rtml.secrets import is_secret, mask, shown
 
 RUN_FILE = "run.json"
@@ -94,6 +95,14 @@ class Settings(msgspec.Struct, frozen=True):
     """File of the feature server's certificate (PEM, with its chain); with it, the server speaks HTTPS alone."""
     tls_key: str = ""
     """File of that certificate's private key (PEM)."""
+    log_format: str = "text"
+    """How processes log: `text`, or `json`, one object a line."""
+    access_log: bool = False
+    """Whether the feature server logs every request."""
+    otel_endpoint: str = ""
+    """Where traces go by OTLP over HTTP, such as `http://127.0.0.1:4318`; none are made without it."""
+    otel_ratio: float = 1.0
+    """The share of requests that are traced, 0 to 1, where a caller's `traceparent` does not decide."""
     watch_interval: str = "2s"
     """The time between two looks of the watch."""
     watch_port: int = 0
@@ -122,7 +131,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Who alerts are from; default the user, where that is an address, else the first recipient."""
 
     def __post_init__(self) -> None:
-        """Refuse durations that are none."""
+        """Refuse durations that are none, and what is none of its choices."""
         for name in DURATIONS:
             parse_duration(getattr(self, name))
         for name in ("alert_webhook", "alert_slack_webhook"):
@@ -136,6 +145,13 @@ class Settings(msgspec.Struct, frozen=True):
                 raise SettingsError(f"{one} and {other} belong together: set both (RTML_{one.upper()}, …) or neither")
         if self.rate_limit < 0 or self.max_body_bytes < 1:
             raise SettingsError("rate_limit must be 0 or more, and max_body_bytes at least 1")
+        if self.log_format not in FORMATS:
+            near = near_miss(self.log_format, FORMATS)
+            raise SettingsError(
+                f"log_format (RTML_LOG_FORMAT) must be 'text' or 'json'; got {self.log_format!r}.{near}"
+            )
+        if not 0 <= self.otel_ratio <= 1:
+            raise SettingsError(f"otel_ratio (RTML_OTEL_RATIO) must lie between 0 and 1; got {self.otel_ratio}")
 
     def __repr__(self) -> str:
         """Show all but the secrets."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import unquote
-from uuid import uuid4
 
 from rtml.errors import RtmlError, UnavailableError, near_miss
 from rtml.lake import Lake
 from rtml.settings import Settings
 from serving.batches import Batches
+from serving.correlation import Call, Calls, Headers
 from serving.denied import DeniedLog
 from serving.documents import QUALITY, Documents
 from serving.feature_log import FeatureLog
@@ -39,6 +40,9 @@ from serving.wire import (
     unexpected,
 )
 
+if TYPE_CHECKING:
+    from serving.tracing import Trace
+
 HEARTBEATS = "/v1/heartbeats/"
 MOST_DISCARDED = 16
 """So many times the longest body are read and thrown away, so that its sender gets to read why it was refused."""
@@ -46,14 +50,8 @@ MOST_DISCARDED = 16
 Body = Callable[[], Awaitable[bytes]]
 """Reads a request's body, when a handler wants it."""
 
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _log = logging.getLogger("rtml.serving")
-
-
-class Headers(Protocol):
-    """The headers of an RSGI request."""
-
-    def get(self, key: str, default: str | None = None) -> str | None:
-        """Return a header."""
 
 
 class Scope(Protocol):
@@ -76,7 +74,7 @@ class Exchange(Protocol):
 
 
 class Route(NamedTuple):
-    """What answers a path, by which method; `label` is its name in the metrics."""
+    """What answers a path, by which method; the metrics name it by its `label`, and by the `service` it is about."""
 
     method: str
     label: str
@@ -102,6 +100,7 @@ class App:
         self.log = FeatureLog(lake, settings.log_epoch_us)
         self.metrics.watch(self.log)
         self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
+        self._calls = Calls(settings)
         self._openapi = Reply(200, encode(openapi()))
         self._page = page()
         self._documents = Documents(Lake(settings.lake_root))
@@ -130,6 +129,7 @@ class App:
         self.state.stop()
         await asyncio.to_thread(self.guard.stop)
         await asyncio.to_thread(self.log.stop)
+        await asyncio.to_thread(self._calls.close)
         self._client.close()
         await self._reader.close()
 
@@ -137,20 +137,28 @@ class App:
         """Answer one request; the RSGI entry."""
         reply = self.guard.check(scope)
         if reply is None:
-            reply = await self.answer(scope.method, scope.path, lambda: _read_body(scope, exchange, self._most_bytes))
+            body = lambda: _read_body(scope, exchange, self._most_bytes)  # noqa: E731
+            reply = await self.answer(scope.method, scope.path, body, scope.headers)
         else:
-            await _discard_body(exchange, self._most_bytes)
-            route = self._route(scope.path)
-            self.metrics.answered(route.label if route else "other", reply.status, 0.0)
+            reply = await self._refuse(scope, exchange, reply)
         safe = security_headers(scope.path, secure=self._secure)
         headers = [("content-type", reply.content_type), *safe, *reply.headers]
         exchange.response_bytes(reply.status, headers, reply.body)
 
-    async def answer(self, method: str, path: str, body: Body) -> Reply:
+    async def _refuse(self, scope: Scope, exchange: Exchange, refusal: Reply) -> Reply:
+        """Answer a request that the guard does not let pass; `answer` never hears of it."""
+        call = self._calls.begin(scope.headers)
+        await _discard_body(exchange, self._most_bytes)
+        route = self._route(scope.path, None)
+        label = route.label if route else "other"
+        self.metrics.answered(label, refusal.status, perf_counter() - call.started)
+        return self._calls.end(call, scope.method, scope.path, label, refusal)
+
+    async def answer(self, method: str, path: str, body: Body, headers: Headers = _NO_HEADERS) -> Reply:
         """Answer one request: `HEAD` as `GET`, whose body the server then keeps to itself."""
-        started = perf_counter()
+        call = self._calls.begin(headers)
         self.metrics.in_progress.inc()
-        route = self._route(path)
+        route = self._route(path, call.trace)
         try:
             if route is None:
                 near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}", f"{HEARTBEATS}{{source}}"])
@@ -163,31 +171,39 @@ class App:
                 reply = await route.handler(body)
         # Whatever it was, the client must hear of it.
         except Exception as error:  # noqa: BLE001
-            reply = _failed(error, method, path)
+            reply = _failed(error, method, path, call)
         finally:
             self.metrics.in_progress.dec()
-        took = perf_counter() - started
-        self.metrics.answered(route.label if route else "other", reply.status, took)
+        label, took = route.label if route else "other", perf_counter() - call.started
+        self.metrics.answered(label, reply.status, took)
         if route is not None and route.service is not None:
             self.metrics.answered_by(route.service, reply.status, took)
-        return reply
+        return self._calls.end(call, method, path, label, reply)
 
-    def _route(self, path: str) -> Route | None:
+    def _route(self, path: str, trace: Trace | None) -> Route | None:
         if path.startswith(FEATURES) and (service := path[len(FEATURES) :]) and "/" not in service:
             name = unquote(service)
-            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(name, body), name)
+            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(name, body, trace), name)
         if path.startswith(HEARTBEATS) and (source := path[len(HEARTBEATS) :]) and "/" not in source:
             return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(unquote(source)))
         if path == QUALITY or path.startswith(f"{QUALITY}/"):
             return Route("GET", QUALITY, lambda _: asyncio.to_thread(self._documents.get, path))
         return self._routes.get(path)
 
-    async def _features(self, service: str, body: Body) -> Reply:
-        request = decode_request(await body())
-        vectors = await self._batches.get(service, request.entities, request.instant(), request.leading_edge)
+    async def _features(self, service: str, body: Body, trace: Trace | None) -> Reply:
+        received = await body()
+        decoding = perf_counter()
+        request = decode_request(received)
+        if trace is not None:
+            trace.add("decode", decoding, perf_counter())
+        vectors = await self._batches.get(service, request.entities, request.instant(), request.leading_edge, trace)
         started = perf_counter()
         reply = Reply(200, encode_vectors(vectors))
-        self.metrics.encode.observe(perf_counter() - started)
+        ended = perf_counter()
+        self.metrics.encode.observe(ended - started)
+        if trace is not None:
+            trace.add("encode", started, ended)
+            trace.answered(service, vectors)
         self.metrics.served(service, vectors)
         return reply
 
@@ -245,10 +261,9 @@ async def _discard_body(exchange: Exchange, most: int) -> None:
             break
 
 
-def _failed(error: Exception, method: str, path: str) -> Reply:
+def _failed(error: Exception, method: str, path: str, call: Call) -> Reply:
     reply = failure_of(error) if isinstance(error, RtmlError) else None
     if reply is None:
-        request_id = uuid4().hex
-        _log.error("%s %s failed, request id %s", method, path, request_id, exc_info=error)
-        reply = unexpected(request_id)
+        _log.error("%s %r failed, request id %s", method, path, call.request_id, exc_info=error, extra=call.ids)
+        reply = unexpected(call.request_id)
     return reply

@@ -15,6 +15,7 @@ import msgspec
 from rtml import instants
 from rtml.access import ADMIN, Key, find, id_of
 from rtml.instants import Instant
+from serving.correlation import Headers
 from serving.denied import Denial, DeniedLog
 from serving.keyring import KeyRing
 from serving.limits import Buckets
@@ -47,15 +48,8 @@ class Asked(Protocol):
     client: str
 
     @property
-    def headers(self) -> Getter:
+    def headers(self) -> Headers:
         """The headers."""
-
-
-class Getter(Protocol):
-    """Headers by their names."""
-
-    def get(self, key: str, default: str | None = None) -> str | None:
-        """Return a header."""
 
 
 class Login(msgspec.Struct):

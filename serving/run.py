@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 from prometheus_client import disable_created_metrics
 
+from rtml import logs
 from rtml.errors import SettingsError
 from rtml.secrets import mask_logs
 from rtml.settings import Settings
@@ -21,6 +23,8 @@ from serving.app import App
 
 CONNECTIONS = 1024
 """How many connections may wait to be accepted, and how many are served at once."""
+
+_log = logging.getLogger("rtml.serving")
 
 
 def serve(settings: Settings) -> None:
@@ -32,6 +36,7 @@ def serve(settings: Settings) -> None:
         SettingsError: the Redis URL is none, or nothing can listen at the host and port.
     """
     mask_logs(settings.secrets)
+    logs.configure(settings.log_format, process="serving")
     disable_created_metrics()  # type: ignore[no-untyped-call]
     asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings))
 
@@ -52,7 +57,9 @@ async def _serve(settings: Settings) -> None:
         ssl_key=_file(settings, "tls_key"),
     )
     url = settings.server_url
-    server.on_startup(lambda: print(f"features at {url}, documented at {url}/docs", flush=True))  # noqa: T201
+    greeting = f"features at {url}, documented at {url}/docs"
+    as_json = settings.log_format == "json"
+    server.on_startup(lambda: _log.info(greeting) if as_json else print(greeting, flush=True))  # noqa: T201
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)

@@ -15,6 +15,7 @@ from bytewax._bytewax import cli_main
 from bytewax.errors import BytewaxRuntimeError
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
+from rtml import logs
 from rtml.errors import RtmlError
 from rtml.lake import Lake, raw_schema
 from rtml.online import keys
@@ -67,10 +68,10 @@ def main() -> int:
     parser.add_argument("source", help="the EventSource's name")
     parser.add_argument("--flow", choices=FLOWS, required=True, help="which of the two flows")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         settings = load_settings()
         mask_logs(settings.secrets)
+        logs.configure(settings.log_format, process="stream", source=arguments.source, flow=arguments.flow)
         run(arguments.source, arguments.flow, settings)
     except RtmlError as error:
         logging.getLogger("streaming").error("%s", error)

@@ -37,7 +37,7 @@ def tiles_flow(
     lake = Lake(settings.lake_root)
     adoption = Adoption(client, registry, source, settings.version_grace_us, mended_count(lake, source))
     mended = Mended.load(lake, source)  # only now: no version that is written was made with decisions unknown to it
-    progress, figures = Progress(source.stream.partitions), Figures(source.name, "tiles")
+    progress, figures = Progress(source.stream.partitions), _figures(source, "tiles", settings)
     reading = _reading("tiles", keys.position(source.name), settings, deployed)
     router = Router(source, adoption.views)
     figures.count(duplicates=0, conflicting=0, fenced=0, damaged=0)  # shown as zeros until there are some
@@ -57,7 +57,7 @@ def mirror_flow(
 ) -> Dataflow:
     """Stream → gate → the raw mirror and the quarantine in Delta."""
     del registry
-    progress, figures = Progress(source.stream.partitions), Figures(source.name, "mirror")
+    progress, figures = Progress(source.stream.partitions), _figures(source, "mirror", settings)
     reading = _reading("mirror", keys.mirrored(source.name), settings, deployed)
     mirror = Mirror(client, Lake(settings.lake_root), source, figures)
 
@@ -67,6 +67,14 @@ def mirror_flow(
     single = op.key_on("single", gated, lambda _: "mirror")
     op.output("append", single, MirrorSink(mirror))
     return flow
+
+
+def _figures(source: EventSource, flow: Flow, settings: Settings) -> Figures:
+    if not settings.otel_endpoint:
+        return Figures(source.name, flow)
+    from streaming.tracing import MicroBatchTraces  # noqa: PLC0415
+
+    return Figures(source.name, flow, traces=MicroBatchTraces(settings, source.name, flow))
 
 
 def _reading(flow: Flow, position_key: str, settings: Settings, deployed: bytes | None) -> Reading:

@@ -22,6 +22,7 @@ from streaming.broker import is_passing
 from streaming.figures import Figures
 from streaming.gate import ARRIVED, Gated, Refused
 from streaming.heartbeats import note
+from streaming.refusals import RefusalLog
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -43,6 +44,7 @@ class Mirror:
         self._schema = raw_schema(source)
         self._good: list[pl.DataFrame] = []
         self._refused: list[Refused] = []
+        self._refusals = RefusalLog(source)
         self._heartbeats: dict[int, str] = {}
 
     def take(self, gated: Gated) -> None:
@@ -99,6 +101,7 @@ class Mirror:
         ).with_columns(pl.col(INGESTED_AT).dt.date().alias(INGEST_DATE))
         append_quarantined(self._lake, self._source, rows)
         self._show(refused)
+        self._refusals.note(refused)
         self._figures.count(refused=rows.height)
 
     def _show(self, refused: list[Refused]) -> None:

@@ -201,7 +201,8 @@ class Project:
         if not dagster_home.is_created(folder):
             dagster_home.create_storage(env)
         settings = self.settings
-        return dagster_home.dagster_children(folder, env, settings.host, settings.dagster_port, free_port())
+        where = (settings.host, settings.dagster_port, free_port())
+        return dagster_home.dagster_children(folder, env, *where, settings.log_format)
 
 
 def check_alone(home: Path) -> None:
