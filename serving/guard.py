@@ -34,7 +34,7 @@ FAILURES_PER_SECOND, MOST_FAILURES = 1.0, 20.0
 LONGEST_PATH = 100
 """So much of a path is remembered of a denied request."""
 
-Headers = Sequence[tuple[str, str]]
+Sent = Sequence[tuple[str, str]]
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 _NO_KEYS = "keys cannot be checked: neither Redis nor the lake tells any (`rtml keys create` makes one)"
 _HOW = "a valid API key is needed, as `Authorization: Bearer rtml_…`"
@@ -194,7 +194,7 @@ def address_of(client: str) -> str:
         return host
 
 
-def security_headers(path: str, *, secure: bool) -> Headers:
+def security_headers(path: str, *, secure: bool) -> Sent:
     """Return what every answer carries; features are kept by nobody on the way."""
     headers = [("x-content-type-options", "nosniff"), ("x-frame-options", "DENY"), ("referrer-policy", "no-referrer")]
     if path.startswith("/v1/") or path in (LOGIN, LOGOUT):
