@@ -4,6 +4,7 @@ SHELL := /bin/sh
 
 VENV := .venv
 BIN := $(VENV)/bin
+ROOMS := rtml streaming serving quality rtml_assets examples benchmarks
 INSTALLED := $(VENV)/.installed
 LOCK := requirements.lock
 
@@ -16,7 +17,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3 python,$(shell $
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCKED := --no-deps --no-compile --no-build-isolation --use-pep517 --require-hashes
 
-.PHONY: help demo up test lint types floors format bench lock install clean
+.PHONY: help demo up test audit lint types floors format bench lock install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -30,9 +31,10 @@ up: $(INSTALLED) ## all processes of this project, supervised, until Ctrl-C
 test: lint types floors ## everything a change must pass: style, types, floors, tests and their coverage
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
 
-lint: $(INSTALLED) ## ruff: rules and layout
+lint: $(INSTALLED) ## ruff: rules and layout; bandit: what is unsafe
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(ROOMS)
 
 types: $(INSTALLED) ## mypy, strict
 	$(BIN)/mypy
@@ -43,6 +45,11 @@ floors: $(INSTALLED) ## who may import whom
 format: $(INSTALLED) ## put layout and imports in order
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# Not part of `test`: it asks an advisory service over the network, and what was safe yesterday may not be today.
+# --strict: a package that the service does not know was not audited, which is a failure and not a pass.
+audit: $(INSTALLED) ## known vulnerabilities of all that is locked, by pip-audit
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement $(LOCK)
 
 bench: $(INSTALLED) ## measure, each figure beside a peer's
 	$(BIN)/python -m benchmarks

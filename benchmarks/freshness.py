@@ -76,7 +76,7 @@ def run() -> list[tuple[str, str]]:
         fill(client, np.arange(10_000))
         wait_for_position(client, last_entry(client), 60)
         load = Load(settings.redis_url)
-        with FeatureClient(settings.redis_url) as features:
+        with FeatureClient(settings) as features:
             load.start()
             waits, floor = [], []
             until = time.perf_counter() + SECONDS

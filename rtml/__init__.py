@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtml.define.contract import Event, Field, Timestamp
+    from rtml.define.drift import Drift
     from rtml.define.entity import Entity
+    from rtml.define.expectation import Expect
     from rtml.define.feature import Count, First, Last, Max, Mean, Min, Stddev, Sum, Variance, Window
     from rtml.define.label import LabelSource
     from rtml.define.service import FeatureService
@@ -27,7 +29,9 @@ _HOME = {
         ("Count", "First", "Last", "Max", "Mean", "Min", "Stddev", "Sum", "Variance", "Window"), "rtml.define.feature"
     ),
     **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
+    "Drift": "rtml.define.drift",
     "Entity": "rtml.define.entity",
+    "Expect": "rtml.define.expectation",
     "FeatureService": "rtml.define.service",
     "SLA": "rtml.define.sla",
     "LabelSource": "rtml.define.label",
@@ -39,9 +43,11 @@ _HOME = {
 __all__ = [
     "SLA",
     "Count",
+    "Drift",
     "Entity",
     "Event",
     "EventSource",
+    "Expect",
     "FeatureService",
     "Field",
     "First",

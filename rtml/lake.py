@@ -27,9 +27,40 @@ QUARANTINE: dict[str, pl.DataType] = {
     "payload": pl.Binary(),
     "reason": pl.String(),
     "detail": pl.String(),
+    EVENT_TIME: TIMESTAMP,
+    ID64: pl.Int64(),
+    EVENT_DATE: pl.Date(),
+    "revision": pl.Int32(),
     INGEST_DATE: pl.Date(),
 }
-"""Refused events, as received: the first reason's code, and all reasons in words."""
+"""Events that did not pass, as received: the first reason's code, and all reasons in words.
+
+Those that the gate refused have a place in the stream. Those that a check of a day holds have a time, an id64, a day
+and a revision (how often they were mended before) instead, and `check:<name>` as their reason.
+"""
+
+DECISIONS: dict[str, pl.DataType] = {
+    "kind": pl.String(),
+    "subject": pl.String(),
+    "reason": pl.String(),
+    EVENT_TIME: TIMESTAMP,
+    ID64: pl.Int64(),
+    INGESTED_AT: TIMESTAMP,
+    "revision": pl.Int32(),
+    "partition": pl.Int32(),
+    "offset": pl.String(),
+    "payload": pl.Binary(),
+    "decided_at": TIMESTAMP,
+    "actor": pl.String(),
+    "words": pl.String(),
+    EVENT_DATE: pl.Date(),
+}
+"""What was decided of quarantined events; a subject is decided once.
+
+`corrected` and `dropped`: of an event of `raw/`, by its time, id64 and `ingested_at`; `payload` counts instead of it,
+or nothing does. `released`: of an event that the gate refused, by its place; `payload` counts. `accepted`: a day may be
+built although a check fails. Nothing is ever taken out of `raw/`.
+"""
 
 LATE: dict[str, pl.DataType] = {
     "view": pl.String(),
@@ -58,17 +89,35 @@ class Lake:
 
     root: str
 
+    @property
+    def audit(self) -> str:
+        """Who did what: keys, promotions, replays, denied requests."""
+        return f"{self.root}/audit"
+
+    @property
+    def access_keys(self) -> str:
+        """Every change of an API key."""
+        return f"{self.root}/access/keys"
+
     def raw(self, source: str) -> str:
         """Every accepted event, at least once."""
         return f"{self.root}/raw/{source}"
 
     def quarantine(self, source: str) -> str:
-        """Every refused event."""
+        """Every event that the gate refused, or a check holds."""
         return f"{self.root}/quarantine/{source}"
+
+    def decisions(self, source: str) -> str:
+        """What was decided of quarantined events."""
+        return f"{self.root}/decisions/{source}"
 
     def events(self, source: str) -> str:
         """Every accepted event once, sorted by time and id64."""
         return f"{self.root}/events/{source}"
+
+    def contracts(self, source: str) -> str:
+        """The contracts that a source has had."""
+        return f"{self.root}/contracts/{source}"
 
     def late(self, source: str) -> str:
         """When late events became servable."""
@@ -86,9 +135,18 @@ class Lake:
         """What was served, sampled by key."""
         return f"{self.root}/served/{service}"
 
+    @property
+    def quality(self) -> str:
+        """What checks have to show: pages, for people."""
+        return f"{self.root}/quality"
+
     def training(self, service: str) -> str:
         """Training rows: spine, features, labels."""
         return f"{self.root}/training/{service}"
+
+    def drift(self, service: str) -> str:
+        """How far what was served lay from what it was held against, day by day."""
+        return f"{self.root}/drift/{service}"
 
 
 def raw_schema(source: EventSource) -> dict[str, pl.DataType]:

@@ -57,6 +57,11 @@ class Projection(msgspec.Struct, frozen=True):
         derive = {name: _written(expression) for name, expression in view.derive.items()}
         return Projection(view.source.timestamp, view.source.event_id, where, derive)
 
+    def roots(self, name: str) -> set[str]:
+        """Return the columns that it reads: of the contract, and those that it derives itself."""
+        texts = [*self.derive.values(), *([] if self.where is None else [self.where])]
+        return {self.timestamp, *(root for text in texts for root in _read(name, text).meta.root_names())}
+
     def over(self, name: str, source: EventSource) -> FormerView:
         """Return what was written down as a view of a source.
 
@@ -66,9 +71,7 @@ class Projection(msgspec.Struct, frozen=True):
         where = None if self.where is None else _read(name, self.where)
         derive = {column: _read(name, text) for column, text in self.derive.items()}
         view = FormerView(name, source, where, derive)
-        expressions = [*derive.values(), *([] if where is None else [where])]
-        needed = {self.timestamp, *(root for expression in expressions for root in expression.meta.root_names())}
-        missing = sorted(needed - {*source.columns, *derive})
+        missing = sorted(self.roots(name) - {*source.columns, *derive})
         if missing or source.timestamp != self.timestamp:
             wanted = missing[0] if missing else self.timestamp
             raise DefinitionError(

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
 from rtml.errors import SettingsError, near_miss
 from rtml.instants import Duration, parse_duration
+from rtml.logs import FORMATS
+from rtml.secrets import is_secret, mask, shown
 
 RUN_FILE = "run.json"
 """In the home folder: what whoever started an embedded Redis wrote for the others to find."""
+
+FILE = "_file"
+"""`<secret>_file` names a file that holds a secret."""
+
+_ANY = ("", "0.0.0.0", "::")  # nosec B104: only compared with
+"""Hosts that mean every address of the machine."""
 
 
 DURATIONS = (
@@ -62,6 +72,36 @@ class Settings(msgspec.Struct, frozen=True):
     """The Dagster UI's port."""
     redis_timeout: str = "500ms"
     """How long the feature server waits for Redis."""
+    redis_username: str = ""
+    """The Redis user, where its ACL names users; else that of the URL."""
+    redis_password: str = ""
+    """Redis' password; a secret: `RTML_REDIS_PASSWORD_FILE` may name a file that holds it."""
+    redis_ca: str = ""
+    """File of the authority that signed Redis' certificate, for a `rediss://` URL; by default the system's."""
+    redis_cert: str = ""
+    """File of the certificate that Redis is shown, where it asks for one."""
+    redis_key: str = ""
+    """File of that certificate's private key."""
+    auth: Literal["auto", "on", "off"] = "auto"
+    """Whether the feature server asks for API keys; `auto`: where `host` is not this machine alone."""
+    key: str = ""
+    """The API key that this project's own processes show the feature server; a secret, or a file as above."""
+    rate_limit: float = 0.0
+    """Requests per second that one key, or one address without a key, may make; 0: any number."""
+    max_body_bytes: int = 4_194_304
+    """The longest body of a request to the feature server."""
+    tls_cert: str = ""
+    """File of the feature server's certificate (PEM, with its chain); with it, the server speaks HTTPS alone."""
+    tls_key: str = ""
+    """File of that certificate's private key (PEM)."""
+    log_format: str = "text"
+    """How processes log: `text`, or `json`, one object a line."""
+    access_log: bool = False
+    """Whether the feature server logs every request."""
+    otel_endpoint: str = ""
+    """Where traces go by OTLP over HTTP, such as `http://127.0.0.1:4318`; none are made without it."""
+    otel_ratio: float = 1.0
+    """The share of requests that are traced, 0 to 1, where a caller's `traceparent` does not decide."""
     watch_interval: str = "2s"
     """The time between two looks of the watch."""
     watch_port: int = 0
@@ -90,7 +130,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Who alerts are from; default the user, where that is an address, else the first recipient."""
 
     def __post_init__(self) -> None:
-        """Refuse durations that are none."""
+        """Refuse durations that are none, and what is none of its choices."""
         for name in DURATIONS:
             parse_duration(getattr(self, name))
         for name in ("alert_webhook", "alert_slack_webhook"):
@@ -99,6 +139,60 @@ class Settings(msgspec.Struct, frozen=True):
                 raise SettingsError(f"{name} (RTML_{name.upper()}) must be a URL like 'https://…'; got something else")
         if not self.features:
             raise SettingsError("features (RTML_FEATURES) must be an import path or a .py file; got nothing")
+        for one, other in (("tls_cert", "tls_key"), ("redis_cert", "redis_key")):
+            if bool(getattr(self, one)) != bool(getattr(self, other)):
+                raise SettingsError(f"{one} and {other} belong together: set both (RTML_{one.upper()}, …) or neither")
+        if self.rate_limit < 0 or self.max_body_bytes < 1:
+            raise SettingsError("rate_limit must be 0 or more, and max_body_bytes at least 1")
+        if self.log_format not in FORMATS:
+            near = near_miss(self.log_format, FORMATS)
+            raise SettingsError(
+                f"log_format (RTML_LOG_FORMAT) must be 'text' or 'json'; got {self.log_format!r}.{near}"
+            )
+        if not 0 <= self.otel_ratio <= 1:
+            raise SettingsError(f"otel_ratio (RTML_OTEL_RATIO) must lie between 0 and 1; got {self.otel_ratio}")
+
+    def __repr__(self) -> str:
+        """Show all but the secrets."""
+        values = ", ".join(f"{name}={value!r}" for name, value in self._shown())
+        return f"Settings({values})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Show the same where rich prints them."""
+        return list(self._shown())
+
+    def _shown(self) -> Iterator[tuple[str, object]]:
+        for name, value in msgspec.structs.asdict(self).items():
+            yield name, shown(name, value) if isinstance(value, str) else value
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets themselves, so that they can be masked wherever they would be shown."""
+        values = [str(value) for name, value in msgspec.structs.asdict(self).items() if is_secret(name) and value]
+        password = urlsplit(self.redis_url).password
+        return (*values, *({password, unquote(password)} if password else ()))
+
+    @property
+    def redis_shown(self) -> str:
+        """The Redis URL as people may see it."""
+        return mask(self.redis_url)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether the feature server asks for API keys."""
+        return self.auth == "on" or (self.auth == "auto" and not _is_loopback(self.host))
+
+    @property
+    def scheme(self) -> str:
+        """How the feature server is spoken to."""
+        return "https" if self.tls_cert else "http"
+
+    @property
+    def server_url(self) -> str:
+        """The feature server's root as this machine reaches it, without a slash at its end."""
+        host = "127.0.0.1" if self.host in _ANY else self.host
+        host = f"[{host}]" if ":" in host else host
+        return f"{self.scheme}://{host}:{self.port}"
 
     @property
     def home_path(self) -> Path:
@@ -171,12 +265,30 @@ def load_settings(environment: Mapping[str, str] | None = None, folder: Path | N
 
 def _checked(values: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
     known = Settings.__struct_fields__
-    for name in values:
-        if name not in known:
-            shown = f"{prefix}{name.upper() if prefix else name}"
-            near = near_miss(name, known)
-            raise SettingsError(f"unknown setting {shown!r} in {where}.{near}")
-    return dict(values)
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        said = f"{prefix}{name.upper() if prefix else name}"
+        if name in known:
+            found[name] = value
+        elif (secret := name.removesuffix(FILE)) != name and secret in known and is_secret(secret):
+            found.setdefault(secret, _read_secret(said, str(value)))
+        else:
+            raise SettingsError(f"unknown setting {said!r} in {where}.{near_miss(name, known)}")
+    return found
+
+
+def _read_secret(name: str, file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except OSError as error:
+        raise SettingsError(f"{name}: {file!r} cannot be read: {error.strerror}") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _as_text(value: object) -> str:

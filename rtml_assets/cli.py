@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from rtml.errors import RtmlError
-from rtml_assets import cli_versions, cli_watch
+from rtml.secrets import mask
+from rtml_assets import cli_access, cli_contracts, cli_doctor, cli_quarantine, cli_versions, cli_watch
 from rtml_assets.cli_common import connected, load_project, load_settings
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def describe(
     from rtml_assets.runtime.online import live_versions
 
     settings, registry = load_project()
-    console.print(words.describe(registry, name, live_versions(settings.redis_url)))
+    console.print(words.describe(registry, name, live_versions(settings)))
 
 
 @app.command("settings")
@@ -271,6 +272,10 @@ def _history(
 
 
 app.add_typer(cli_versions.app)
+app.add_typer(cli_quarantine.app)
+app.add_typer(cli_contracts.app, name="contracts")
+app.add_typer(cli_doctor.app)
+app.add_typer(cli_access.app)
 app.add_typer(cli_watch.app)
 
 
@@ -287,7 +292,7 @@ def fail(error: Exception) -> None:
     """Print an error without its traceback."""
     from rich.text import Text
 
-    Console(stderr=True).print(Text(f"error: {error}", style="bold red"), soft_wrap=True)
+    Console(stderr=True).print(Text(f"error: {mask(str(error))}", style="bold red"), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def connected(settings: Settings) -> Iterator[Redis]:
     from rtml.errors import UnavailableError
     from streaming.broker import connect
 
-    with connect(settings.redis_url, timeout=30) as client:
+    with connect(settings, timeout=30) as client:
         try:
             yield client
         except redis.RedisError as error:
-            raise UnavailableError(f"Redis does not answer at {settings.redis_url}: {error}") from None
+            raise UnavailableError(f"Redis does not answer at {settings.redis_shown}: {error}") from None

@@ -28,18 +28,24 @@ def diff(
         rtml diff eta
     """
     from rtml.lake import Lake
+    from rtml_assets.runtime.contracts import differences
     from rtml_assets.runtime.diff import diff as compare
     from rtml_assets.runtime.diff import rendered
 
     settings, registry = load_project()
     with connected(settings) as client:
         found = compare(client, Lake(settings.lake_root), registry, service)
+        contracts = differences(client, Lake(settings.lake_root), registry)
+    if contracts is not None:
+        console.print(contracts, highlight=False)
     console.print(rendered(found))
 
 
 @app.command()
 def deploy(
-    force: Annotated[bool, typer.Option("--force", help="Even if what is served cannot be written on.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if what is served cannot be written on, or a contract is refused.")
+    ] = False,
 ) -> None:
     """Have all running processes load the definitions of now; what is served stays as it is until `rtml promote`.
 
@@ -47,10 +53,13 @@ def deploy(
 
         rtml deploy
     """
+    from rtml.lake import Lake
+    from rtml_assets.runtime.contracts import put_in_force
     from rtml_assets.runtime.deployments import deploy as tell
 
     settings, registry = load_project()
     with connected(settings) as client:
+        put_in_force(client, Lake(settings.lake_root), registry, force=force)
         notes = tell(client, registry, force=force)
     console.print(f"deployed {len(registry.views)} views: the flows and Dagster load them", highlight=False)
     for note in notes:
@@ -122,11 +131,13 @@ def retire(service: Service) -> None:
     """
     from rtml.errors import RequestError
     from rtml.instants import now
+    from rtml.lake import Lake
+    from streaming.audit import audited
     from streaming.services import retire_service
 
     settings, registry = load_project()
     if service in registry.services:
         raise RequestError(f"service {service!r} is defined: remove its definition first, or it would come back")
-    with connected(settings) as client:
+    with connected(settings) as client, audited(Lake(settings.lake_root), "retire", service):
         retire_service(client, service, now())
     console.print(f"{service} is served no longer")

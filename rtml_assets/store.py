@@ -50,8 +50,8 @@ class FeatureStore:
         if registry is not None:
             self.__dict__["registry"] = registry
         self._lake = Lake(settings.lake_root)
-        self._arrivals = Arrivals(settings.redis_url, settings.mirror_epoch_us)
-        self._client = FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us, background=False, log=log)
+        self._arrivals = Arrivals(settings, settings.mirror_epoch_us)
+        self._client = FeatureClient(settings, epoch=settings.tile_epoch_us, background=False, log=log)
 
     def __enter__(self) -> FeatureStore:
         """Return the store itself."""

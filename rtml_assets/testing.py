@@ -97,7 +97,7 @@ class LocalPlatform:
             tile_epoch=EPOCH,
             mirror_epoch=EPOCH,
         )
-        self.client: Redis = connect(self.redis_url, timeout=30)
+        self.client: Redis = connect(self.settings, timeout=30)
         self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)
         self._start_flows()
 
@@ -267,8 +267,8 @@ class LocalPlatform:
 
     def crash(self) -> None:
         """Kill the stream's processes with SIGKILL, each at a random moment; they are restarted."""
-        for name in random.sample(sorted(self._supervisor.status()), k=len(self._supervisor.status())):
-            time.sleep(random.uniform(0, 0.1))
+        for name in random.sample(sorted(self._supervisor.status()), k=len(self._supervisor.status())):  # nosec B311
+            time.sleep(random.uniform(0, 0.1))  # nosec B311
             self._wait_for(lambda name=name: self._supervisor.status()[name].pid is not None, f"process {name}")
             self._supervisor.crash(name)
 

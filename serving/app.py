@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from time import perf_counter
-from typing import NamedTuple, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import unquote
-from uuid import uuid4
 
 from rtml.errors import RtmlError, UnavailableError, near_miss
 from rtml.lake import Lake
 from rtml.settings import Settings
 from serving.batches import Batches
+from serving.correlation import Call, Calls, Headers
+from serving.denied import DeniedLog
+from serving.documents import QUALITY, Documents
 from serving.feature_log import FeatureLog
+from serving.guard import FEATURES, Guard, security_headers
 from serving.heartbeats import read_heartbeats
+from serving.keyring import KeyRing
 from serving.listing import listing
 from serving.metrics import Metrics
 from serving.openapi import openapi
@@ -26,7 +31,6 @@ from serving.sla import SLA, SLA_HISTORY, Slas
 from serving.sla_files import sla_files
 from serving.state import ServingState
 from serving.wire import (
-    MOST_BYTES,
     Health,
     Readiness,
     Reply,
@@ -39,22 +43,18 @@ from serving.wire import (
     unexpected,
 )
 
-FEATURES = "/v1/features/"
+if TYPE_CHECKING:
+    from serving.tracing import Trace
+
 HEARTBEATS = "/v1/heartbeats/"
-MOST_DISCARDED = 16 * MOST_BYTES
-"""How much of too long a body is read and thrown away, so that its sender gets to read why it was refused."""
+MOST_DISCARDED = 16
+"""So many times the longest body are read and thrown away, so that its sender gets to read why it was refused."""
 
 Body = Callable[[], Awaitable[bytes]]
 """Reads a request's body, when a handler wants it."""
 
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _log = logging.getLogger("rtml.serving")
-
-
-class Headers(Protocol):
-    """The headers of an RSGI request."""
-
-    def get(self, key: str, default: str | None = None) -> str | None:
-        """Return a header."""
 
 
 class Scope(Protocol):
@@ -63,6 +63,7 @@ class Scope(Protocol):
     method: str
     path: str
     query_string: str
+    client: str
     headers: Headers
 
 
@@ -77,7 +78,7 @@ class Exchange(Protocol):
 
 
 class Route(NamedTuple):
-    """What answers a path, by which method; `label` is its name in the metrics."""
+    """What answers a path, by which method; the metrics name it by its `label`, and by the `service` it is about."""
 
     method: str
     label: str
@@ -92,16 +93,22 @@ class App:
     def __init__(self, settings: Settings) -> None:
         """Take the settings; nothing is connected before `start`."""
         timeout = settings.redis_timeout_seconds
-        self._client = connect_reader(settings.redis_url, timeout)
-        self._reader = RedisReader(settings.redis_url, timeout)
+        self._client = connect_reader(settings, timeout)
+        self._reader = RedisReader(settings, timeout)
         self.state = ServingState(self._client)
+        lake = Lake(settings.lake_root)
+        self._secure, self._most_bytes = bool(settings.tls_cert), settings.max_body_bytes
+        ring = KeyRing(self._client, lake) if settings.needs_key else None
+        self.guard = Guard(ring, DeniedLog(lake), settings.rate_limit, secure=self._secure)
         self.metrics = Metrics(lambda: self.state.snapshot)
-        self.log = FeatureLog(Lake(settings.lake_root), settings.log_epoch_us)
+        self.log = FeatureLog(lake, settings.log_epoch_us)
         self.metrics.watch(self.log)
         self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
+        self._calls = Calls(settings)
         self._openapi = Reply(200, encode(openapi()))
         self._page = page()
         self._sla = Slas(settings, self._reader.read, lambda: self.state.snapshot)
+        self._documents = Documents(Lake(settings.lake_root))
         self._routes = {
             **{path: Route("GET", path, _constant(reply)) for path, reply in sla_files().items()},
             "/docs": Route("GET", "/docs", self._docs),
@@ -119,26 +126,47 @@ class App:
             self.state.refresh()
         except UnavailableError as error:
             _log.warning("%s", error)
+        self.guard.start()
         self.state.start()
         self.log.start()
 
     async def close(self) -> None:
         """Stop looking, append what is still to be logged, and close all connections."""
         self.state.stop()
+        await asyncio.to_thread(self.guard.stop)
         await asyncio.to_thread(self.log.stop)
+        await asyncio.to_thread(self._calls.close)
         self._client.close()
         await self._reader.close()
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer one request; the RSGI entry."""
-        reply = await self.answer(scope.method, scope.path, lambda: _read_body(scope, exchange), scope.query_string)
-        exchange.response_bytes(reply.status, [("content-type", reply.content_type), *reply.headers], reply.body)
+        reply = self.guard.check(scope)
+        if reply is None:
+            body = lambda: _read_body(scope, exchange, self._most_bytes)  # noqa: E731
+            reply = await self.answer(scope.method, scope.path, body, scope.headers, scope.query_string)
+        else:
+            reply = await self._refuse(scope, exchange, reply)
+        safe = security_headers(scope.path, secure=self._secure)
+        headers = [("content-type", reply.content_type), *safe, *reply.headers]
+        exchange.response_bytes(reply.status, headers, reply.body)
 
-    async def answer(self, method: str, path: str, body: Body, query: str = "") -> Reply:
+    async def _refuse(self, scope: Scope, exchange: Exchange, refusal: Reply) -> Reply:
+        """Answer a request that the guard does not let pass; `answer` never hears of it."""
+        call = self._calls.begin(scope.headers)
+        await _discard_body(exchange, self._most_bytes)
+        route = self._route(scope.path, None)
+        label = route.label if route else "other"
+        self.metrics.answered(label, refusal.status, perf_counter() - call.started)
+        return self._calls.end(call, scope.method, scope.path, label, refusal)
+
+    async def answer(
+        self, method: str, path: str, body: Body, headers: Headers = _NO_HEADERS, query: str = ""
+    ) -> Reply:
         """Answer one request: `HEAD` as `GET`, whose body the server then keeps to itself."""
-        started = perf_counter()
+        call = self._calls.begin(headers)
         self.metrics.in_progress.inc()
-        route = self._route(path, query)
+        route = self._route(path, call.trace, query)
         try:
             if route is None:
                 near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}", f"{HEARTBEATS}{{source}}"])
@@ -151,33 +179,43 @@ class App:
                 reply = await route.handler(body)
         # Whatever it was, the client must hear of it.
         except Exception as error:  # noqa: BLE001
-            reply = _failed(error, method, path)
+            reply = _failed(error, method, path, call)
         finally:
             self.metrics.in_progress.dec()
-        took = perf_counter() - started
-        self.metrics.answered(route.label if route else "other", reply.status, took)
+        label, took = route.label if route else "other", perf_counter() - call.started
+        self.metrics.answered(label, reply.status, took)
         if route is not None and route.service is not None:
             self.metrics.answered_by(route.service, reply.status, took)
-        return reply
+        return self._calls.end(call, method, path, label, reply)
 
-    def _route(self, path: str, query: str) -> Route | None:
+    def _route(self, path: str, trace: Trace | None, query: str = "") -> Route | None:
         if path.startswith(FEATURES) and (service := path[len(FEATURES) :]) and "/" not in service:
             name = unquote(service)
-            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(name, body), name)
+            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(name, body, trace), name)
         if path.startswith(HEARTBEATS) and (source := path[len(HEARTBEATS) :]) and "/" not in source:
             return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(unquote(source)))
         if path.startswith(RUNBOOKS) and (page := path[len(RUNBOOKS) :]):
-            return Route("GET", f"{RUNBOOKS}{{name}}", _constant(runbook(unquote(page))))
+            return Route("GET", f"{RUNBOOKS}{{name}}", lambda _: asyncio.to_thread(runbook, unquote(page)))
         if path == SLA_HISTORY:
             return Route("GET", SLA_HISTORY, lambda _: self._sla.history(query))
+        if path == QUALITY or path.startswith(f"{QUALITY}/"):
+            return Route("GET", QUALITY, lambda _: asyncio.to_thread(self._documents.get, path))
         return self._routes.get(path)
 
-    async def _features(self, service: str, body: Body) -> Reply:
-        request = decode_request(await body())
-        vectors = await self._batches.get(service, request.entities, request.instant(), request.leading_edge)
+    async def _features(self, service: str, body: Body, trace: Trace | None) -> Reply:
+        received = await body()
+        decoding = perf_counter()
+        request = decode_request(received)
+        if trace is not None:
+            trace.add("decode", decoding, perf_counter())
+        vectors = await self._batches.get(service, request.entities, request.instant(), request.leading_edge, trace)
         started = perf_counter()
         reply = Reply(200, encode_vectors(vectors))
-        self.metrics.encode.observe(perf_counter() - started)
+        ended = perf_counter()
+        self.metrics.encode.observe(ended - started)
+        if trace is not None:
+            trace.add("encode", started, ended)
+            trace.answered(service, vectors)
         self.metrics.served(service, vectors)
         return reply
 
@@ -215,28 +253,36 @@ def _constant(reply: Reply) -> Callable[[Body], Awaitable[Reply]]:
     return answered
 
 
-async def _read_body(scope: Scope, exchange: Exchange) -> bytes:
+async def _read_body(scope: Scope, exchange: Exchange, most: int) -> bytes:
     """Return the body, or an error where it is too long."""
     pieces: list[bytes] = []
     length = 0
     async for piece in exchange:
         length += len(piece)
-        if length <= MOST_BYTES:
+        if length <= most:
             pieces.append(piece)
-        elif length > MOST_DISCARDED:
+        elif length > MOST_DISCARDED * most:
             break
         else:
             pieces.clear()
-    if length > MOST_BYTES:
-        said = scope.headers.get("content-length") or f"more than {MOST_BYTES}"
-        raise TooLargeError(f"a body may have {MOST_BYTES} bytes; got {said}")
+    if length > most:
+        said = scope.headers.get("content-length") or f"more than {most}"
+        raise TooLargeError(f"a body may have {most} bytes (RTML_MAX_BODY_BYTES); got {said}")
     return b"".join(pieces)
 
 
-def _failed(error: Exception, method: str, path: str) -> Reply:
+async def _discard_body(exchange: Exchange, most: int) -> None:
+    """Read a body and throw it away, so that its sender gets to read why it was refused; too long a one is cut off."""
+    length = 0
+    async for piece in exchange:
+        length += len(piece)
+        if length > most:
+            break
+
+
+def _failed(error: Exception, method: str, path: str, call: Call) -> Reply:
     reply = failure_of(error) if isinstance(error, RtmlError) else None
     if reply is None:
-        request_id = uuid4().hex
-        _log.error("%s %s failed, request id %s", method, path, request_id, exc_info=error)
-        reply = unexpected(request_id)
+        _log.error("%s %r failed, request id %s", method, path, call.request_id, exc_info=error, extra=call.ids)
+        reply = unexpected(call.request_id)
     return reply

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rtml.errors import OverflowedError, UnavailableError
 from rtml.instants import Instant
@@ -22,16 +22,21 @@ from serving.reader import Turns
 from serving.redis_io import RedisReader
 from serving.state import ServingState
 
+if TYPE_CHECKING:
+    from serving.tracing import Trace
+
 MOST_ROWS = 32
 """The most rows that are read and merged at once: some milliseconds, during which the loop does nothing else."""
 
 Entities = Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Waiting:
     entities: Entities
     answer: asyncio.Future[FeatureVectors]
+    since: float
+    trace: Trace | None = None
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():
@@ -65,16 +70,21 @@ class Batches:
         self._running: set[asyncio.Task[None]] = set()
 
     async def get(
-        self, service: str, entities: Entities, at: Instant | None, leading_edge: LeadingEdge
+        self,
+        service: str,
+        entities: Entities,
+        at: Instant | None,
+        leading_edge: LeadingEdge,
+        trace: Trace | None = None,
     ) -> FeatureVectors:
-        """Return a service's features of entities.
+        """Return a service's features of entities; a trace hears of the stages.
 
         Raises:
             UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError, OverflowedError.
         """
         loop = asyncio.get_running_loop()
         key = (service, at, leading_edge)
-        waiting = _Waiting(entities, loop.create_future())
+        waiting = _Waiting(entities, loop.create_future(), perf_counter(), trace)
         together = self._open.get(key)
         if together is None:
             self._open[key] = [waiting]
@@ -108,7 +118,7 @@ class Batches:
 
     async def _answer(self, question: Question, batch: list[_Asked]) -> None:
         try:
-            vectors = await self._read(question, [row for asked in batch for row in asked.rows])
+            vectors = await self._read(question, batch)
         except OverflowedError as error:
             if len(batch) == 1:
                 batch[0].waiting.fail(error)
@@ -134,38 +144,57 @@ class Batches:
                 Lookup(question, self._turns, question.rows(waiting.entities[start : start + MOST_ROWS], first=start))
                 for start in range(0, len(waiting.entities), MOST_ROWS)
             ]
-            await self._fetch(lookups)
+            await self._fetch(lookups, [waiting], perf_counter())
+            merging = perf_counter()
             parts = []
             for lookup in lookups:
                 parts.append(lookup.vectors())
                 await asyncio.sleep(0)  # merged in pieces, so that others are answered between
             vectors = FeatureVectors.joined(parts)
+            _note([waiting], "merge", merging, perf_counter())
             waiting.give(vectors)
             self._log.take(question, waiting.entities, [row for lookup in lookups for row in lookup.rows], vectors)
         except Exception as error:  # noqa: BLE001
             waiting.fail(error)
 
-    async def _read(self, question: Question, rows: list[Row]) -> FeatureVectors:
-        lookup = Lookup(question, self._turns, rows)
+    async def _read(self, question: Question, batch: list[_Asked]) -> FeatureVectors:
+        lookup = Lookup(question, self._turns, [row for asked in batch for row in asked.rows])
+        together = [asked.waiting for asked in batch]
         started = perf_counter()
-        await self._fetch([lookup])
+        self._metrics.wait.observe(started - together[0].since)
+        await self._fetch([lookup], together, started)
         merging = perf_counter()
         vectors = lookup.vectors()
+        merged = perf_counter()
         self._metrics.redis.observe(merging - started)
-        self._metrics.merge.observe(perf_counter() - merging)
+        self._metrics.merge.observe(merged - merging)
+        _note(together, "merge", merging, merged)
         return vectors
 
-    async def _fetch(self, lookups: list[Lookup]) -> None:
+    async def _fetch(self, lookups: list[Lookup], together: list[_Waiting], started: float) -> None:
         """Read for all lookups at once: one round trip, but for rare heads and torn raw records."""
-        while pending := [lookup for lookup in lookups if lookup.unfinished]:
-            asked = [lookup.commands() for lookup in pending]
-            try:
+        error = None
+        try:
+            while pending := [lookup for lookup in lookups if lookup.unfinished]:
+                asked = [lookup.commands() for lookup in pending]
                 replies = iter(await self._reader.read([command for commands in asked for command in commands]))
-            except UnavailableError:
-                self._metrics.redis_failures.inc()
-                raise
-            for lookup, commands in zip(pending, asked, strict=True):
-                lookup.absorb([next(replies) for _ in commands])
+                for lookup, commands in zip(pending, asked, strict=True):
+                    lookup.absorb([next(replies) for _ in commands])
+        except UnavailableError as caught:
+            self._metrics.redis_failures.inc()
+            error = str(caught)
+            raise
+        finally:
+            for waiting in together:
+                if waiting.trace is not None:
+                    waiting.trace.add("wait", waiting.since, started)
+                    waiting.trace.add("redis", started, perf_counter(), len(together), error)
+
+
+def _note(together: list[_Waiting], stage: str, start: float, end: float) -> None:
+    for waiting in together:
+        if waiting.trace is not None:
+            waiting.trace.add(stage, start, end, len(together))
 
 
 def _packed(question: Question, together: list[_Waiting]) -> list[list[_Asked]]:

@@ -9,6 +9,7 @@ import redis
 
 from rtml import instants
 from rtml.errors import UnavailableError
+from rtml.settings import Settings
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, prepare
 from serving.reader import Turns
@@ -26,7 +27,7 @@ class FeatureClient:
     """Reads features in this process, straight from Redis.
 
     Args:
-        client: a Redis client or URL.
+        client: a Redis client, the settings that say where it is, or its URL.
         epoch: how often the stream's position moves, in microseconds; staleness is counted beyond it.
         background: refresh versions and positions every 100 ms by a thread; without it, before every request.
         log: takes what is served, of the services that ask for it; whoever made it starts, flushes and stops it.
@@ -34,7 +35,7 @@ class FeatureClient:
 
     def __init__(
         self,
-        client: Redis | str,
+        client: Redis | Settings | str,
         *,
         epoch: int = instants.SECOND,
         background: bool = True,
@@ -42,8 +43,8 @@ class FeatureClient:
     ) -> None:
         """Connect."""
         self._log = log
-        self._owned = isinstance(client, str)
-        self._client = connect_reader(client, TIMEOUT_SECONDS) if isinstance(client, str) else client
+        self._owned = isinstance(client, Settings | str)
+        self._client = connect_reader(client, TIMEOUT_SECONDS) if isinstance(client, Settings | str) else client
         self._epoch = epoch
         self._background = background
         self._turns = Turns()

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from serving.guard import COOKIE, LOGIN, OPEN, Login
 from serving.heartbeats import Heartbeats
 from serving.listing import Listing
 from serving.sla import MOST_MINUTES, SLA, SLA_HISTORY, Sla
@@ -19,8 +20,12 @@ _JSON = "application/json"
 
 def openapi() -> dict[str, Any]:
     """Return the description as a document."""
-    structs = (FeatureRequest, FeatureResponse, Listing, Heartbeats, Sla, History, Health, Readiness, Failure)
+    structs = (FeatureRequest, FeatureResponse, Listing, Heartbeats, Sla, History, Health, Readiness, Login, Failure)
     _, schemas = msgspec.json.schema_components(structs, ref_template=_SCHEMA + "{name}")
+    return _secured(_document(schemas))
+
+
+def _document(schemas: dict[str, Any]) -> dict[str, Any]:
     return {
         "openapi": "3.1.1",
         "info": {
@@ -46,10 +51,37 @@ def openapi() -> dict[str, Any]:
             "/metrics": {"get": _text("operation", "metrics", "Figures for Prometheus", "text/plain")},
             "/openapi.json": {"get": _text("operation", "openapi", "This document", _JSON)},
             "/": {"get": _text("operation", "page", "A page that shows the platform live", "text/html")},
+            LOGIN: {"post": _log_in()},
             "/docs": {"get": _text("operation", "docs", "A page that shows this, and lets you try it", "text/html")},
         },
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas, "securitySchemes": _SCHEMES},
     }
+
+
+_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key: `Authorization: Bearer rtml_…`."},
+    "header": {"type": "apiKey", "in": "header", "name": "x-api-key", "description": "The same key."},
+    "session": {"type": "apiKey", "in": "cookie", "name": COOKIE, "description": f"For browsers: see `{LOGIN}`."},
+}
+
+
+def _secured(document: dict[str, Any]) -> dict[str, Any]:
+    """Say of each operation what it asks for, and how it is denied, where the server asks for keys at all."""
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            if path in OPEN:
+                operation["security"] = []
+                continue
+            schemes = ("bearer", "header") if path == LOGIN else tuple(_SCHEMES)
+            operation["security"] = [{scheme: []} for scheme in schemes]
+            operation["responses"] |= _failures(401, *((403,) if "{" in path else ()), 429)
+    return document
+
+
+def _log_in() -> dict[str, Any]:
+    described = _get("operation", "logIn", "Keep the key of this request in this browser, for 12 hours", Login, 404)
+    described["description"] = "The cookie is for reading alone; `POST /logout` removes it."
+    return described
 
 
 def _version() -> str:
@@ -118,9 +150,12 @@ def _text(tag: str, name: str, summary: str, content_type: str) -> dict[str, Any
 
 _WHY = {
     400: "The request is malformed: not JSON, an unknown or missing field, a wrong type, a naive or too early instant.",
-    404: "No such service; the message offers the nearest name.",
+    401: "No valid API key came with the request.",
+    403: "The key does not have the scope that this needs; the message names it.",
+    404: "There is no such thing; the message offers the nearest name.",
     413: "Too long a body, or too many entities.",
     422: "An integer sum needs more than 64 bits.",
+    429: "Too many requests; ask again after `Retry-After` seconds.",
     500: "An unexpected error, with the request id under which it was logged.",
     503: "A view is not ready, or Redis does not answer; ask again after `Retry-After` seconds.",
 }

@@ -13,5 +13,4 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inl
 def page() -> Reply:
     """Return the page."""
     body = files("serving").joinpath("page.html").read_bytes()
-    headers = [("content-security-policy", _POLICY), ("x-content-type-options", "nosniff")]
-    return Reply(200, body, "text/html; charset=utf-8", headers)
+    return Reply(200, body, "text/html; charset=utf-8", [("content-security-policy", _POLICY)])

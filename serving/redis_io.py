@@ -14,8 +14,9 @@ from redis.exceptions import ConnectionError, RedisError
 from redis.retry import Retry
 
 from rtml.errors import UnavailableError
+from rtml.settings import Settings
 from serving.reader import Command
-from streaming.broker import connect
+from streaming.broker import address, connect
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -26,9 +27,9 @@ _LOST = (ConnectionError,)
 """After this a read is sent once more: Redis may have been restarted since the last one. After a timeout it is not."""
 
 
-def connect_reader(url: str, timeout: float) -> Redis:
+def connect_reader(where: Settings | str, timeout: float) -> Redis:
     """Return a blocking client for reads; `timeout` in seconds bounds every wait."""
-    client = connect(url, timeout=timeout)
+    client = connect(where, timeout=timeout)
     client.set_retry(Retry(NoBackoff(), 1, _LOST))
     return client
 
@@ -36,9 +37,10 @@ def connect_reader(url: str, timeout: float) -> Redis:
 class RedisReader:
     """Sends the commands of a round trip without blocking the loop; `timeout` in seconds bounds the whole of it."""
 
-    def __init__(self, url: str, timeout: float) -> None:
-        """Take a URL; nothing is connected before the first `read`."""
+    def __init__(self, where: Settings | str, timeout: float) -> None:
+        """Take the settings or a URL; nothing is connected before the first `read`."""
         self._timeout = timeout
+        url, options = address(where)
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
@@ -48,6 +50,7 @@ class RedisReader:
             socket_connect_timeout=timeout,
             protocol=2,
             retry=AsyncRetry(NoBackoff(), 1, _LOST),
+            **options,
         )
         self._client = AsyncRedis.from_pool(pool)
 

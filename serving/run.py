@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import signal
 import socket
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 
 from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 from prometheus_client import disable_created_metrics
 
+from rtml import logs
 from rtml.errors import SettingsError
+from rtml.secrets import mask_logs
 from rtml.settings import Settings
 from serving.app import App
 
 CONNECTIONS = 1024
 """How many connections may wait to be accepted, and how many are served at once."""
+
+_log = logging.getLogger("rtml.serving")
 
 
 def serve(settings: Settings) -> None:
@@ -29,6 +35,8 @@ def serve(settings: Settings) -> None:
     Raises:
         SettingsError: the Redis URL is none, or nothing can listen at the host and port.
     """
+    mask_logs(settings.secrets)
+    logs.configure(settings.log_format, process="serving")
     disable_created_metrics()  # type: ignore[no-untyped-call]
     asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings))
 
@@ -45,9 +53,13 @@ async def _serve(settings: Settings) -> None:
         backlog=CONNECTIONS,
         backpressure=CONNECTIONS,
         log_enabled=False,
+        ssl_cert=_file(settings, "tls_cert"),
+        ssl_key=_file(settings, "tls_key"),
     )
-    url = f"http://{_shown(settings.host)}:{settings.port}"
-    server.on_startup(lambda: print(f"features at {url}, documented at {url}/docs", flush=True))  # noqa: T201
+    url = settings.server_url
+    greeting = f"features at {url}, documented at {url}/docs"
+    as_json = settings.log_format == "json"
+    server.on_startup(lambda: _log.info(greeting) if as_json else print(greeting, flush=True))  # noqa: T201
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
@@ -61,6 +73,16 @@ async def _serve(settings: Settings) -> None:
         await app.close()
 
 
+def _file(settings: Settings, name: str) -> Path | None:
+    """Return a file of the certificate, where there is one."""
+    file = Path(getattr(settings, name))
+    if not getattr(settings, name):
+        return None
+    if not file.is_file():
+        raise SettingsError(f"{name} (RTML_{name.upper()}) must be a file; got {str(file)!r}")
+    return file
+
+
 def _address(host: str, port: int) -> str:
     """Return the address of a host, after a try to listen there: Granian would share a port that is in use."""
     try:
@@ -71,10 +93,6 @@ def _address(host: str, port: int) -> str:
     except OSError as error:
         raise SettingsError(f"cannot listen at {host}:{port} (RTML_HOST, RTML_PORT): {error.strerror}") from None
     return str(address[0])
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

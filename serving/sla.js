@@ -1,8 +1,8 @@
 "use strict";
-const POLL_MS = 2000, PATIENCE_MS = 5000, HISTORY_MINUTES = 60, RELOAD_MS = 300_000;
+const SLA = "/v1/sla", POLL_MS = 2000, PATIENCE_MS = 5000, HISTORY_MINUTES = 60, RELOAD_MS = 300_000;
 const PARITY = ["canary", "stream_versus_batch", "tiles_versus_events"];
 const $ = (id) => document.getElementById(id);
-let last = null, lastAt = 0, unanswered = 0, history = null, historyAt = 0;
+let trouble = "", last = null, lastAt = 0, unanswered = 0, history = null, historyAt = 0;
 
 // ---- words
 
@@ -372,6 +372,7 @@ function notes() {
   const said = [], old = age(), report = last?.report, limit = Math.max(3 * (last?.interval_ms ?? 0), 10_000);
   const stale = known(old) && old > limit;
   if (unanswered) said.push(`This server has not answered for ${aged(performance.now() - unanswered)}${report ? `: what you see is of ${clock(report.at)}` : ""}.`);
+  if (trouble && !unanswered) said.push(`This server says: ${trouble}.`);
   if (last && !last.server.redis) said.push(`${last.server.reasons[0]}. ${{ file: "What you see comes from the watch's own file.", memory: "What you see is the last look that this server got."}[last.seen] ?? "This server knows no look of the watch."}`);
   else if (last && !last.server.ready && !unanswered) said.push(`This server is not ready: ${last.server.reasons.join("; ")}.`);
   if (last && !report) said.push("No watch has looked yet. It is part of rtml up; rtml watch runs it alone.");
@@ -386,7 +387,7 @@ function notes() {
 }
 function verdict(stale) {
   const report = last?.report, open = report?.alerts.length ?? 0, broken = report?.objectives.filter((one) => one.good === false).length ?? 0;
-  const [kind, words] = !last ? ["soft", unanswered ? "no answer" : "looking…"] : !report ? ["soft", "not watched"] : open
+  const [kind, words] = !last ? ["soft", unanswered ? "no answer" : trouble ? "not shown" : "looking…"] : !report ? ["soft", "not watched"] : open
     ? [report.alerts.some((one) => one.severity === "critical") ? "bad" : "warn", count(open, "open alert")]
     : stale ? ["soft", "not known now"] : broken ? ["warn", count(broken, "bound") + " broken, no alert yet"] : ["good", "all is well"];
   // It is read aloud only when it changes.
@@ -407,8 +408,11 @@ function show() {
 }
 async function ask(path) {
   const response = await fetch(path, { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
+  if (response.ok) return response.json();
+  const failure = await response.json();
   if (response.status === 401) $("login").hidden = false;
-  return response.ok ? response.json() : null;
+  if (path === SLA) trouble = failure.error.message;
+  return null;
 }
 async function loadHistory() {
   if (historyAt && performance.now() - historyAt < (history ? RELOAD_MS : 10_000)) return;
@@ -417,11 +421,12 @@ async function loadHistory() {
 }
 async function refresh() {
   try {
-    const answer = await ask("/v1/sla");
+    const answer = await ask(SLA);
     unanswered = 0;
     if (answer) {
-      [last, lastAt] = [answer, performance.now()];
-      if (answer.server.redis) await loadHistory().catch(() => {});
+      [last, lastAt, trouble] = [answer, performance.now(), ""];
+      // Lines are worth less than figures: they are asked for again.
+      if (answer.server.redis) await loadHistory().catch((error) => console.info(error));
       show();
     }
   } catch (error) {

@@ -25,10 +25,6 @@ _POLICY = (
 
 def sla_files() -> dict[str, Reply]:
     """Return the answers by path."""
-    headers = [
-        ("content-security-policy", _POLICY),
-        ("x-content-type-options", "nosniff"),
-        ("cache-control", "no-cache"),
-    ]
+    headers = [("content-security-policy", _POLICY), ("cache-control", "no-cache")]
     here = files("serving")
     return {path: Reply(200, (here / name).read_bytes(), kind, headers) for path, (name, kind) in FILES.items()}

@@ -23,8 +23,6 @@ from rtml.errors import (
 from rtml.instants import Instant
 from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge, Status
 
-MOST_BYTES = 4 * 1024 * 1024
-"""The longest body of a request."""
 MOST_ENTITIES = 10_000
 """The most entities of a request."""
 RETRY_SECONDS = 1
@@ -35,7 +33,7 @@ _NOT_ONE_OF = re.compile(r"Invalid enum value '(.*)' - at `\$\.leading_edge`", r
 
 
 class TooLargeError(RtmlError):
-    """A request beyond `MOST_BYTES` or `MOST_ENTITIES`."""
+    """A request beyond `max_body_bytes` or `MOST_ENTITIES`."""
 
 
 class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -106,7 +104,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
     code: Annotated[str, Meta(description="One word for programs.", examples=["unknown_service"])]
     message: Annotated[str, Meta(description="One sentence for people.")]
-    request_id: Annotated[str | None, Meta(description="Where the log has the details.")] = None
+    request_id: Annotated[str | None, Meta(description="The request's id, which the server's log has, too.")] = None
 
 
 class Failure(msgspec.Struct):
@@ -135,6 +133,8 @@ class Reply(NamedTuple):
     body: bytes
     content_type: str = "application/json"
     headers: Sequence[tuple[str, str]] = ()
+    problem: Problem | None = None
+    """What the body says went wrong, until it is given the request's id."""
 
 
 _decoder = msgspec.json.Decoder(FeatureRequest)
@@ -199,7 +199,13 @@ _FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
 
 def failure(status: int, code: str, message: str, headers: Sequence[tuple[str, str]] = ()) -> Reply:
     """Return the answer that says what went wrong."""
-    return Reply(status, encode(Failure(Problem(code, message))), headers=headers)
+    problem = Problem(code, message)
+    return Reply(status, encode(Failure(problem)), headers=headers, problem=problem)
+
+
+def encode_problem(problem: Problem, request_id: str) -> bytes:
+    """Return the body that says what went wrong, and with which request."""
+    return encode(Failure(Problem(problem.code, problem.message, request_id)))
 
 
 def failure_of(error: RtmlError) -> Reply | None:
@@ -213,5 +219,4 @@ def failure_of(error: RtmlError) -> Reply | None:
 
 def unexpected(request_id: str) -> Reply:
     """Return the answer to an error that nobody foresaw."""
-    message = f"an unexpected error; the server's log has it under request id {request_id}"
-    return Reply(500, encode(Failure(Problem("internal", message, request_id))))
+    return failure(500, "internal", f"an unexpected error; the server's log has it under request id {request_id}")

@@ -15,12 +15,15 @@ from bytewax._bytewax import cli_main
 from bytewax.errors import BytewaxRuntimeError
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
+from rtml import logs
 from rtml.errors import RtmlError
-from rtml.lake import Lake
+from rtml.lake import Lake, raw_schema
 from rtml.online import keys
-from rtml.registry import load
+from rtml.secrets import mask_logs
 from rtml.settings import Settings, load_settings
 from streaming.broker import RestartRequiredError, check, connect
+from streaming.contracts import runs_by
+from streaming.evolve import follow
 from streaming.flow import FLOWS, Flow, mirror_flow, tiles_flow
 from streaming.recovered import notice_history
 
@@ -30,14 +33,16 @@ RESTART = 75
 
 def run(source_name: str, flow: Flow, settings: Settings) -> None:
     """Run a flow; returns only when it is stopped."""
-    client = connect(settings.redis_url, timeout=30)
+    client = connect(settings, timeout=30)
     check(client)
     deployed: Any = client.get(keys.DEPLOYED)  # before the definitions are read: what is deployed meanwhile is news
-    registry = load(settings.features)
-    source = registry.source(source_name)
+    lake = Lake(settings.lake_root)
+    source, registry = runs_by(client, lake, source_name, flow, settings.features)
     # The cache is hundreds of thousands of objects without cycles: walking them took a third of the writer's time.
     gc.set_threshold(500_000, 50, 1_000)
-    notice_history(client, Lake(settings.lake_root), source)
+    if flow == "mirror":
+        follow(lake.raw(source_name), raw_schema(source))
+    notice_history(client, lake, source)
     build = tiles_flow if flow == "tiles" else mirror_flow
     epoch = settings.tile_epoch_us if flow == "tiles" else settings.mirror_epoch_us
     cli_main(
@@ -51,7 +56,8 @@ def recovery_store(settings: Settings, source: str, flow: Flow) -> Path:
     """Return the folder of a flow's recovery store, made when there is none."""
     folder = settings.home_path / "recovery" / f"{source}-{flow}"
     if not folder.is_dir():
-        folder.mkdir(parents=True)
+        # Bytewax reads its snapshots as pickles, which run what they are given: nobody else may write here.
+        folder.mkdir(parents=True, mode=0o700)
         init_db_dir(folder, 1)
     return folder
 
@@ -62,9 +68,11 @@ def main() -> int:
     parser.add_argument("source", help="the EventSource's name")
     parser.add_argument("--flow", choices=FLOWS, required=True, help="which of the two flows")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        run(arguments.source, arguments.flow, load_settings())
+        settings = load_settings()
+        mask_logs(settings.secrets)
+        logs.configure(settings.log_format, process="stream", source=arguments.source, flow=arguments.flow)
+        run(arguments.source, arguments.flow, settings)
     except RtmlError as error:
         logging.getLogger("streaming").error("%s", error)
         return RESTART

@@ -42,8 +42,10 @@ class Adoption:
     read within the `grace`, go on as well, whatever the definitions say by now.
     """
 
-    def __init__(self, client: Redis, registry: Registry, source: EventSource, grace: Duration = DAY) -> None:
-        """Decide, and write down what this flow writes from now on."""
+    def __init__(
+        self, client: Redis, registry: Registry, source: EventSource, grace: Duration = DAY, mended: int = 0
+    ) -> None:
+        """Decide, and write down what this flow writes from now on; `mended` decisions on events are known to it."""
         self._client = client
         self._registry = registry
         self._source = source
@@ -51,6 +53,7 @@ class Adoption:
         self.views: list[tuple[RowWise, Version]] = []
         self.waiting: list[Plan] = []
         self._grace = grace
+        self._mended = mended
         self._former: list[Version] = []
         self._adopt()
 
@@ -63,7 +66,10 @@ class Adoption:
                 self.waiting.append(plan)
             else:
                 self.views.append((self._registry.views[plan.view], version))
-        self._go_on(written)
+        if self._source.name in self._registry.sources:
+            self._go_on(written)
+        else:
+            self._go_on_as_before(written)
         self._write_down()
         if not self._client.exists(keys.rewinding(self._source.name)):
             self.go_live()
@@ -78,9 +84,8 @@ class Adoption:
                 log.warning("view %s waits for its history: compaction publishes it", plan.view)
                 return None
             projection = Projection.of(self._registry.views[plan.view])
-            made = Version(
-                plan, next_version(self._client, plan), "building", created_at=instants.now(), projection=projection
-            )
+            name, at = next_version(self._client, plan), instants.now()
+            made = Version(plan, name, "building", created_at=at, mended=self._mended, projection=projection)
             return create_version(self._client, made)
         if found.state != "replaying" and not found.adopted and not self._is_followed(found):
             log.warning("version %s has to be caught up again: the stream was trimmed meanwhile", found.name)
@@ -114,6 +119,14 @@ class Adoption:
                 if (ours or fingerprint in in_use.get(view, ())) and (kept := self._kept(version, written)):
                     self.views.append((kept, version))
                     self._former.append(version)
+
+    def _go_on_as_before(self, written: set[str]) -> None:
+        """Write what was written, and nothing else: the definitions may not be followed, or cannot be loaded."""
+        for name in sorted(written):
+            view, _, number = name.rpartition("@")
+            version = read_version(self._client, view, number)
+            if version is not None and version.projection is not None:
+                self.views.append((version.projection.over(view, self._source), version))
 
     def _in_use(self) -> dict[str, set[str]]:
         return meanings_in_use(self._client, instants.now() - self._grace)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import redis
 from hiredis import pack_command
 
 from rtml.errors import RtmlError, SettingsError, UnavailableError
+from rtml.secrets import mask
+from rtml.settings import Settings
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -23,16 +26,50 @@ class RestartRequiredError(RtmlError):
     """This process may not go on: another took over, or Redis is no longer the one that it was. Start a new one."""
 
 
-def connect(url: str, *, timeout: float | None = None) -> Redis:
+def connect(where: Settings | str, *, timeout: float | None = None) -> Redis:
     """Return a client that answers in bytes; `timeout` in seconds bounds every wait for it.
 
+    Args:
+        where: the settings, whose user, password and certificates count, or the URL of a Redis that needs none.
+        timeout: seconds.
+
     Raises:
-        SettingsError: the URL is none.
+        SettingsError: the URL is none, or a certificate cannot be read.
     """
+    url, options = address(where)
     try:
-        return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout or 5, protocol=2)
+        return redis.Redis.from_url(
+            url, socket_timeout=timeout, socket_connect_timeout=timeout or 5, protocol=2, **options
+        )
     except ValueError as error:
-        raise SettingsError(f"redis_url (RTML_REDIS_URL): {error}; got {url!r}") from None
+        raise SettingsError(f"redis_url (RTML_REDIS_URL): {error}; got {mask(url)!r}") from None
+
+
+def address(where: Settings | str) -> tuple[str, dict[str, Any]]:
+    """Return where Redis is, and the options of a connection to it; every connection is made of these.
+
+    Raises:
+        SettingsError: a certificate cannot be read, or the URL does not ask for TLS.
+    """
+    if isinstance(where, str):
+        return where, {}
+    options: dict[str, Any] = {}
+    # What the URL says goes before: only what it leaves out is given.
+    if where.redis_username:
+        options["username"] = where.redis_username
+    if where.redis_password:
+        options["password"] = where.redis_password
+    files = {"ssl_ca_certs": "redis_ca", "ssl_certfile": "redis_cert", "ssl_keyfile": "redis_key"}
+    given = {option: name for option, name in files.items() if getattr(where, name)}
+    for option, name in given.items():
+        options[option] = file = getattr(where, name)
+        if not Path(file).is_file():
+            raise SettingsError(f"{name} (RTML_{name.upper()}) must be a file; got {file!r}")
+    if given and not where.redis_url.startswith("rediss://"):
+        raise SettingsError(
+            f"{', '.join(given.values())} are for TLS: redis_url must begin with rediss://; got {where.redis_shown!r}"
+        )
+    return where.redis_url, options
 
 
 def check(client: Redis) -> None:

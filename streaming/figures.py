@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from streaming.route import Routed
+    from streaming.tracing import MicroBatchTraces
 
 SAMPLES = 20_000
 BY_KIND = ("accepted", "late", "refused", "future", "duplicates")
@@ -41,8 +42,11 @@ class Figures:
     A replay counts again: counters say what a flow did, not what there is.
     """
 
-    def __init__(self, source: str, flow: str, now: Callable[[], Instant] = instants.now) -> None:
-        """Start at nothing; what was counted before this run is in Redis and is added to."""
+    def __init__(
+        self, source: str, flow: str, now: Callable[[], Instant] = instants.now, traces: MicroBatchTraces | None = None
+    ) -> None:
+        """Start at nothing; what was counted before this run is in Redis and is added to; `traces` hears of stages."""
+        self._traces = traces
         self._key = keys.figures(source, flow)
         self._now = now
         self._counts: Counter[str] = Counter()
@@ -66,9 +70,11 @@ class Figures:
         """Add to the counts of the last minute."""
         self._minute.add(self._now(), counts)
 
-    def stage(self, name: str, seconds: float) -> None:
+    def stage(self, name: str, seconds: float, events: int = 0) -> None:
         """Note how long a stage took for a micro-batch."""
         self._stages.add(self._now(), name, seconds * 1_000)
+        if self._traces is not None:
+            self._traces.note(name, seconds, events)
 
     def timed(self, name: str, step: Callable[[In], Out]) -> Callable[[In], Out]:
         """Return a step that notes how long it takes, but for what has no events."""
@@ -77,7 +83,7 @@ class Figures:
             started = time.perf_counter()
             result = step(batch)
             if len(batch):
-                self.stage(name, time.perf_counter() - started)
+                self.stage(name, time.perf_counter() - started, len(batch))
             return result
 
         return timed

@@ -15,6 +15,7 @@ from rtml.settings import Settings
 from streaming.adoption import Adoption
 from streaming.figures import Figures
 from streaming.gate import Gate
+from streaming.mended import Mended, mended_count
 from streaming.mirror import Mirror
 from streaming.progress import Progress
 from streaming.route import Router
@@ -33,8 +34,10 @@ def tiles_flow(
     client: Redis, registry: Registry, source: EventSource, settings: Settings, deployed: bytes | None
 ) -> Dataflow:
     """Stream → gate → tiles in Redis, servable when written."""
-    adoption = Adoption(client, registry, source, settings.version_grace_us)
-    progress, figures = Progress(source.stream.partitions), Figures(source.name, "tiles")
+    lake = Lake(settings.lake_root)
+    adoption = Adoption(client, registry, source, settings.version_grace_us, mended_count(lake, source))
+    mended = Mended.load(lake, source)  # only now: no version that is written was made with decisions unknown to it
+    progress, figures = Progress(source.stream.partitions), _figures(source, "tiles", settings)
     reading = _reading("tiles", keys.position(source.name), settings, deployed)
     router = Router(source, adoption.views)
     figures.count(duplicates=0, conflicting=0, fenced=0, damaged=0)  # shown as zeros until there are some
@@ -42,7 +45,8 @@ def tiles_flow(
     flow = Dataflow(f"{source.name}_tiles")
     entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures, adoption))
     gated = op.map("gate", entries, figures.timed("gate", Gate(source)))
-    routed = op.map("route", gated, figures.timed("route", router))
+    counted = op.map("mend", gated, mended.apply)
+    routed = op.map("route", counted, figures.timed("route", router))
     sharded = op.flat_map("shard", routed, Sharder(source, figures))
     op.output("write", sharded, TileSink(client, progress, figures))
     return flow
@@ -53,7 +57,7 @@ def mirror_flow(
 ) -> Dataflow:
     """Stream → gate → the raw mirror and the quarantine in Delta."""
     del registry
-    progress, figures = Progress(source.stream.partitions), Figures(source.name, "mirror")
+    progress, figures = Progress(source.stream.partitions), _figures(source, "mirror", settings)
     reading = _reading("mirror", keys.mirrored(source.name), settings, deployed)
     mirror = Mirror(client, Lake(settings.lake_root), source, figures)
 
@@ -63,6 +67,14 @@ def mirror_flow(
     single = op.key_on("single", gated, lambda _: "mirror")
     op.output("append", single, MirrorSink(mirror))
     return flow
+
+
+def _figures(source: EventSource, flow: Flow, settings: Settings) -> Figures:
+    if not settings.otel_endpoint:
+        return Figures(source.name, flow)
+    from streaming.tracing import MicroBatchTraces  # noqa: PLC0415
+
+    return Figures(source.name, flow, traces=MicroBatchTraces(settings, source.name, flow))
 
 
 def _reading(flow: Flow, position_key: str, settings: Settings, deployed: bytes | None) -> Reading:

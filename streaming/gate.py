@@ -11,6 +11,7 @@ import xxhash
 
 from rtml.algebra.family import ID64
 from rtml.columns import TIMESTAMP
+from rtml.define.checks import CHECKS
 from rtml.define.contract import Column
 from rtml.define.source import EventSource
 from rtml.instants import Instant, to_text
@@ -19,44 +20,6 @@ from streaming.decode import Decoder, Failure, Reason
 from streaming.entries import Entries
 
 ARRIVED = "arrived"
-
-
-def _closed(given: dict[str, Any]) -> Any:
-    low, high = given.get("include_min", True), given.get("include_max", True)
-    return "both" if low and high else "left" if low else "right" if high else "none"
-
-
-def _pattern(pattern: Any) -> str:
-    return str(getattr(pattern, "pattern", pattern))
-
-
-def _length(value: pl.Expr, given: dict[str, Any]) -> pl.Expr:
-    length = value.str.len_chars()
-    low, high, exact = given.get("min_value"), given.get("max_value"), given.get("exact_value")
-    rule = pl.lit(value=True)
-    if low is not None:
-        rule &= length >= low
-    if high is not None:
-        rule &= length <= high
-    return rule & (length == exact) if exact is not None else rule
-
-
-_CHECKS: dict[str, Callable[[pl.Expr, dict[str, Any]], pl.Expr]] = {
-    "equal_to": lambda value, given: value == given["value"],
-    "not_equal_to": lambda value, given: value != given["value"],
-    "greater_than": lambda value, given: value > given["min_value"],
-    "greater_than_or_equal_to": lambda value, given: value >= given["min_value"],
-    "less_than": lambda value, given: value < given["max_value"],
-    "less_than_or_equal_to": lambda value, given: value <= given["max_value"],
-    "in_range": lambda value, given: value.is_between(given["min_value"], given["max_value"], _closed(given)),
-    "isin": lambda value, given: value.is_in(list(given["allowed_values"])),
-    "notin": lambda value, given: ~value.is_in(list(given["forbidden_values"])),
-    "str_matches": lambda value, given: value.str.contains(f"^(?:{_pattern(given['pattern'])})"),
-    "str_contains": lambda value, given: value.str.contains(_pattern(given["pattern"])),
-    "str_startswith": lambda value, given: value.str.starts_with(given["string"]),
-    "str_endswith": lambda value, given: value.str.ends_with(given["string"]),
-    "str_length": _length,
-}
 
 
 @dataclass(frozen=True)
@@ -148,7 +111,7 @@ def _rules(column: Column) -> list[tuple[pl.Expr, Describe]]:
         rules.append((_or_null(value.is_finite()), _described(column.name, Reason.NOT_FINITE, "a finite number")))
     for name, given in column.checks:
         words = f"{name.replace('_', ' ')} {', '.join(str(part) for part in given.values())}"
-        rules.append((_or_null(_CHECKS[name](value, dict(given))), _described(column.name, Reason.OUT_OF_RANGE, words)))
+        rules.append((_or_null(CHECKS[name](value, dict(given))), _described(column.name, Reason.OUT_OF_RANGE, words)))
     return rules
 
 

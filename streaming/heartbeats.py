@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rtml.define.source import EventSource
 from rtml.instants import Instant
 from rtml.online import keys
 from streaming.broker import Command
@@ -18,6 +17,8 @@ from streaming.positions import arrived_at
 
 if TYPE_CHECKING:
     from redis import Redis
+
+    from rtml.define.source import EventSource
 
 FIELD = b"heartbeat"
 DATA = b"data"

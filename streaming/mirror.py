@@ -22,6 +22,7 @@ from streaming.broker import is_passing
 from streaming.figures import Figures
 from streaming.gate import ARRIVED, Gated, Refused
 from streaming.heartbeats import note
+from streaming.refusals import RefusalLog
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -43,6 +44,7 @@ class Mirror:
         self._schema = raw_schema(source)
         self._good: list[pl.DataFrame] = []
         self._refused: list[Refused] = []
+        self._refusals = RefusalLog(source)
         self._heartbeats: dict[int, str] = {}
 
     def take(self, gated: Gated) -> None:
@@ -78,8 +80,9 @@ class Mirror:
     def _write_good(self, events: pl.DataFrame) -> None:
         date = pl.col(self._source.timestamp).dt.date().alias(EVENT_DATE)
         rows = events.with_columns(signed(ID64), date).select(*self._schema)
+        raw = self._lake.raw(self._source.name)
         started = perf_counter()
-        write_deltalake(self._lake.raw(self._source.name), rows, mode="append", partition_by=[EVENT_DATE])
+        write_deltalake(raw, rows, mode="append", schema_mode="merge", partition_by=[EVENT_DATE])
         self._figures.stage("append", perf_counter() - started)
         self._figures.count(accepted=rows.height)
         self._figures.sent(events[ARRIVED].to_list())
@@ -96,9 +99,9 @@ class Mirror:
                 "detail": [_words(event) for event in refused],
             }
         ).with_columns(pl.col(INGESTED_AT).dt.date().alias(INGEST_DATE))
-        rows = rows.select(pl.col(name).cast(dtype) for name, dtype in QUARANTINE.items())
-        write_deltalake(self._lake.quarantine(self._source.name), rows, mode="append", partition_by=[INGEST_DATE])
+        append_quarantined(self._lake, self._source, rows)
         self._show(refused)
+        self._refusals.note(refused)
         self._figures.count(refused=rows.height)
 
     def _show(self, refused: list[Refused]) -> None:
@@ -115,6 +118,14 @@ class Mirror:
             pipeline.lpush(keys.dead(self._source.name), msgspec.json.encode(shown))
         pipeline.ltrim(keys.dead(self._source.name), 0, DEAD_LENGTH - 1)
         pipeline.execute()
+
+
+def append_quarantined(lake: Lake, source: EventSource, rows: pl.DataFrame) -> None:
+    """Append to `quarantine/`; columns that the rows do not have are null."""
+    columns = [pl.col(name) if name in rows.columns else pl.lit(None).alias(name) for name in QUARANTINE]
+    stored = rows.select(column.cast(dtype) for column, dtype in zip(columns, QUARANTINE.values(), strict=True))
+    uri = lake.quarantine(source.name)
+    write_deltalake(uri, stored, mode="append", partition_by=[INGEST_DATE], schema_mode="merge")
 
 
 def _words(event: Refused) -> str:

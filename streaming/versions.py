@@ -62,6 +62,8 @@ class Version(msgspec.Struct, frozen=True):
     """Up to when history had been landed in the lake when the version was made."""
     created_at: Instant = BEGINNING
     """The wall clock when it was made."""
+    mended: int = 0
+    """How many decisions on quarantined events it was made with."""
     projection: Projection | None = None
     """What the view did to events; by it a version outlives its definition."""
 
@@ -95,6 +97,7 @@ class Version(msgspec.Struct, frozen=True):
             "state": self.state,
             "projection": msgspec.json.encode(self.projection),
             **{name: getattr(self, name) for name in INSTANTS},
+            "mended": self.mended,
         }
 
     @staticmethod
@@ -103,8 +106,9 @@ class Version(msgspec.Struct, frozen=True):
         plan = Plan.decode(stored[b"plan"])
         instants = {name: int(stored.get(name.encode(), BEGINNING)) for name in INSTANTS}
         projection = msgspec.json.decode(stored.get(b"projection", b"null"), type=Projection | None)
-        state = STATES[stored[b"state"]]
-        return Version(plan, version, state, **instants, projection=projection, adopted=b"adopted" in stored)
+        state, mended = STATES[stored[b"state"]], int(stored.get(b"mended", 0))
+        adopted = b"adopted" in stored
+        return Version(plan, version, state, **instants, mended=mended, projection=projection, adopted=adopted)
 
 
 def build_of(version: str) -> int:

@@ -1,4 +1,4 @@
-"""What many tests share: a real Redis."""
+"""What all tests share: a real Redis, and that none of them lets a secret into a log."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from pathlib import Path
 import pytest
 
 from rtml_assets.runtime.redis_server import EmbeddedRedis
+from tests.leaks import leaks, leaks_below
+
+SAID: list[str] = []
+"""Secrets in what tests printed and logged."""
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Look at what a test that passed has said; one that failed may show what it compared."""
+    if report.passed:
+        SAID.extend(f"{report.nodeid}: …{found}…" for _, text in report.sections for found in leaks(text))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_secret_in_any_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail the session, after its last test, when a secret stands in anything that it logged."""
+    yield
+    assert [*SAID, *leaks_below(tmp_path_factory.getbasetemp())] == []
 
 
 @pytest.fixture(scope="session")

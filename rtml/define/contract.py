@@ -10,6 +10,7 @@ import pandera.polars as pa
 import polars as pl
 
 from rtml.columns import TIMESTAMP
+from rtml.define.checks import CHECKS
 from rtml.errors import DefinitionError
 
 Timestamp = Annotated[pl.Datetime, "us", "UTC"]
@@ -22,25 +23,6 @@ RESERVED = ("ingested_at", "id64", "event_date", "partition", "offset")
 _INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
 """Signed ones: Delta has no others, and a difference of unsigned ones wraps around."""
 _FLOATS = (pl.Float32, pl.Float64)
-CHECKS = frozenset(
-    {
-        "equal_to",
-        "not_equal_to",
-        "greater_than",
-        "greater_than_or_equal_to",
-        "less_than",
-        "less_than_or_equal_to",
-        "in_range",
-        "isin",
-        "notin",
-        "str_matches",
-        "str_contains",
-        "str_startswith",
-        "str_endswith",
-        "str_length",
-    }
-)
-"""The pandera checks that the stream's gate knows how to apply event by event."""
 
 
 class Event(pa.DataFrameModel):
@@ -110,7 +92,21 @@ def _read_column(where: str, name: str, column: Any) -> Column:
     for check, _ in checks:
         if check not in CHECKS:
             raise DefinitionError.at(where, "checks", f"among {', '.join(sorted(CHECKS))}", check)
-    return Column(name, dtype, bool(column.nullable), checks)
+    read = Column(name, dtype, bool(column.nullable), checks)
+    _check_lists(where, read)
+    return read
+
+
+def _check_lists(where: str, column: Column) -> None:
+    """Refuse lists of another kind of number than the column's: Polars compares those with nothing."""
+    for check, given in column.checks:
+        for value in {"isin": given.get("allowed_values"), "notin": given.get("forbidden_values")}.get(check) or ():
+            if (column.is_float and isinstance(value, int)) or (column.is_integer and isinstance(value, float)):
+                raise DefinitionError.at(where, check, f"a list of {column.dtype}s, such as {_other(value)!r}", value)
+
+
+def _other(value: float) -> float:
+    return int(value) if isinstance(value, float) else float(value)
 
 
 def _check_patterns(where: str, checks: tuple[tuple[str, Mapping[str, Any]], ...]) -> None:

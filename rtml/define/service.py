@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rtml.define.drift import Drift
 from rtml.define.naming import check_name, check_owners, check_type
 from rtml.define.sla import SLA, check_sla
 from rtml.define.spine import Spine
@@ -23,10 +24,12 @@ class FeatureService:
         log: which share of all entities has its served vectors logged to `served/<name>`, from 0 to 1; chosen by the
             hash of the join keys, so that an entity is logged always or never.
         training: which rows its training set `training/<name>` has; without it there is no such table.
+        drift: how far what is served may move away from what the model was trained on; None: nobody looks.
         sla: what is promised of it: freshness, p99, availability.
 
     Raises:
         DefinitionError: nothing is selected, or something twice; or the training set's rows lack a join key.
+        UnknownNameError: `drift` has bounds for a feature that the service does not have.
     """
 
     name: str
@@ -36,6 +39,7 @@ class FeatureService:
     training: Spine | None = None
     description: str = ""
     owners: Sequence[str] = ()
+    drift: Drift | None = field(default_factory=Drift)
     sla: SLA | None = None
     columns: tuple[tuple[StreamFeatureView, str], ...] = field(init=False, repr=False, default=())
 
@@ -63,6 +67,9 @@ class FeatureService:
         if self.training is not None:
             check_type(where, "training", self.training, Spine, "a Spine")
             self._check_training(where, self.training)
+        if self.drift is not None:
+            check_type(where, "drift", self.drift, Drift, "Drift(...) or None")
+            self.drift.check(where, [f"{view.name}__{name}" for view, name in columns])
 
     def _check_training(self, where: str, training: Spine) -> None:
         for view in self.views:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
 from rtml.columns import SPINE_TIME
 from rtml.define.contract import Column, read_contract
+from rtml.define.expectation import Expect, Expectation, resolve_quality
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
 from rtml.define.sla import SLA, check_sla
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import Duration
 
+Compatibility = Literal["backward", "forward", "full", "none"]
+COMPATIBILITIES: tuple[Compatibility, ...] = ("backward", "forward", "full", "none")
 KEY_WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
 """The types of join keys in words."""
 
@@ -51,9 +54,12 @@ class EventSource:
         stream: where events arrive.
         lateness: how long after its event time an event still counts online at once.
         skew: how far event time may run ahead of the broker's clock.
+        compatibility: which changes the contract may go through once events flow: `"backward"` (what was accepted stays
+            accepted), `"forward"` (who reads by the former contract goes on), `"full"` (both) or `"none"`.
         starts, ends: first and last day of its history, in event time, UTC; no end means today. Events of other days
             are streamed and mirrored, but not compacted, and compaction warns of them.
         sla: what is promised of it: freshness, lag, heartbeat, late, duplicates, refused, nulls by column.
+        quality: what is expected of every day of its events, before that day is built.
 
     Raises:
         DefinitionError: a parameter cannot mean what it says.
@@ -66,8 +72,10 @@ class EventSource:
     event_id: str | None = None
     lateness: str = "15m"
     skew: str = "1m"
+    compatibility: Compatibility = "backward"
     starts: str | date = "2000-01-01"
     ends: str | date | None = None
+    quality: Sequence[Expect] = ()
     description: str = ""
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -80,11 +88,15 @@ class EventSource:
         check_type(where, "stream", self.stream, RedisStream, "a RedisStream")
         self._check_columns(where, columns)
         check_owners(where, self.owners)
+        if self.compatibility not in COMPATIBILITIES:
+            expected = f"one of {', '.join(COMPATIBILITIES)}"
+            raise DefinitionError.at(where, "compatibility", expected, self.compatibility)
         check_sla(where, "source", self.sla, columns)
         derived = {
             "where": where,
             "columns": columns,
             "lateness_us": check_duration(where, "lateness", self.lateness, zero=True),
+            "expectations": resolve_quality(where, self.quality, {name: one.dtype for name, one in columns.items()}),
             "skew_us": check_duration(where, "skew", self.skew, zero=True),
             "first_day": _day(where, "starts", self.starts),
             "last_day": None if self.ends is None else _day(where, "ends", self.ends),
@@ -96,6 +108,7 @@ class EventSource:
     # Set by __post_init__; not parameters.
     where: str = field(init=False, repr=False, compare=False, default="")
     columns: dict[str, Column] = field(init=False, repr=False, compare=False, default_factory=dict)
+    expectations: tuple[Expectation, ...] = field(init=False, repr=False, compare=False, default=())
     lateness_us: Duration = field(init=False, repr=False, compare=False, default=0)
     skew_us: Duration = field(init=False, repr=False, compare=False, default=0)
     first_day: date = field(init=False, repr=False, compare=False, default=date.min)

@@ -11,6 +11,7 @@ import polars as pl
 
 from rtml.algebra import catalog
 from rtml.define.entity import Entity
+from rtml.define.expectation import Expect, Expectation, resolve_quality
 from rtml.define.expression import check_expression, relaxed
 from rtml.define.feature import TAILS, Aggregation, Tail
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
@@ -59,6 +60,7 @@ class StreamFeatureView:
         ttl: how old an entity's last event may be before its values are `stale`.
         snapshots: how far apart the instants are at which the table `features/<name>` has values; it divides a day.
         sla: what is promised of it: freshness, nulls by feature.
+        quality: what is expected of every day of those values; their columns are the entity's keys and the features.
 
     Raises:
         DefinitionError: a parameter cannot mean what it says.
@@ -75,6 +77,7 @@ class StreamFeatureView:
     freshness: str = "5s"
     ttl: str | None = None
     snapshots: str = "24h"
+    quality: Sequence[Expect] = ()
     description: str = ""
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -99,6 +102,7 @@ class StreamFeatureView:
         self.__dict__["resolved"] = self._resolve(where)
         check_sla(where, "view", self.sla, self.resolved)
         self._check_tails(where)
+        self.__dict__["expectations"] = resolve_quality(where, self.quality, self._value_types())
 
     place: str = field(init=False, repr=False, default="")
     freshness_us: Duration = field(init=False, repr=False, default=0)
@@ -107,6 +111,7 @@ class StreamFeatureView:
     key_types: dict[str, str] = field(init=False, repr=False, default_factory=dict)
     kinds: dict[str, pl.DataType] = field(init=False, repr=False, default_factory=dict)
     resolved: dict[str, Feature] = field(init=False, repr=False, default_factory=dict)
+    expectations: tuple[Expectation, ...] = field(init=False, repr=False, default=())
 
     def _check_keys(self, where: str) -> dict[str, str]:
         asker = f"{where}, entity {self.entity.name!r}"
@@ -129,6 +134,11 @@ class StreamFeatureView:
             if dtype != pl.Boolean:
                 raise DefinitionError.at(where, "where", "boolean", str(dtype))
         return schema
+
+    def _value_types(self) -> dict[str, pl.DataType]:
+        """Return the columns of the view's values: its keys, and its features, all of which are numbers."""
+        keys = {name: self.source.columns[name].dtype for name in self.entity.join_keys}
+        return {**keys, **dict.fromkeys(self.resolved, pl.Float64())}
 
     def _resolve(self, where: str) -> dict[str, Feature]:
         if not self.features:

@@ -13,6 +13,9 @@ SERVICES = "rtml:services"
 FORMER_SERVICES = "rtml:former_services"
 DEPLOYED = "rtml:deployed"
 """A counter of deployments: processes that find it raised load the definitions anew."""
+KEYS = "rtml:keys"
+"""The hash of API keys, by their ids. No other key may begin with `rtml:k`: the stream's Redis user may write all but
+those (ops/redis/users.acl)."""
 WATCH, WATCH_HISTORY, WATCH_CHECKS = "rtml:watch", "rtml:watch:history", "rtml:watch:checks"
 """The watch's last look (JSON), a point of each of the last ones, and what Dagster's asset checks came to."""
 LONGEST_PART = 64
@@ -121,6 +124,19 @@ def trimmed(source: str) -> str:
 def landed(source: str) -> str:
     """Return the key that says up to when history was landed in the lake without going through the stream."""
     return f"rtml:landed:{source}"
+
+
+def contract(source: str) -> str:
+    """Return the key of the hash of what a source's flows run by.
+
+    `kept`: all of it, as JSON. `held`: why it is not what is defined, empty when it is. By flow: the contract's hash.
+    """
+    return f"rtml:contract:{source}"
+
+
+def contract_lock(source: str) -> str:
+    """Return the key of the lock that whoever registers a source's contract holds."""
+    return f"rtml:contract_lock:{source}"
 
 
 def rewinding(source: str) -> str:

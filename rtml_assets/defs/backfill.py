@@ -15,8 +15,8 @@ from rtml_assets.defs.compaction import building, in_stretches, request_for
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import key_of
 from rtml_assets.defs.materialize import Summary, run_requests
-from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import in_chunks
+from streaming.mended import mirrored_by_day
 
 ROWS_A_RUN = 1_000_000
 Progress = Callable[[int, int, str], None]
@@ -41,7 +41,7 @@ def backfill(
     """
     started = time.monotonic()
     deployment, source, summary = Deployment(settings, registry), view.source, Summary()
-    counts = rows_by_day(open_table(deployment.lake.raw(source.name)))
+    counts = mirrored_by_day(deployment.lake, source)
     rows = {day: counts.get(day, 0) for day in sorted(days)}
     done, total = 0, sum(rows.values())
     for some in _runs(rows):

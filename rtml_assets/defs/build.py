@@ -8,9 +8,11 @@ from rtml.define.source import EventSource
 from rtml_assets.defs.alerts import alerts_sensor
 from rtml_assets.defs.compaction import building_job, compaction_job, hourly
 from rtml_assets.defs.deployment import Deployment
+from rtml_assets.defs.drift_checks import drift_checks
 from rtml_assets.defs.figures import figures_sensor
 from rtml_assets.defs.parity_checks import parity
 from rtml_assets.defs.promotion_assets import promotion_asset, promotion_job
+from rtml_assets.defs.quality_checks import quality_of
 from rtml_assets.defs.remedies import remedies_sensor
 from rtml_assets.defs.sla_checks import serving_assets, sla_checks, sla_sensor
 from rtml_assets.defs.source_assets import events_asset, external_assets
@@ -38,6 +40,8 @@ def definitions_of(deployment: Deployment) -> dg.Definitions:
     jobs = [compaction_job(deployment, source) for source in sources]
     trained = trained_services(deployment)
     served, checking = parity(deployment)
+    checking += [quality_of(deployment, source) for source in sources]
+    checking += drift_checks(deployment)
     return dg.Definitions(
         assets=[
             *(spec for source in sources for spec in external_assets(deployment, source)),

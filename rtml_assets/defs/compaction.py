@@ -15,6 +15,7 @@ from rtml.define.views import StreamFeatureView
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import daily, in_process_job, key_of
 from rtml_assets.defs.parity_checks import tile_checks
+from rtml_assets.defs.quality_checks import quality_checks
 from rtml_assets.defs.sla_checks import sla_keys
 from rtml_assets.defs.source_assets import CONTRACT
 from rtml_assets.defs.view_assets import LATE_BOUND, LEVELS_AGREE
@@ -24,11 +25,10 @@ DAY = timedelta(days=1)
 
 
 def compaction_job(deployment: Deployment, source: EventSource) -> UnresolvedAssetJobDefinition:
-    """Return the job that builds a source's days, and publishes its views; parity is checked by jobs of its own."""
+    """Return the job that builds a source's days, and publishes its views; other checks have jobs of their own."""
     views = deployment.registry.views_of(source.name)
-    parity = dg.AssetSelection.checks(*(key for view in views for key in tile_checks(view)))
-    promised = dg.AssetSelection.checks(*sla_keys(deployment))
-    return _job(source, _compacted(deployment, source) - parity - promised)
+    others = [*(key for view in views for key in tile_checks(view)), *quality_checks(source), *sla_keys(deployment)]
+    return _job(source, _compacted(deployment, source) - dg.AssetSelection.checks(*others))
 
 
 def building_job(deployment: Deployment, source: EventSource) -> UnresolvedAssetJobDefinition:
@@ -108,7 +108,8 @@ def _gates(deployment: Deployment, key: dg.AssetKey) -> list[dg.AssetCheckKey]:
     names = {"events": CONTRACT, "tiles": LEVELS_AGREE, "published": LATE_BOUND}
     if table == "tiles" and ROWS not in deployment.registry.plans[name].states.names:
         return []
-    return [dg.AssetCheckKey(key, names[table])]
+    expected = deployment.registry.source(name).expectations if table == "events" else ()
+    return [dg.AssetCheckKey(key, gate) for gate in (names[table], *(one.name for one in expected))]
 
 
 def range_tags(first: date, last: date) -> dict[str, str]:

@@ -42,4 +42,4 @@ class Deployment:
 
     def redis(self, timeout: float = REDIS_TIMEOUT) -> Redis:
         """Return a new client; use it as a context manager."""
-        return connect(self.settings.redis_url, timeout=timeout)
+        return connect(self.settings, timeout=timeout)

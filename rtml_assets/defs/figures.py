@@ -37,7 +37,7 @@ def figures_sensor(deployment: Deployment) -> dg.SensorDefinition:
             with deployment.redis(PATIENCE_SECONDS) as client:
                 found = {key: _read(client.hgetall(key)) for source in sources for key in _keys(source)}
         except redis.RedisError as error:
-            return dg.SkipReason(f"Redis does not answer at {deployment.settings.redis_url}: {error}")
+            return dg.SkipReason(f"Redis does not answer at {deployment.settings.redis_shown}: {error}")
         if not any(found.values()):
             return dg.SkipReason("no stream has written figures yet: start one with `rtml stream SOURCE` or `rtml up`")
         renewed = {key: figures for key, figures in found.items() if figures and seen.get(key) != figures.get(UPDATED)}

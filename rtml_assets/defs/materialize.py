@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -51,6 +51,7 @@ def materialize_days(
     registry: Registry,
     days: Sequence[date] | None = None,
     *,
+    sources: Collection[str] | None = None,
     instance: dg.DagsterInstance | None = None,
     durable: bool = True,
 ) -> Summary:
@@ -60,6 +61,7 @@ def materialize_days(
         settings: where the lake and Redis are.
         registry: the project's definitions.
         days: which days of every source; by default those that were touched since they were last built.
+        sources: of these sources only; by default of all.
         instance: where Dagster keeps the runs; by default that of `DAGSTER_HOME`, or else none that lasts.
         durable: whether Dagster's notes of the runs must survive a power cut; waiting for the disk at each of them
             takes most of the time of a long backfill. The tables themselves are durable in any case.
@@ -71,7 +73,7 @@ def materialize_days(
     deployment = Deployment(settings, registry)
     summary = Summary()
     with nullcontext() if durable else _hasty_sqlite(), _instance(instance) as used:
-        for source in registry.sources.values():
+        for source in registry.sources.values() if sources is None else map(registry.source, sources):
             _materialize_source(deployment, source, days, used, summary)
     summary.seconds = round(time.monotonic() - started, 3)
     return summary

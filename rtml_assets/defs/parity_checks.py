@@ -71,7 +71,7 @@ def canary_of(deployment: Deployment, service: FeatureService) -> Checking:
         return canary_result(found)
 
     words = f"Logged vectors of {service.name} against an offline recompute."
-    return _checking(f"canary_{service.name}", [check], "20 * * * *", words)
+    return checking(f"canary_{service.name}", [check], "20 * * * *", words)
 
 
 def canary_result(found: Canary) -> dg.AssetCheckResult:
@@ -128,7 +128,7 @@ def parity_of(deployment: Deployment, view: StreamFeatureView) -> Checking:
             return outcome(STREAM, config.day, lambda day: stream_versus_batch(lake, client, view, plan, day))
 
     words = f"A past day of tiles/{view.name} against its events and against the stream."
-    return _checking(f"parity_{view.name}", [against_events, against_stream], "40 3 * * *", words)
+    return checking(f"parity_{view.name}", [against_events, against_stream], "40 3 * * *", words)
 
 
 def tile_checks(view: StreamFeatureView) -> list[dg.AssetCheckKey]:
@@ -149,7 +149,8 @@ def _all(deployment: Deployment, services: list[FeatureService]) -> Iterator[Che
         yield parity_of(deployment, view)
 
 
-def _checking(name: str, checks: list[dg.AssetChecksDefinition], cron: str, words: str) -> Checking:
+def checking(name: str, checks: list[dg.AssetChecksDefinition], cron: str, words: str) -> Checking:
+    """Return checks with a job of their own, and its schedule."""
     selection = dg.AssetSelection.checks(*(key for check in checks for key in check.check_keys))
     job = in_process_job(name, selection, words)
     schedule = dg.ScheduleDefinition(

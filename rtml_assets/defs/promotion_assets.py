@@ -14,6 +14,7 @@ from rtml_assets.defs.described import in_process_job, key_of
 from rtml_assets.tables.delta import meaning_of
 from rtml_assets.tables.promotion import Promotion, promote
 from rtml_assets.tables.proof import prover
+from streaming.audit import actor, audited
 from streaming.services import Service
 
 
@@ -33,9 +34,11 @@ def promotion_asset(deployment: Deployment, service: FeatureService) -> dg.Asset
         code_version=meaning_of(service.name, record.version, record.columns, record.fingerprints).split()[-1],
     )
     def promotion(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
-        with deployment.redis() as client:
+        who = f"{actor()} (Dagster run {context.run.run_id})"
+        with deployment.redis() as client, audited(deployment.lake, "promote", service.name, who) as words:
             prove = prover(deployment.lake, client, deployment.registry)
             outcome = promote(deployment.lake, client, deployment.registry, service.name, now(), prove)
+            words.append(outcome.words)
         context.log.info("%s serves version %d", service.name, outcome.service.version)
         return dg.MaterializeResult(metadata=_told(outcome))
 

@@ -4,8 +4,10 @@
 
 from collections.abc import Iterator
 from datetime import date, timedelta
+from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from rtml.define.source import EventSource
 from rtml.lake import LATE, QUARANTINE, raw_schema
@@ -19,8 +21,11 @@ from rtml_assets.defs.described import (
     table_metadata,
     tags_of,
 )
+from rtml_assets.defs.profile_report import profile_figures
+from rtml_assets.defs.quality_gates import gate_results, specs_of
 from rtml_assets.tables.delta import meaning_of, open_table, rows_by_day
 from rtml_assets.tables.events import CompactedEvents, EventsDay, compact_events, events_meaning
+from rtml_assets.tables.quarantine import HELD, STATE, summary
 
 FAILING_AFTER, WARNING_AFTER = timedelta(minutes=5), timedelta(minutes=2)
 CONTRACT = "contract"
@@ -51,7 +56,10 @@ def external_assets(deployment: Deployment, source: EventSource) -> list[dg.Asse
     quarantine = dg.AssetSpec(
         key_of("quarantine", source.name),
         deps=[stream.key],
-        description="Every event that was refused, as received: the first reason's code, and all reasons in words.",
+        description=(
+            "Every event that was refused, as received, with the first reason's code and all reasons in words; and "
+            "those that a check holds. `rtml quarantine` lists and mends them."
+        ),
         kinds={"deltalake", "bytewax"},
         metadata=table_metadata(lake.quarantine(source.name), QUARANTINE),
         code_version=contract,
@@ -74,7 +82,7 @@ def external_assets(deployment: Deployment, source: EventSource) -> list[dg.Asse
 
 
 def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefinition:
-    """Return `events/<source>`, which is held against the contract before it is written."""
+    """Return `events/<source>`, which is held against the contract and what is expected before it is written."""
     key = key_of("events", source.name)
     version = {"dagster/code_version": _hash(events_meaning(source))}
     contract = dg.AssetCheckSpec(
@@ -97,7 +105,7 @@ def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefini
             kinds=DELTA,
             code_version=_hash(events_meaning(source)),
             metadata=table_metadata(deployment.lake.events(source.name), raw_schema(source), contract_notes(source)),
-            check_specs=[contract],
+            check_specs=[contract, *specs_of(source.expectations, key)],
             output_required=False,
         )
         def events(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
@@ -105,17 +113,22 @@ def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefini
             compacted = compact_events(deployment.lake, source, days)
             for entry in _mirrored(deployment, source, days):
                 context.log_event(entry)
-            if compacted.refused:
+            context.log_event(_quarantined(deployment, source))
+            results = [
+                _contract_result(compacted),
+                *gate_results(deployment, key, source.expectations, compacted.judged),
+            ]
+            if compacted.refused or compacted.blocked:
                 # A result would mark all days of the run: the good ones are noted one by one.
                 for day in compacted.days:
                     context.log_event(
                         dg.AssetMaterialization(key, partition=str(day.day), metadata=_figures(day), tags=version)
                     )
-                yield _contract_result(compacted)
+                yield from results
                 return
             for day in compacted.days:
                 context.add_asset_metadata(_figures(day), asset_key=key, partition_key=str(day.day))
-            yield _contract_result(compacted)
+            yield from results
             yield dg.MaterializeResult()
 
     return events
@@ -130,13 +143,22 @@ def _mirrored(deployment: Deployment, source: EventSource, days: list[date]) -> 
             yield dg.AssetMaterialization(key_of("raw", source.name), partition=str(day), metadata=figures)
 
 
-def _figures(day: EventsDay) -> dict[str, int]:
+def _quarantined(deployment: Deployment, source: EventSource) -> dg.AssetObservation:
+    """Say how many events wait in quarantine, by reason: neither the mirror nor a check tells Dagster."""
+    waiting = summary(deployment.lake, source).filter(pl.col(STATE) == HELD)
+    by_reason = waiting.group_by("reason").agg(pl.col("rows").sum()).sort("reason")
+    figures = {"held": int(waiting["rows"].sum()), **{f"held: {reason}": rows for reason, rows in by_reason.rows()}}
+    return dg.AssetObservation(key_of("quarantine", source.name), metadata=figures)
+
+
+def _figures(day: EventsDay) -> dict[str, Any]:
     return {
         "dagster/partition_row_count": day.rows,
         "rows": day.rows,
         "duplicates": day.duplicates,
         "conflicting": day.conflicting,
         "late": day.late,
+        **profile_figures(day.profile),
     }
 
 
@@ -151,5 +173,9 @@ def _contract_result(compacted: CompactedEvents) -> dg.AssetCheckResult:
         check_name=CONTRACT,
         severity=dg.AssetCheckSeverity.ERROR,
         description="; ".join(f"{day}: {verdict}" for day, verdict in compacted.refused.items())[:1_000] or None,
-        metadata={"rows": compacted.checked, "days": len(compacted.days) + len(broken), **broken},
+        metadata={
+            "rows": compacted.checked,
+            "days": len(compacted.days) + len(compacted.blocked) + len(broken),
+            **broken,
+        },
     )

@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: Dagster reads the annotations of an asset's context.
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import date
 from typing import Any
 
@@ -20,7 +20,9 @@ from rtml.lake import features_schema, training_schema
 from rtml.plan import Plan, PlannedFeature, describe_window
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import ONE_RUN, beta_is_meant, daily, in_process_job, key_of, table_metadata, tags_of
+from rtml_assets.defs.quality_gates import gate_results, specs_of
 from rtml_assets.tables.arrivals import Arrivals
+from rtml_assets.tables.gates import judge_values
 from rtml_assets.tables.snapshots import SnapshotDay, build_snapshots, snapshots_meaning
 from rtml_assets.tables.training_days import TrainingDay, build_training, training_meaning
 
@@ -49,10 +51,14 @@ def features_asset(deployment: Deployment, view: StreamFeatureView) -> dg.Assets
             owners=list(view.owners),
             tags=tags_of(view.tags),
             code_version=_hash(snapshots_meaning(view, plan)),
+            check_specs=specs_of(view.expectations, key),
         )
-        def features(context: dg.AssetExecutionContext) -> None:
-            for day in build_snapshots(deployment.lake, view, plan, _days(context)):
+        def features(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
+            days = _days(context)
+            for day in build_snapshots(deployment.lake, view, plan, days):
                 context.add_asset_metadata(_snapshot(day), asset_key=key, partition_key=str(day.day))
+            yield dg.MaterializeResult()
+            yield from gate_results(deployment, key, view.expectations, judge_values(deployment.lake, view, plan, days))
 
     return features
 
@@ -81,7 +87,7 @@ def training_asset(deployment: Deployment, service: FeatureService) -> dg.Assets
         )
         def training(context: dg.AssetExecutionContext) -> None:
             settings = deployment.settings
-            arrivals = Arrivals(settings.redis_url, settings.mirror_epoch_us)
+            arrivals = Arrivals(settings, settings.mirror_epoch_us)
             built = build_training(lake, registry, service.name, _days(context), arrivals=arrivals)
             for words in built.missing:
                 context.log.warning(words)

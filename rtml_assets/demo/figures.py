@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from rtml.define.source import EventSource
 from rtml.instants import Instant
 from rtml.online import keys
@@ -30,7 +32,11 @@ class StreamFigures:
         for source in self._sources:
             for flow in FLOWS:
                 stored = cast("dict[bytes, bytes]", self._client.hgetall(keys.figures(source.name, flow)))
-                found[source.name, flow] = {name.decode(): float(value) for name, value in stored.items()}
+                # Counts of the last minute, and what was measured by stage, are JSON.
+                read = {name.decode(): msgspec.json.decode(value) for name, value in stored.items()}
+                found[source.name, flow] = {
+                    name: value for name, value in read.items() if isinstance(value, int | float)
+                }
         return found
 
     def running(self) -> int:

@@ -33,6 +33,10 @@ def demo_settings(settings: Settings) -> Settings:
         tile_epoch=EPOCH,
         mirror_epoch=EPOCH,
         log_epoch=EPOCH,
+        # What it shows is public and gone with the next start: who lets others see it wants them to see it at once.
+        auth="off",
+        tls_cert="",
+        tls_key="",
         port=_port("port", settings),
         dagster_port=_port("dagster_port", settings),
     )

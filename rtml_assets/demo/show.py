@@ -35,7 +35,7 @@ def show(console: Console, stage: Stage, speed: float | None) -> int:
     settings = stage.project.settings
     with (
         Replay(stage, pace) as coming,
-        FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us) as features,
+        FeatureClient(settings, epoch=settings.tile_epoch_us) as features,
         Live(console=console, auto_refresh=False) as live,
     ):
         latest = Latest(features)

@@ -84,7 +84,7 @@ class Stage:
 
     def _start_redis(self) -> None:
         self.project.start_redis()
-        self.client = connect(self.project.settings.redis_url, timeout=30)
+        self.client = connect(self.project.settings, timeout=30)
         check(self.client)
         take_database(self.client)
         sources = self.registry.sources

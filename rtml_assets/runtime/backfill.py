@@ -13,10 +13,10 @@ from rtml.registry import Registry
 from rtml.settings import Settings
 from rtml_assets.runtime.dagster_home import prepare
 from rtml_assets.runtime.progress import progress_bar
-from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.estimate import cost_of
 from rtml_assets.tables.touched import in_history, touched_days
 from streaming.broker import connect
+from streaming.mended import mirrored_by_day
 from streaming.versions import find_version, request_rebuild
 
 
@@ -77,7 +77,7 @@ def days_between(lake: Lake, registry: Registry, name: str, start: str | None, e
         InstantError: one is no day.
     """
     source = registry.view(name).source
-    known = [day for day in rows_by_day(open_table(lake.raw(source.name))) if in_history(source, day)]
+    known = [day for day in mirrored_by_day(lake, source) if in_history(source, day)]
     first = to_datetime(to_instant(start)).date() if start else date.min
     last = to_datetime(to_instant(end) - 1).date() if end else date.max
     chosen = sorted(day for day in known if first <= day <= last)
@@ -88,7 +88,7 @@ def days_between(lake: Lake, registry: Registry, name: str, start: str | None, e
 
 
 def _request(settings: Settings, registry: Registry, name: str) -> None:
-    with connect(settings.redis_url, timeout=30) as client:
+    with connect(settings, timeout=30) as client:
         version = find_version(client, registry.plans[name])
         if version is None:
             raise NotReadyError(f"view {name!r} has no version yet that could be built anew")

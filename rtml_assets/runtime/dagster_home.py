@@ -56,14 +56,17 @@ def is_created(folder: Path) -> bool:
     return (folder / "schedules" / "schedules.db").exists()
 
 
-def dagster_children(folder: Path, env: Mapping[str, str], host: str, port: int, code_port: int) -> list[Child]:
+def dagster_children(
+    folder: Path, env: Mapping[str, str], host: str, port: int, code_port: int, log_format: str = "text"
+) -> list[Child]:
     """Return what serves a project's assets: the code server, the UI on `host:port`, and the daemon."""
     workspace = folder / "workspace.yaml"
     workspace.write_text(_WORKSPACE.format(host=LOCAL, port=code_port, location=LOCATION))
     code = ("code-server", "start", "-h", LOCAL, "-p", str(code_port), "-m", DEFINITIONS)
     listen = ("-h", host, "-p", str(port))
     workspace_option = ("-w", str(workspace))
-    quiet = ("--log-level", "warning")
+    lines = ("--log-format", "json" if log_format == "json" else "colored")
+    quiet = (*lines, "--log-level", "warning")
     code_serves = partial(is_listening, LOCAL, code_port)
     # Told to end rather than killed, they end their own children too.
     child = partial(Child, env=env, on_our_death=signal.SIGTERM)
@@ -71,7 +74,7 @@ def dagster_children(folder: Path, env: Mapping[str, str], host: str, port: int,
         child(CODE_SERVER, (_program("dagster"), *code, "--location-name", LOCATION, *quiet)),
         child(
             "dagster-ui",
-            (_program("dagster-webserver"), *listen, *workspace_option, "--suppress-warnings"),
+            (_program("dagster-webserver"), *listen, *workspace_option, *lines, "--suppress-warnings"),
             after=code_serves,
         ),
         child("dagster-daemon", (_program("dagster-daemon"), "run", *workspace_option, *quiet), after=code_serves),

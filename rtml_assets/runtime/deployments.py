@@ -12,6 +12,7 @@ from rtml.errors import DefinitionError, NotReadyError
 from rtml.instants import now
 from rtml.online import keys
 from rtml.registry import Registry
+from rtml.settings import Settings
 from streaming.broker import connect
 from streaming.services import meanings_in_use
 from streaming.versions import live_version
@@ -63,9 +64,9 @@ def endangered(client: Redis, registry: Registry) -> Iterator[str]:
 class DeploymentWatch:
     """Calls `changed` after each deployment, from a thread of its own, until `stop`."""
 
-    def __init__(self, url: str, changed: Callable[[], None]) -> None:
-        """Watch the Redis at a URL."""
-        self._client = connect(url, timeout=5)
+    def __init__(self, where: Settings | str, changed: Callable[[], None]) -> None:
+        """Watch the Redis of the settings, or at a URL."""
+        self._client = connect(where, timeout=5)
         self._changed = changed
         self._known = self._look()
         self._stopped = threading.Event()

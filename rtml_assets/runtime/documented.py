@@ -13,7 +13,8 @@ from typing import NamedTuple
 import msgspec
 from rich.table import Table
 
-from rtml.settings import RUN_FILE, Settings, load_settings
+from rtml.secrets import is_secret, shown
+from rtml.settings import FILE, RUN_FILE, Settings, load_settings
 
 
 class Documented(NamedTuple):
@@ -33,17 +34,18 @@ def documented(environment: Mapping[str, str] | None = None, folder: Path | None
     settings = load_settings(environment, folder)
     said = meanings()
     return [
-        Documented(name, str(getattr(settings, name)), origin(name, settings, environment, folder), said[name])
+        Documented(name, shown(name, getattr(settings, name)), origin(name, settings, environment, folder), said[name])
         for name in Settings.__struct_fields__
     ]
 
 
 def origin(name: str, settings: Settings, environment: Mapping[str, str], folder: Path) -> str:
     """Say which of the four places a setting comes from."""
-    if f"RTML_{name.upper()}" in environment:
+    names = (name, f"{name}{FILE}") if is_secret(name) else (name,)
+    if any(f"RTML_{one.upper()}" in environment for one in names):
         return "environment"
     file = folder / "rtml.toml"
-    if file.is_file() and name in tomllib.loads(file.read_text()):
+    if file.is_file() and not tomllib.loads(file.read_text()).keys().isdisjoint(names):
         return file.name
     run = folder / settings.home / RUN_FILE
     if run.is_file() and name in msgspec.json.decode(run.read_bytes()):

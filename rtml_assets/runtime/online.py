@@ -30,7 +30,7 @@ def vector_table(settings: Settings, service: str, keys: Sequence[str], at: str 
     Raises:
         RequestError: a key is no `key=value`, or not of its type.
     """
-    with FeatureClient(settings.redis_url, epoch=settings.tile_epoch_us, background=False) as client:
+    with FeatureClient(settings, epoch=settings.tile_epoch_us, background=False) as client:
         snapshot = client.snapshot()
         versions = snapshot.versions(snapshot.service(service))
         kinds = {name: kind for version in versions for name, kind in version.plan.keys}
@@ -65,9 +65,9 @@ def format_value(value: float | int | None) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
 
 
-def live_versions(url: str) -> Live:
+def live_versions(where: Settings) -> Live:
     """Return what finds a view's live versions, and finds none where Redis does not answer."""
-    client = connect(url, timeout=PATIENCE_SECONDS)
+    client = connect(where, timeout=PATIENCE_SECONDS)
     try:
         client.ping()
     except redis.RedisError:

@@ -66,7 +66,7 @@ class Project:
     @property
     def server_url(self) -> str:
         """The feature server's page."""
-        return f"http://{self.settings.host}:{self.settings.port}"
+        return self.settings.server_url
 
     @property
     def dagster_url(self) -> str:
@@ -86,9 +86,11 @@ class Project:
         if not self._embedded:
             return
         self._redis = EmbeddedRedis(home).start()
-        self.settings = msgspec.structs.replace(self.settings, redis_url=self._redis.url)
+        # It listens on this machine alone, and knows no users and no certificates.
+        plain = dict.fromkeys(("redis_username", "redis_password", "redis_ca", "redis_cert", "redis_key"), "")
+        self.settings = msgspec.structs.replace(self.settings, redis_url=self._redis.url, **plain)
         told = {name: getattr(self.settings, name) for name in ("redis_url", "accept_stamps")}
-        (home / RUN_FILE).write_bytes(msgspec.json.encode({**told, "lake": self.settings.lake_root}))
+        write_private(home / RUN_FILE, msgspec.json.encode({**told, "lake": self.settings.lake_root}))
 
     def start_dagster(self) -> None:
         """Start Dagster ahead of the rest, if it is wanted: it takes the longest."""
@@ -97,12 +99,16 @@ class Project:
 
     def start(self) -> None:
         """Start everything but the Redis."""
+        if self._server and self.settings.needs_key:
+            from rtml_assets.runtime.keys import fill_keys  # noqa: PLC0415  # Delta takes a while to load
+
+            fill_keys(self.settings)
         self._supervisor.add([*self._flows(), *self._servers(), *self._watchers()])
         self.start_dagster()
-        if self.has_dagster:
-            # Flows notice a deployment by themselves.
-            reload = partial(self._supervisor.restart, dagster_home.CODE_SERVER)
-            self._watch = DeploymentWatch(self.settings.redis_url, reload)
+        # Flows notice a deployment by themselves.
+        readers = {dagster_home.CODE_SERVER: self.has_dagster, WATCH: self._watched}
+        if reloaded := [name for name, runs in readers.items() if runs]:
+            self._watch = DeploymentWatch(self.settings, partial(self._restart, reloaded))
 
     def stop(self) -> None:
         """Stop everything, the Redis last, since the others write to it until they end."""
@@ -115,6 +121,10 @@ class Project:
             (self.settings.home_path / RUN_FILE).unlink(missing_ok=True)
             self._redis.stop()
             self._redis = None
+
+    def _restart(self, names: list[str]) -> None:
+        for name in names:
+            self._supervisor.restart(name)
 
     def _tell(self) -> None:
         write_processes(self.settings.home_path, self.status())
@@ -153,7 +163,7 @@ class Project:
     def _probes(self) -> dict[str, Callable[[], bool]]:
         probes: dict[str, Callable[[], bool]] = {}
         if self._server:
-            probes[SERVER] = lambda: server_is_up(self.settings.host, self.settings.port)
+            probes[SERVER] = lambda: server_is_up(self.settings)
         if self.has_dagster:
             probes[DAGSTER_UI] = lambda: dagster_is_up(self.settings.host, self.settings.dagster_port)
         return probes
@@ -191,7 +201,8 @@ class Project:
         if not dagster_home.is_created(folder):
             dagster_home.create_storage(env)
         settings = self.settings
-        return dagster_home.dagster_children(folder, env, settings.host, settings.dagster_port, free_port())
+        where = (settings.host, settings.dagster_port, free_port())
+        return dagster_home.dagster_children(folder, env, *where, settings.log_format)
 
 
 def check_alone(home: Path) -> None:
@@ -214,6 +225,13 @@ def forget_last_run(home: Path) -> None:
     """
     check_alone(home)
     (home / RUN_FILE).unlink(missing_ok=True)
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Write a file that nobody else on this machine can read."""
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(content)
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:

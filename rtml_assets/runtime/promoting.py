@@ -11,6 +11,7 @@ from rtml.settings import Settings
 from rtml_assets.cli_common import connected
 from rtml_assets.tables.promotion import Promotion, promote, rollback
 from rtml_assets.tables.proof import prover
+from streaming.audit import audited
 
 
 def run_promote(console: Console, settings: Settings, registry: Registry, name: str) -> None:
@@ -20,8 +21,13 @@ def run_promote(console: Console, settings: Settings, registry: Registry, name: 
         UnknownNameError, NotReadyError: it cannot be; names what is in the way.
     """
     lake = Lake(settings.lake_root)
-    with connected(settings) as client, console.status(f"promoting {name}"):
+    with (
+        connected(settings) as client,
+        console.status(f"promoting {name}"),
+        audited(lake, "promote", name) as words,
+    ):
         outcome = promote(lake, client, registry, name, now(), prover(lake, client, registry))
+        words.append(outcome.words)
     _tell(console, outcome)
 
 
@@ -31,8 +37,10 @@ def run_rollback(console: Console, settings: Settings, name: str) -> None:
     Raises:
         RequestError, NotReadyError: it cannot be; names what is in the way.
     """
-    with connected(settings) as client:
+    lake = Lake(settings.lake_root)
+    with connected(settings) as client, audited(lake, "rollback", name) as words:
         outcome = rollback(client, name, now(), settings.version_grace_us)
+        words.append(outcome.words)
     _tell(console, outcome)
 
 

@@ -103,7 +103,7 @@ def replay_one(console: Console, settings: Settings, source: EventSource, events
     """
     if events.is_empty():
         raise RequestError(f"there are no events of {source.name!r} to replay")
-    producer = Producer(connect(settings.redis_url, timeout=30), source, accept_stamps=settings.accept_stamps)
+    producer = Producer(connect(settings, timeout=30), source, accept_stamps=settings.accept_stamps)
     try:
         with progress_bar(console) as bars:
             bar = bars.add_task(f"replaying {source.name}", total=events.height, detail="")

@@ -69,6 +69,7 @@ class Supervisor:
         children: what to run, with different names.
         logs: folder of the log files.
         requests: folder where other processes ask for restarts: see `request_restart`.
+        patience: seconds that a child has to end by itself when a restart is asked for.
         clock: seconds that never go back.
         on_change: hears of it when a child was started or died.
     """
@@ -79,13 +80,14 @@ class Supervisor:
         logs: Path,
         *,
         requests: Path | None = None,
+        patience: float = RESTART_PATIENCE,
         clock: Callable[[], float] = time.monotonic,
         spawn: Spawn = children.spawn,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the children; none is started yet."""
         self._on_change, self._known = on_change, dict[str, Status]()
-        self._logs, self._requests, self._spawn = logs, requests, spawn
+        self._logs, self._requests, self._patience, self._spawn = logs, requests, patience, spawn
         self._kept: dict[str, _Kept] = {}
         self._keep(children)
         self._clock = clock
@@ -123,7 +125,7 @@ class Supervisor:
         with self._lock:
             for name, kept in self._kept.items():
                 if self._requests is not None and _take_request(self._requests, name):
-                    kept.restart(self._clock(), RESTART_PATIENCE)
+                    kept.restart(self._clock(), self._patience)
                 kept.tick(self._clock())
             known, self._known = self._known, {name: kept.status for name, kept in self._kept.items()}
         if known != self._known:

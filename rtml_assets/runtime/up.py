@@ -81,7 +81,7 @@ def until_told() -> Iterator[None]:
 
 
 def _addresses(project: Project, *, server: bool, dagster: bool) -> str:
-    lines = [f"Redis     {project.settings.redis_url}"]
+    lines = [f"Redis     {project.settings.redis_shown}"]
     if server:
         lines.append(f"features  {project.server_url}")
     if dagster:

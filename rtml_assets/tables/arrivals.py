@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import date
 
 import polars as pl
-import redis
+from redis.exceptions import ConnectionError, TimeoutError
 
 from rtml.define.source import EventSource
 from rtml.instants import BEGINNING, SECOND, Duration, Instant, to_instant
 from rtml.lake import EVENT_DATE, Lake, raw_schema
 from rtml.online import keys
 from rtml.projection import INGESTED_AT
+from rtml.settings import Settings
 from rtml_assets.tables.delta import open_table, scan
 from rtml_assets.tables.events import missing_since
 from rtml_assets.tables.touched import touched_days
@@ -32,7 +33,7 @@ class Arrivals:
     the lateness.
     """
 
-    redis_url: str = ""
+    redis: Settings | str = ""
     epoch: Duration = 30 * SECOND
 
     def known_to(self, lake: Lake, source: EventSource) -> Instant:
@@ -44,17 +45,17 @@ class Arrivals:
         days = touched_days(lake, source)
         if mirrored == BEGINNING or not days:
             return mirrored
-        first = missing_since(open_table(lake.raw(source.name)), lake, source, days).min()
+        first = missing_since(lake, source, days).min()
         return mirrored if first is None else min(mirrored, to_instant(first) - 1)
 
     def _mirrored(self, source: EventSource) -> Instant:
         """Return up to when all partitions are mirrored; the beginning of time where nobody can say."""
-        if not self.redis_url:
+        if not self.redis:
             return BEGINNING
-        with connect(self.redis_url, timeout=_PATIENCE) as client:
+        with connect(self.redis, timeout=_PATIENCE) as client:
             try:
                 return watermark(read_positions(client, keys.mirrored(source.name), source.stream.partitions))
-            except (redis.ConnectionError, redis.TimeoutError):
+            except (ConnectionError, TimeoutError):
                 return BEGINNING
 
 

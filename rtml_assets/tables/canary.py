@@ -34,6 +34,7 @@ from rtml_assets.tables.recompute import NEXT_LATE, SEALED, Vectors, agreeing, r
 from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN, SEEN_LATE, Asked
 from rtml_assets.tables.served import logged_vectors
 from rtml_assets.tables.touched import complete_now
+from streaming.mended import mended_count
 from streaming.versions import Version, read_version
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Canary:
     parity: Parity
     vectors: int
     other_version: int
-    """Vectors of another meaning, or of a version that is gone: not compared."""
+    """Vectors of another meaning, or of a version that is gone or was made before events were mended: not compared."""
     incomplete: int
     """Vectors that `events/` is not complete for yet: not compared."""
     publishing: int
@@ -84,13 +85,14 @@ def canary(
     """Recompute a service's newest logged vectors, and compare."""
     sources = {view.source.name: view.source for view in service.views}
     complete = {name: complete_now(lake, client, source) for name, source in sources.items()}
+    mended = {name: mended_count(lake, source) for name, source in sources.items()}
     logged = logged_vectors(lake, service, plans, complete, newest=newest, days=days)
     checked, gone = [], 0
     for view in service.views:
         named = of_view(view.name, VERSION)
         for (name,), rows in logged.rows.partition_by(named, as_dict=True, maintain_order=True).items():
             version = read_version(client, view.name, str(name))
-            if version is None:
+            if version is None or version.mended < mended[view.source.name]:
                 gone += rows.height
                 continue
             features = [feature for of, feature in service.columns if of is view]

@@ -51,8 +51,8 @@ class Built(NamedTuple, Generic[T]):
 
 
 def append(uri: str, rows: pl.DataFrame) -> None:
-    """Append rows to the days that they belong to; the first ones make the table."""
-    write_deltalake(uri, _stored(rows), mode="append", partition_by=[EVENT_DATE])
+    """Append rows to the days that they belong to; the first ones make the table, and a new column widens it."""
+    write_deltalake(uri, _stored(rows), mode="append", schema_mode="merge", partition_by=[EVENT_DATE])
 
 
 def tidy(uri: str, days: Collection[date]) -> None:

@@ -10,10 +10,11 @@ from typing import NamedTuple
 from rtml.define.views import StreamFeatureView
 from rtml.lake import Lake, raw_schema, unsigned
 from rtml.plan import Plan
-from rtml_assets.tables.delta import open_table, rows_by_day, scan
+from rtml_assets.tables.delta import open_table, scan
 from rtml_assets.tables.events import deduplicate
 from rtml_assets.tables.tiles import build_tiles
 from rtml_assets.tables.touched import touched_days
+from streaming.mended import mirrored_by_day
 
 SAMPLE_ROWS = 200_000
 """At most so many events are built to see how long they take."""
@@ -38,7 +39,7 @@ def cost_of(lake: Lake, view: StreamFeatureView, plan: Plan, days: Sequence[date
     The time is that of building a sample in memory, so what the scheduler adds is left out.
     """
     table = open_table(lake.raw(view.source.name))
-    counts = rows_by_day(table)
+    counts = mirrored_by_day(lake, view.source)
     days = touched_days(lake, view.source, [plan]) if days is None else [day for day in days if counts.get(day)]
     rows = sum(counts[day] for day in days)
     if not rows:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 
 import polars as pl
-from deltalake import DeltaTable
 
 from quality.contracts import check_contract
+from quality.profiles import ColumnProfile, profile_days
 from quality.verdict import Verdict
 from rtml.algebra.family import ID64
 from rtml.define.source import EventSource
 from rtml.instants import Duration
 from rtml.lake import EVENT_DATE, Lake, raw_schema, unsigned
 from rtml.projection import INGESTED_AT
-from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, rows_by_day, scan, tidy
+from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, scan, tidy
+from rtml_assets.tables.gates import JudgedDay, judge_days, keep
+from streaming.contracts import refuse_other
+from streaming.mended import Mended, mirrored_by_day, scan_mirrored
 
 ROWS_AT_ONCE = 2_000_000
 
@@ -33,6 +36,8 @@ class EventsDay:
     conflicting: int
     """Events that came with different payloads under one id."""
     late: int
+    profile: tuple[ColumnProfile, ...] = ()
+    """What the columns of the contract hold."""
 
 
 @dataclass(frozen=True)
@@ -42,35 +47,54 @@ class CompactedEvents:
     days: list[EventsDay]
     refused: dict[date, Verdict]
     """Days with events that break the contract; they were left as they are."""
+    judged: dict[date, JudgedDay] = field(default_factory=dict)
+    """Days that keep the contract, by what their source expects beside it; those that are blocked were left, too."""
+
+    @property
+    def blocked(self) -> dict[date, JudgedDay]:
+        """The days that an expectation keeps as they were."""
+        return {day: judged for day, judged in self.judged.items() if judged.blocked}
 
     @property
     def checked(self) -> int:
         """How many events were held against the contract."""
-        return sum(day.rows for day in self.days) + sum(verdict.checked for verdict in self.refused.values())
+        left = [verdict.checked for verdict in self.refused.values()]
+        left += [day.judgement.checked for day in self.blocked.values()]
+        return sum(day.rows for day in self.days) + sum(left)
 
 
 def compact_events(lake: Lake, source: EventSource, days: Sequence[date]) -> CompactedEvents:
-    """Build days of `events/` from `raw/`; a day that breaks the contract is left as it is."""
+    """Build days of `events/` from `raw/`; what breaks the contract, or is not as expected, is left as it is.
+
+    Raises:
+        RequestError: the contract in force does not allow the source's.
+    """
+    refuse_other(lake, source)
     tidy(lake.raw(source.name), days)
-    counts = rows_by_day(open_table(lake.raw(source.name)))
+    counts = mirrored_by_day(lake, source)
     uri, schema, meaning = lake.events(source.name), raw_schema(source), events_meaning(source)
     figures: list[EventsDay] = []
     refused: dict[date, Verdict] = {}
+    judged: dict[date, JudgedDay] = {}
+    newest = max(days, default=date.min)
     for some in in_chunks({day: counts.get(day, 0) for day in days}):
-        done = rebuild_days(uri, schema, meaning, partial(_build, lake, source, list(some)))
+        done = rebuild_days(uri, schema, meaning, partial(_build, lake, source, list(some), newest))
+        keep(lake, source, done.judged.values())
         figures += done.days
         refused |= done.refused
-    return CompactedEvents(figures, refused)
+        judged |= done.judged
+    return CompactedEvents(figures, refused, judged)
 
 
-def _build(lake: Lake, source: EventSource, days: Sequence[date]) -> Built[CompactedEvents]:
-    raw = open_table(lake.raw(source.name))
-    counts = rows_by_day(raw)
-    events, repeated = deduplicate(source, scan(raw, raw_schema(source), days).collect())
+def _build(lake: Lake, source: EventSource, days: Sequence[date], newest: date) -> Built[CompactedEvents]:
+    counts = mirrored_by_day(lake, source)  # first: what comes meanwhile touches the day again
+    events, repeated = deduplicate(source, scan_mirrored(lake, source, days).collect())
     broken = _broken_days(source, events)
-    good = {day: counts.get(day, 0) for day in days if day not in broken}
+    judged = judge_days(lake, source, events, [day for day in days if day not in broken], newest)
+    left = broken.keys() | {day for day, found in judged.items() if found.blocked}
+    good = {day: counts.get(day, 0) for day in days if day not in left}
     kept = events.filter(pl.col(EVENT_DATE).is_in(list(good)))
-    return Built(kept, good, CompactedEvents(_figures(source, kept, repeated, list(good)), broken))
+    return Built(kept, good, CompactedEvents(_figures(source, kept, repeated, list(good)), broken, judged))
 
 
 def in_chunks(counts: Mapping[date, int], limit: int = ROWS_AT_ONCE) -> Iterator[dict[date, int]]:
@@ -117,13 +141,19 @@ def is_late(source: EventSource, lateness: Duration | None = None) -> pl.Expr:
     return pl.col(INGESTED_AT) - pl.col(source.timestamp) > pl.duration(microseconds=allowed)
 
 
-def missing_since(raw: DeltaTable | None, lake: Lake, source: EventSource, days: Sequence[date]) -> pl.Series:
-    """Return when the rows of `raw/` that `events/` does not hold yet were ingested; only some days are looked at."""
+def missing_since(lake: Lake, source: EventSource, days: Sequence[date]) -> pl.Series:
+    """Return when the rows of `raw/` were ingested that `events/` does not hold yet, or not as they count by now.
+
+    Only some days are looked at.
+    """
     identity = [source.timestamp, ID64]
     built = scan(open_table(lake.events(source.name)), raw_schema(source), days)
     known = built.select(*identity, pl.col(INGESTED_AT).alias("known"))
-    rows = scan(raw, raw_schema(source), days).select(*identity, INGESTED_AT).join(known, on=identity, how="left")
-    return rows.filter((pl.col("known") > pl.col(INGESTED_AT)).fill_null(value=True)).collect()[INGESTED_AT]
+    raw, mended = open_table(lake.raw(source.name)), Mended.load(lake, source, days)
+    counting = mended.over(scan(raw, raw_schema(source), days), days).select(*identity, INGESTED_AT)
+    rows = counting.join(known, on=identity, how="left")
+    missing = rows.filter((pl.col("known") > pl.col(INGESTED_AT)).fill_null(value=True))
+    return pl.concat([missing.select(INGESTED_AT), mended.stale(built).select(INGESTED_AT)]).collect()[INGESTED_AT]
 
 
 def _broken_days(source: EventSource, events: pl.DataFrame) -> dict[date, Verdict]:
@@ -147,4 +177,6 @@ def _figures(source: EventSource, events: pl.DataFrame, repeated: pl.DataFrame, 
         .join(doubled, on=EVENT_DATE, how="left")
     )
     columns = table.select(EVENT_DATE, "rows", "duplicates", "conflicting", "late").fill_null(0)
-    return [EventsDay(*row) for row in columns.sort(EVENT_DATE).rows()]
+    profiles = profile_days(source.columns.values(), events)
+    found = [EventsDay(*row) for row in columns.sort(EVENT_DATE).rows()]
+    return [replace(figures, profile=profiles.get(figures.day, ())) for figures in found]

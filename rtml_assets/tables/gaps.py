@@ -15,6 +15,7 @@ from rtml.lake import Lake
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.spans import Reach, days_between
 from rtml_assets.tables.touched import outside_days, touched_days
+from streaming.mended import mirrored_by_day
 
 _SHOWN = 5
 
@@ -28,7 +29,7 @@ def check_history(lake: Lake, source: EventSource, view: str) -> None:
     uri = lake.events(source.name)
     if open_table(uri) is not None:
         return
-    mirrored = rows_by_day(open_table(lake.raw(source.name)))
+    mirrored = mirrored_by_day(lake, source)
     found = f"raw/{source.name} has {len(mirrored)} days" if mirrored else f"there is no raw/{source.name} either"
     raise NotReadyError(
         f"view {view!r}: no table events/{source.name} in the lake {lake.root}, and {found}. If that is the right "

@@ -19,6 +19,8 @@ from rtml.online import keys
 from rtml.projection import INGESTED_AT
 from rtml_assets.tables.delta import append
 from rtml_assets.tables.touched import in_history
+from streaming.contracts import refuse_other
+from streaming.evolve import follow
 from streaming.gate import id64
 from streaming.positions import START, Position, raise_position
 
@@ -56,9 +58,13 @@ def land(
 
     Raises:
         SendError: the frame is no history of this source; names the column, what was expected and what was got.
+        RequestError: the contract in force does not allow the source's.
     """
+    refuse_other(lake, source)
+    frame = _brought_up(source, frame)
     _check_columns(source, frame)
     _check_rows(source, frame)
+    follow(lake.raw(source.name), raw_schema(source))
     rows = _with_platform_columns(source, frame).sort(EVENT_DATE, maintain_order=True)
     for start in range(0, rows.height, ROWS_AT_ONCE):
         append(lake.raw(source.name), rows[start : start + ROWS_AT_ONCE])
@@ -84,6 +90,12 @@ def _with_platform_columns(source: EventSource, frame: pl.DataFrame) -> pl.DataF
     ids = pl.Series(ID64, [id64(name) for name in names], dtype=pl.UInt64)
     day = pl.col(source.timestamp).dt.date().alias(EVENT_DATE)
     return frame.with_columns(ids, day).with_columns(signed(ID64)).select(*raw_schema(source))
+
+
+def _brought_up(source: EventSource, frame: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of a former contract as those of today's: what is optional may lack."""
+    lacking = [column for name, column in source.columns.items() if column.nullable and name not in frame.columns]
+    return frame.with_columns(pl.lit(None, dtype=column.dtype).alias(column.name) for column in lacking)
 
 
 def _check_columns(source: EventSource, frame: pl.DataFrame) -> None:

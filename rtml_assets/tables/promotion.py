@@ -35,6 +35,13 @@ class Promotion:
         """Whether models read anything else by it."""
         return self.before is None or not self.service.means_the_same(self.before)
 
+    @property
+    def words(self) -> str:
+        """What is served instead of what, in one line for the audit."""
+        served = ", ".join(f"{view} {fingerprint}" for view, fingerprint in self.service.fingerprints.items())
+        before = "nothing" if self.before is None else f"v{self.before.version}" if self.changed else "the same"
+        return f"v{self.service.version} of {served}; was {before}"
+
 
 def promote(
     lake: Lake, client: Redis, registry: Registry, name: str, now: Instant, prove: Prove = lambda _: iter(())

@@ -26,6 +26,7 @@ from serving.feature_log import served_frame
 from serving.features import Lookup, Question
 from serving.reader import Turns
 from serving.state import Snapshot
+from streaming.mended import scan_mirrored
 from streaming.positions import read_positions, watermark
 from streaming.services import Service
 from streaming.versions import Version, live_version
@@ -71,14 +72,13 @@ def sample_entities(lake: Lake, view: StreamFeatureView, plan: Plan) -> list[dic
     table = open_table(lake.raw(view.source.name))
     days = sorted(rows_by_day(table))[-RECENT_DAYS:]
     known = scan(table, raw_schema(view.source), days).select(plan.key_names).unique().sort(plan.key_names).collect()
-    chosen = random.Random(SEED).sample(range(known.height), min(SAMPLE, known.height))
+    chosen = random.Random(SEED).sample(range(known.height), min(SAMPLE, known.height))  # nosec B311
     return known[sorted(chosen)].to_dicts()
 
 
 def load_mirrored(lake: Lake, source: EventSource, days: Sequence[date]) -> pl.LazyFrame:
     """Return days of `raw/`, each event once, `id64` unsigned: what is mirrored, compacted or not."""
-    rows = scan(open_table(lake.raw(source.name)), raw_schema(source), days).collect()
-    events, _ = deduplicate(source, rows)
+    events, _ = deduplicate(source, scan_mirrored(lake, source, days).collect())
     return events.lazy().with_columns(unsigned())
 
 

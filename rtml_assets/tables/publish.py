@@ -20,6 +20,7 @@ from rtml_assets.tables.history import History, history_from, publish_history
 from rtml_assets.tables.late import BOUND, LateFigures, publish_late, remember_folded
 from rtml_assets.tables.publisher import Hold, sole_publisher
 from rtml_assets.tables.touched import complete_to, touched_days
+from streaming.mended import mended_count
 from streaming.positions import RETENTION, read_positions, watermark
 from streaming.rewind import request_rewind
 from streaming.versions import (
@@ -86,6 +87,8 @@ class _Work(NamedTuple):
     plan: Plan
     mirrored: Instant
     """Up to when all is in `raw/`."""
+    mended: int
+    """How many decisions on quarantined events there were before `until` was asked for."""
     until: Instant
     """Up to when all is in `events/`."""
     hold: Hold
@@ -111,7 +114,8 @@ def publish(lake: Lake, client: Redis, view: StreamFeatureView, plan: Plan) -> P
         mirrored = watermark(read_positions(client, keys.mirrored(plan.source), plan.partitions))
         if mirrored == BEGINNING:
             return Published(None, why="nothing is mirrored yet")
-        work = _Work(lake, client, view, plan, mirrored, complete_to(lake, view.source, mirrored), hold)
+        mended = mended_count(lake, view.source)
+        work = _Work(lake, client, view, plan, mirrored, mended, complete_to(lake, view.source, mirrored), hold)
         _publish_others(work)
         return _publish(work)
 
@@ -123,7 +127,7 @@ def _publish(work: _Work) -> Published:
             return Published(None, why="the stream holds all events: it makes the version itself")
         return _publish_all(work, None)
     if version.state != "ready" and not version.from_stream_alone:
-        return _publish_all(work, version)
+        return _publish_all(work, version if version.mended >= work.mended else None)
     if version.state == "ready" and (reason := _to_be_rebuilt(work, version)):
         return dataclasses.replace(_publish_all(work, None), why=reason)
     if work.until < version.published_to:
@@ -146,6 +150,8 @@ def _to_be_rebuilt(work: _Work, version: Version) -> str:
         return "a rebuild was requested"
     if _landed_to(work) > max(version.landed_to, version.folded_to):
         return "history was landed after the version was made"
+    if work.mended > version.mended:
+        return "quarantined events were mended after the version was made"
     return ""
 
 
@@ -212,6 +218,7 @@ def _begin(work: _Work) -> Version:
         folded_to=work.until,
         landed_to=_landed_to(work),
         created_at=now(),
+        mended=work.mended,
         projection=projection,
     )
     return create_version(client, made)

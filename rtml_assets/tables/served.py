@@ -62,6 +62,22 @@ def scan_served(table: DeltaTable, schema: Mapping[str, pl.DataType]) -> pl.Lazy
     )
 
 
+def whole_served(table: DeltaTable, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
+    """Return all rows of a `served/` table under a schema; what the table does not have is null."""
+    served = scan_served(table, schema)
+    absent = [name for name in schema if name not in served.collect_schema()]
+    return served.with_columns(pl.lit(None, dtype=schema[name]).alias(name) for name in absent).select(*schema)
+
+
+def of_meaning(service: FeatureService, plans: Mapping[str, Plan]) -> pl.Expr:
+    """Return whether a row of `served/` is of the meaning, and of the version, that a service has now."""
+    same = (pl.col(SERVICE_VERSION) == service.version) & pl.all_horizontal(
+        pl.col(of_view(view.name, VERSION)).str.starts_with(f"{plans[view.name].fingerprint}.")
+        for view in service.views
+    )
+    return same.fill_null(value=False)
+
+
 def logged_vectors(
     lake: Lake,
     service: FeatureService,
@@ -83,10 +99,7 @@ def logged_vectors(
     """
     table = open_table(lake.served(service.name))
     schema = service_schema(service, plans)
-    same = (pl.col(SERVICE_VERSION) == service.version) & pl.all_horizontal(
-        pl.col(of_view(view.name, VERSION)).str.starts_with(f"{plans[view.name].fingerprint}.")
-        for view in service.views
-    )
+    same = of_meaning(service, plans)
     # What was ingested before the watermark was servable; so was the entity's newest event, at its very instant.
     beginning = to_datetime(0)
     whole = pl.all_horizontal(
@@ -99,14 +112,12 @@ def logged_vectors(
     )
     if table is None:
         return Logged(pl.DataFrame(schema=schema), 0, 0)
-    served = scan_served(table, schema)
-    absent = [name for name in schema if name not in served.collect_schema()]
-    served = served.with_columns(pl.lit(None, dtype=schema[name]).alias(name) for name in absent).select(*schema)
+    served = whole_served(table, schema)
     found: list[pl.DataFrame] = []
     other = incomplete = 0
     for day in sorted(rows_by_day(table) if days is None else days, reverse=True):
         rows = served.filter(pl.col(EVENT_DATE) == day).collect()
-        meant = rows.filter(same.fill_null(value=False))
+        meant = rows.filter(same)
         other += rows.height - meant.height
         good = meant.filter(whole)
         incomplete += meant.height - good.height

@@ -11,15 +11,15 @@ from quality.parity import Parity
 from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError
 from rtml.instants import BEGINNING, DAY, to_instant
-from rtml.lake import LEVEL, Lake, raw_schema, unsigned
+from rtml.lake import LEVEL, Lake, unsigned
 from rtml.plan import Plan
 from rtml.projection import project
-from rtml_assets.tables.delta import open_table, scan
 from rtml_assets.tables.events import is_late, load_events
 from rtml_assets.tables.read_back import read_back
 from rtml_assets.tables.scratch import scratch_version
 from rtml_assets.tables.tile_parity import check_built, compare_tiles, events_of, lower, stored_tiles
 from rtml_assets.tables.touched import touched_days
+from streaming.mended import scan_mirrored
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -65,7 +65,7 @@ def _last(view: StreamFeatureView, day: date) -> int:
 
 def _entities(lake: Lake, view: StreamFeatureView, plan: Plan, day: date) -> pl.DataFrame:
     """Return whoever has events in `raw/` or rows in `tiles/`."""
-    rows = scan(open_table(lake.raw(view.source.name)), raw_schema(view.source), [day]).with_columns(unsigned())
+    rows = scan_mirrored(lake, view.source, [day]).with_columns(unsigned())
     seen = project(view, plan, rows).select(plan.key_names)
     stored = stored_tiles(lake, plan, day).lazy().select(plan.key_names)
     return pl.concat([seen, stored]).unique().sort(plan.key_names).collect()

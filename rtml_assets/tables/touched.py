@@ -12,9 +12,10 @@ from rtml.instants import BEGINNING, DAY, Instant, to_instant
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.plan import Plan
-from rtml_assets.tables.delta import built_from, open_table, rows_by_day
+from rtml_assets.tables.delta import built_from, open_table
 from rtml_assets.tables.events import events_meaning, missing_since
 from rtml_assets.tables.tiles import tiles_meaning
+from streaming.mended import mirrored_by_day
 from streaming.positions import read_positions, watermark
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 def touched_days(lake: Lake, source: EventSource, plans: Iterable[Plan] = ()) -> list[date]:
     """Return the source's days whose `events/`, or whose `tiles/` of some plans, are not built from all of `raw/`.
 
-    `raw/` only grows, so a day's number of rows tells; days outside the source's history are left alone.
+    `raw/` and `decisions/` only grow, so a day's number of rows tells; days outside its history are left alone.
     """
-    counts = rows_by_day(open_table(lake.raw(source.name)))
+    counts = mirrored_by_day(lake, source)
     wanted = {day: count for day, count in counts.items() if in_history(source, day)}
     touched = _behind(wanted, lake.events(source.name), events_meaning(source))
     for plan in plans:
@@ -39,7 +40,7 @@ def unbuilt_days(lake: Lake, source: EventSource, plan: Plan) -> list[date]:
 
     A day that has been built, and to which events have come since, is not among them.
     """
-    days = [day for day in rows_by_day(open_table(lake.raw(source.name))) if in_history(source, day)]
+    days = [day for day in mirrored_by_day(lake, source) if in_history(source, day)]
     events = built_from(open_table(lake.events(source.name)), days, events_meaning(source))
     tiles = built_from(open_table(lake.tiles(plan.view)), days, tiles_meaning(plan))
     return sorted(set(events) - set(tiles))
@@ -52,7 +53,7 @@ def in_history(source: EventSource, day: date) -> bool:
 
 def outside_days(lake: Lake, source: EventSource) -> list[date]:
     """Return the days of `raw/` that no asset builds, because they lie outside the source's history."""
-    return [day for day in rows_by_day(open_table(lake.raw(source.name))) if not in_history(source, day)]
+    return [day for day in mirrored_by_day(lake, source) if not in_history(source, day)]
 
 
 def complete_to(lake: Lake, source: EventSource, mirrored: Instant) -> Instant:
@@ -60,8 +61,7 @@ def complete_to(lake: Lake, source: EventSource, mirrored: Instant) -> Instant:
     days = touched_days(lake, source)
     if not days:
         return mirrored
-    missing = missing_since(open_table(lake.raw(source.name)), lake, source, days)
-    first = missing.min()
+    first = missing_since(lake, source, days).min()
     return mirrored if first is None else min(mirrored, to_instant(first))
 
 
@@ -109,7 +109,7 @@ def past_days(lake: Lake, client: Redis, source: EventSource, plan: Plan) -> Pas
     """Return the days that are over, and those of them that can be compared."""
     mirrored = _mirrored(client, source)  # first: what is mirrored meanwhile is of no day that is over by then
     touched = set(touched_days(lake, source, [plan]))
-    days = [day for day in rows_by_day(open_table(lake.raw(source.name))) if in_history(source, day)]
+    days = [day for day in mirrored_by_day(lake, source) if in_history(source, day)]
     over = sorted((day for day in days if to_instant(day) + DAY + source.lateness_us <= mirrored), reverse=True)
     return PastDays(plan.view, len(days), mirrored, tuple(over), tuple(day for day in over if day not in touched))
 

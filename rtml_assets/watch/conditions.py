@@ -158,6 +158,8 @@ def _source(target: str, source: Source) -> Iterator[Condition]:
     tiles = source.flows.get("tiles")
     if source.state == "stalled":
         yield _of("stream_stalled", target, source.words)
+    if source.held:
+        yield _of("check_failed", target, source.held, severity="critical")
     if tiles is None:
         return
     accepted, refused = tiles.minute.get("accepted", 0), tiles.minute.get("refused", 0)

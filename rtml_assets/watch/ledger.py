@@ -46,7 +46,6 @@ CREATE TABLE IF NOT EXISTS remedies (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, what TEXT NOT NULL, target TEXT NOT NULL, why TEXT NOT NULL,
     asked_at INTEGER NOT NULL, done_at INTEGER, outcome TEXT);
 """
-_ALERT = "alert, target, severity, words, value, bound, since, last_seen, fired_at, resolved_at"
 
 
 class Alert(msgspec.Struct, frozen=True):
@@ -161,6 +160,9 @@ class Ledger:
         with self.transaction() as db:
             for condition in found.values():
                 self._seen(db, condition, now, looks, settled)
+            # What has not fired begins anew: its looks are no longer in a row.
+            pending = "DELETE FROM alerts WHERE alert = ? AND target = ? AND resolved_at IS NULL AND fired_at IS NULL"
+            db.executemany(pending, list(untold))
             for row in self._unsettled(db, kinds, {*found, *untold}):
                 self._unseen(db, row, now, looks, settled)
             for notice in settled.notices(now):
@@ -176,12 +178,14 @@ class Ledger:
 
     def open(self) -> list[Alert]:
         """Return the alerts that fired and have not resolved, the worst and newest first."""
-        order = "ORDER BY severity = 'critical' DESC, fired_at DESC, id DESC"
-        return self._alerts(f"fired_at IS NOT NULL AND resolved_at IS NULL {order}")
+        return self._alerts(
+            "SELECT * FROM alerts WHERE fired_at IS NOT NULL AND resolved_at IS NULL"
+            " ORDER BY severity = 'critical' DESC, fired_at DESC, id DESC"
+        )
 
     def recent(self, since: Instant) -> list[Alert]:
         """Return the alerts that have resolved from an instant on, the newest first."""
-        return self._alerts("resolved_at >= ? ORDER BY resolved_at DESC, id DESC", since)
+        return self._alerts("SELECT * FROM alerts WHERE resolved_at >= ? ORDER BY resolved_at DESC, id DESC", since)
 
     def prune(self, now: Instant, counts: int = KEPT) -> None:
         """Forget what resolved, was told or was counted too long ago; `counts` in microseconds."""
@@ -214,10 +218,11 @@ class Ledger:
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (alert, target) WHERE resolved_at IS NULL DO NOTHING",
             (found.alert, found.target, found.severity, found.words, found.value, found.bound, now, now),
         )
-        where = "alert = ? AND target = ? AND resolved_at IS NULL"
-        name = (found.alert, found.target)
-        query = f"SELECT id, severity, looks, fired_at, told_at FROM alerts WHERE {where}"
-        row, before, seen, fired, told = db.execute(query, name).fetchone()
+        row, before, seen, fired, told = db.execute(
+            "SELECT id, severity, looks, fired_at, told_at FROM alerts"
+            " WHERE alert = ? AND target = ? AND resolved_at IS NULL",
+            (found.alert, found.target),
+        ).fetchone()
         db.execute(
             "UPDATE alerts SET severity = ?, words = ?, value = ?, bound = ?, last_seen = ?, looks = ?, clear = 0"
             " WHERE id = ?",
@@ -257,19 +262,13 @@ class Ledger:
             settled.resolved.append(self._alert(row))
 
     def _alert(self, row: int) -> Alert:
-        return self._alerts("id = ?", row)[0]
+        return self._alerts("SELECT * FROM alerts WHERE id = ?", row)[0]
 
-    def _alerts(self, where: str, *values: object) -> list[Alert]:
-        # Both parts are ours; what comes from outside is bound.
-        return [
-            msgspec.convert(row, Alert) for row in self._named(f"SELECT {_ALERT} FROM alerts WHERE {where}", values)
-        ]
-
-    def _named(self, query: str, values: tuple[object, ...]) -> list[dict[str, object]]:
+    def _alerts(self, query: str, *values: object) -> list[Alert]:
         with self._lock:
             cursor = self._db.execute(query, values)
             names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor]
+            return [msgspec.convert(dict(zip(names, row, strict=True)), Alert) for row in cursor]
 
 
 def ledger_file(home: Path) -> Path:

@@ -13,6 +13,7 @@ from rtml.define.views import StreamFeatureView
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml_assets.watch.report import Flow, HotKey, Partition, Quantiles, RedisLook
+from streaming.contracts import HELD
 from streaming.positions import Position, arrived_at, parse_positions
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class StreamSeen(NamedTuple):
     """Whether any partition of the stream exists."""
     last_event_at: Instant | None
     watermark: Instant
+    held: str = ""
 
 
 def look_at_source(client: Redis, source: EventSource, clock: Instant) -> StreamSeen:
@@ -79,7 +81,8 @@ def look_at_source(client: Redis, source: EventSource, clock: Instant) -> Stream
         pipeline.hgetall(keys.figures(source.name, flow))
     pipeline.exists(keys.replay_time(source.name))
     pipeline.exists(keys.rewinding(source.name))
-    *stored, replayed, rewinding = pipeline.execute()
+    pipeline.hget(keys.contract(source.name), HELD)
+    *stored, replayed, rewinding, held = pipeline.execute()
     count = source.stream.partitions
     positions = {flow: parse_positions(found, count) for flow, found in zip(POSITIONS, stored[::2], strict=True)}
     figures = dict(zip(POSITIONS, stored[1::2], strict=True))
@@ -102,6 +105,7 @@ def look_at_source(client: Redis, source: EventSource, clock: Instant) -> Stream
         any(found[2] for found in waiting),
         max((int(instant) for instant in instants if instant is not None), default=None),
         min(position.ingested_at for position in positions["tiles"]),
+        held.decode() if held else "",
     )
 
 

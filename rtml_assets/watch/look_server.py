@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,11 +16,14 @@ from rtml.instants import MINUTE, Instant
 from rtml.online import keys
 from rtml.registry import Registry
 from rtml.settings import Settings
+from rtml_assets.runtime.probes import own_tls
 from rtml_assets.watch.objectives import LEAST_REQUESTS
 from rtml_assets.watch.report import Quantiles, ServerLook, Service
 
-TIMEOUT_SECONDS = 0.5
-"""The most that one request may take; after one that did, a look asks no more."""
+BEYOND_REDIS_SECONDS = 0.3
+"""How much longer than for Redis the server is waited for: it knows best what is wrong."""
+LOOK_SECONDS = 0.5
+"""After so long a look asks nothing more that needs Redis."""
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """A scrape: by name and labels."""
@@ -53,11 +57,11 @@ class ServerEyes:
 
     def __init__(self, settings: Settings, registry: Registry, now: Callable[[], Instant] = instants.now) -> None:
         """Take where it is; nothing is asked yet."""
-        key = getattr(settings, "key", "")
         self._http = httpx.Client(
-            base_url=f"http://{settings.host}:{settings.port}",
-            timeout=TIMEOUT_SECONDS,
-            headers={"authorization": f"Bearer {key}"} if key else {},
+            base_url=settings.server_url,
+            verify=own_tls(settings.tls_cert) if settings.tls_cert else True,
+            timeout=settings.redis_timeout_seconds + BEYOND_REDIS_SECONDS,
+            headers={"authorization": f"Bearer {settings.key}"} if settings.key else {},
             trust_env=False,
         )
         self._registry, self._now = registry, now
@@ -78,16 +82,22 @@ class ServerEyes:
             return Seen(ServerLook(up=False, words=words), {}, dict.fromkeys(self._registry.services, lost), {})
 
     def _look(self) -> Seen:
+        until = time.monotonic() + LOOK_SECONDS
         readiness = self._http.get("/readyz")
         told: Mapping[str, Any] = readiness.json()
         words = "; ".join(told["reasons"]) if "reasons" in told else _problem(readiness)
         look = ServerLook(up=True, ready=bool(told.get("ready")), words=words)
         heartbeats: dict[str, ServerHeartbeats] = {}
         for source in self._registry.sources:
-            found = self._heartbeats(source)
+            found = self._heartbeats(source) if time.monotonic() < until else None
             if found is not None:
                 heartbeats[source], look = found[0], _with_clock(look, *found[1:])
-        probes = {name: self._probe(service) for name, service in self._registry.services.items()}
+        # A server that took so long to say that it is not ready would take as long for every service.
+        late = Service(ready=look.ready, probe_ok=None if look.ready else False, words=words or "not asked: no time")
+        probes = {
+            name: self._probe(service) if time.monotonic() < until else late
+            for name, service in self._registry.services.items()
+        }
         self._scrape()
         services = {name: self._service(name, probe) for name, probe in probes.items()}
         return Seen(look, heartbeats, services, self._nulls())

@@ -1,7 +1,7 @@
 """One look at the whole platform, again and again: `Observer.look` → `Report`. It never raises, and never waits long.
 
-A dead Redis or server costs a look less than a second; what may hang (a lake on a network, Dagster's UI) is looked at
-in the background. What could not be seen is `None` in the report, with words.
+A dead Redis or server costs a look about a second at most; what may hang (a lake on a network, Dagster's UI) is looked
+at in the background. What could not be seen is `None` in the report, with words.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Observer:
         """Take where everything is; nothing is connected yet."""
         self.registry, self._settings, self._now = registry, settings, now
         self._agreed = agreements(registry)
-        self._client = connect_reader(settings.redis_url, REDIS_TIMEOUT)
+        self._client = connect_reader(settings, REDIS_TIMEOUT)
         self._eyes = ServerEyes(settings, registry, now)
         self._heartbeats = Heartbeats(registry.sources.values())
         self._states = {

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import redis
-from prometheus_client import CollectorRegistry, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, start_http_server
 
+from rtml import logs
 from rtml.instants import SECOND, Duration, Instant, parse_duration
 from rtml.instants import now as present
 from rtml.registry import Registry
+from rtml.secrets import mask_logs
 from rtml.settings import Settings
 from rtml_assets.runtime.supervisor import restart_requests
 from rtml_assets.watch import report as reports
@@ -29,6 +31,7 @@ from rtml_assets.watch.catalog import entry
 from rtml_assets.watch.causes import followed, judged
 from rtml_assets.watch.channels import Channel, channels_of
 from rtml_assets.watch.conditions import Condition, conditions
+from rtml_assets.watch.exporter import Exporter
 from rtml_assets.watch.ledger import Alert, Ledger, Notice, ledger_file
 from rtml_assets.watch.message import Links
 from rtml_assets.watch.observe import Observer
@@ -80,7 +83,7 @@ class Watch:
         self.outbox = Outbox(self.ledger, channels, self.links, now)
         self._budgets = Budgets(self.ledger, settings.watch_interval_us)
         self._remedies = Remedies(self.ledger, agreements(registry), restart_requests(home), settings.mirror_epoch_us)
-        self._redis: Redis = connect(settings.redis_url, timeout=REDIS_SECONDS)
+        self._redis: Redis = connect(settings, timeout=REDIS_SECONDS)
         self._pruned = self._started - PRUNED_EVERY
         self._is_crippled = False
         self.report: Report | None = None
@@ -101,6 +104,10 @@ class Watch:
             self._pruned = now
             self.ledger.prune(now, self._budgets.longest)
         return self.report
+
+    def exporter(self) -> Exporter:
+        """Return what shows the last look to Prometheus."""
+        return Exporter(lambda: self.report, self._redis)
 
     def run(self, stopped: threading.Event) -> None:
         """Look again and again until told to stop; what is to be told is sent beside."""
@@ -157,9 +164,10 @@ class Watch:
 
     def _write(self, report: Report) -> None:
         write_file(self._settings.home_path, report)
-        # A Redis that is away is one of the conditions, and told as such.
-        with suppress(redis.RedisError):
-            write_redis(self._redis, report)
+        if report.platform.redis.up:
+            # One that goes away just now is a condition of the next look, and told as such.
+            with suppress(redis.RedisError):
+                write_redis(self._redis, report)
 
 
 def metrics_of(watch: Watch) -> CollectorRegistry:
@@ -169,6 +177,8 @@ def metrics_of(watch: Watch) -> CollectorRegistry:
     at.set_function(lambda: watch.report.at / SECOND if watch.report else 0.0)
     took = Gauge("rtml_watch_look_seconds", "How long its last look took.", registry=registry)
     took.set_function(lambda: watch.report.took_ms / 1_000 if watch.report else 0.0)
+    registry.register(watch.exporter())
+    ProcessCollector(registry=registry)
     return registry
 
 
@@ -182,6 +192,8 @@ def run_watch(settings: Settings, registry: Registry) -> None:
 
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, stop)
+    mask_logs(settings.secrets)
+    logs.configure(settings.log_format, process="watch")
     with Observer(settings, registry) as observer:
         watch = Watch(settings, registry, observer.look, channels_of(settings, write_line))
         if settings.watch_port:

@@ -199,6 +199,8 @@ class Source(msgspec.Struct, frozen=True):
     last_event_age_ms: float | None = None
     server_heartbeat_ms: float | None = None
     """From the stream to an answer of the feature server."""
+    held: str = ""
+    """Why its flows do not run by the definitions; empty when they do."""
 
 
 class View(msgspec.Struct, frozen=True):

@@ -32,9 +32,8 @@ class SourceState:
         flows = {name: self._flow(name, flow, beats[name], clock) for name, flow in seen.flows.items()}
         state, why = self._state(seen, flows, clock)
         age = None if seen.last_event_at is None else max(0.0, (clock - seen.last_event_at) / 1_000)
-        return Source(
-            state, why or words, flows, seen.replayed, seen.last_event_at, age, _to_server(beats["tiles"], server)
-        )
+        took = _to_server(beats["tiles"], server)
+        return Source(state, why or words, flows, seen.replayed, seen.last_event_at, age, took, seen.held)
 
     def _flow(self, name: str, flow: Flow, beats: dict[int, Beat], clock: Instant) -> Flow:
         partitions = [self._partition(name, part, beats.get(part.partition), clock) for part in flow.partitions]

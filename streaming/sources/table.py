@@ -18,9 +18,10 @@ from rtml.define.source import EventSource
 from rtml.instants import BEGINNING, DAY, Instant, floor, to_datetime, to_instant
 from rtml.lake import Lake, raw_schema, unsigned
 from rtml.projection import INGESTED_AT
-from streaming.delta import open_table, rows_by_day, scan
+from streaming.delta import open_table, scan
 from streaming.entries import Entries
 from streaming.gate import ARRIVED, Gated
+from streaming.mended import Mended, mirrored_by_day
 from streaming.progress import Progress
 
 ROWS_AT_ONCE = 500_000
@@ -45,13 +46,14 @@ def read_raw(lake: Lake, source: EventSource, stretch: Stretch, limit: int = ROW
     Frames have the contract's columns, `ingested_at` and `id64` (unsigned). All are of the table as it is when the
     first is asked for.
     """
+    counts = mirrored_by_day(lake, source)
     table = open_table(lake.raw(source.name))
-    counts = rows_by_day(table)
+    mended = Mended.load(lake, source)
     time, ingested = pl.col(source.timestamp).dt.epoch("us"), pl.col(INGESTED_AT).dt.epoch("us")
     # Of duplicates of one instant the least payload comes first, as in `events/`.
     order = [INGESTED_AT, source.timestamp, ID64, *(name for name in source.columns if name != source.timestamp)]
     for span, days in _ingestion_days(source, stretch, list(counts)):
-        rows = scan(table, raw_schema(source), days).filter(
+        rows = mended.over(scan(table, raw_schema(source), days), days).filter(
             _within(span), ingested - time <= source.lateness_us, time >= stretch.since
         )
         for part in _divided(rows, span, sum(counts[day] for day in days), limit):

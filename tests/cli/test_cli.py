@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -21,6 +22,7 @@ from rtml_assets.runtime.redis_server import EmbeddedRedis
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ["demo", "up", "stream", "serve", "replay", "get", "describe", "settings"]
 COMMANDS += ["land", "diff", "deploy", "backfill", "promote", "rollback", "retire", "watch", "alerts"]
+COMMANDS += ["quarantine", "contracts", "doctor", "keys", "audit"]
 
 FEATURES = textwrap.dedent("""
     import polars as pl
@@ -199,3 +201,27 @@ def test_an_error_is_one_line_without_a_traceback(project):
 def test_no_definitions_is_an_error_that_says_so(project, monkeypatch):
     monkeypatch.setenv("RTML_FEATURES", "feature.py")
     assert "no file 'feature.py' (RTML_FEATURES)" in refused("up")
+
+
+def test_a_key_is_shown_once_rotated_and_revoked(project):
+    made = said("keys", "create", "model", "--scope", "read:fraud", "--scope", "push:payments", "--expires", "90d")
+    key = re.search(r"rtml_([0-9a-f]{8})_[0-9a-f]{64}", made)
+    assert key is not None
+    assert "servers hear of it from the lake alone, within 30 s: Redis does not answer" in made
+    listed = said("keys", "list")
+    assert f"model {key[1]} push:payments read:fraud" in listed
+    assert key[0] not in listed
+    assert "there is a key 'model' already" in refused("keys", "create", "model", "--scope", "admin")
+    assert "Did you mean 'fraud'?" in refused("keys", "create", "other", "--scope", "read:frod")
+    assert "Did you mean 'model'?" in refused("keys", "rotate", "modal")
+    assert "the old one counts until" in said("keys", "rotate", "model", "--grace", "1h")
+    assert "model is revoked" in said("keys", "revoke", "model")
+    assert said("keys", "list").count("revoked") == 2
+    audited = said("audit", "--since", "1d")
+    assert [word for word in audited.split() if word.startswith("key.")] == ["key.create", "key.rotate", "key.revoke"]
+    assert key[0] not in audited
+
+
+def test_an_errors_url_has_no_password(project, monkeypatch):
+    monkeypatch.setenv("RTML_REDIS_URL", "redis://ann:hidden@127.0.0.1:1/0")
+    assert "Redis does not answer at redis://ann:***@127.0.0.1:1/0" in refused("deploy")

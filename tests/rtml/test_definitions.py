@@ -124,6 +124,16 @@ class Unique(rtml.Event):
     x: int = rtml.Field(unique=True)
 
 
+class WholeFloats(rtml.Event):
+    at: rtml.Timestamp
+    x: float = rtml.Field(isin=[0, 1])
+
+
+class BrokenIntegers(rtml.Event):
+    at: rtml.Timestamp
+    x: int = rtml.Field(notin=[1, 2.0])
+
+
 class LookingAhead(rtml.Event):
     at: rtml.Timestamp
     x: str = rtml.Field(str_matches="(?=a)b")
@@ -226,6 +236,9 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: source(schema=Unique), "unique=True cannot be checked on one event"),
     (lambda: source(schema=Reserved), "the platform itself adds"),
     (lambda: source(schema=LookingAhead), "pattern '(?=a)b'"),
+    (lambda: source(schema=WholeFloats), "isin must be a list of Float64s, such as 0.0; got 0"),
+    (lambda: source(schema=BrokenIntegers), "notin must be a list of Int64s, such as 2; got 2.0"),
+    (lambda: source(compatibility="backwards"), "compatibility must be one of backward, forward, full, none"),
     (lambda: source(schema=Unsigned), "its type must be str, int, float, bool or rtml.Timestamp; got UInt32"),
     (lambda: source(lateness="a while"), "lateness: a duration must look like"),
     (lambda: source(starts="yesterday"), "starts must be a day like '2013-01-31'; got 'yesterday'"),

@@ -5,16 +5,23 @@ import json
 import sys
 import threading
 
+import msgspec
 import pytest
 
+from rtml.access import create_key
 from rtml.errors import SettingsError, UnavailableError
+from rtml.lake import Lake
+from rtml.online import keys
 from rtml.settings import Settings, load_settings
 from rtml_assets.runtime import dagster_home, project
 from rtml_assets.runtime.ports import free_port, is_free, is_listening
 from rtml_assets.runtime.probes import dagster_is_up, redis_answers, server_is_up
 from rtml_assets.runtime.project import Project, forget_last_run
 from rtml_assets.runtime.up import until_told
-from tests.runtime.processes import gone
+from streaming.access import projected_keys
+from streaming.broker import connect
+from streaming.key_store import save_keys
+from tests.runtime.processes import gone, until
 
 SLEEP = (sys.executable, "-S", "-c", "import time; time.sleep(600)")
 SERVE = (
@@ -55,6 +62,25 @@ def test_a_project_runs_and_leaves_nothing(settings, stand_ins, tmp_path):
     assert not (tmp_path / "run.json").exists()
 
 
+def test_after_a_deployment_the_watch_loads_the_definitions_anew(settings, stand_ins):
+    with Project(settings, ["a"], embedded=True, server=False, dagster=False) as running:
+        running.start_redis()
+        running.start()
+        before = {name: status.pid for name, status in running.status().items()}
+        with connect(running.settings.redis_url) as client:
+            client.incr(keys.DEPLOYED)
+        until(lambda: running.status()["watch"].pid not in (None, before["watch"]))
+        kept = {name: status.pid for name, status in running.status().items() if name != "watch"}
+        assert kept == {name: pid for name, pid in before.items() if name != "watch"}
+
+
+def test_without_a_watch_none_is_run(settings, stand_ins):
+    with Project(settings, [], embedded=True, server=False, dagster=False, watch=False) as running:
+        running.start_redis()
+        running.start()
+        assert set(running.status()) == {"redis"}
+
+
 def test_other_commands_find_its_redis(settings, tmp_path):
     with Project(settings, [], embedded=True, server=False, dagster=False) as running:
         running.start_redis()
@@ -62,12 +88,25 @@ def test_other_commands_find_its_redis(settings, tmp_path):
         assert found.redis_url == running.settings.redis_url
         assert found.accept_stamps
         assert found.lake_root == running.settings.lake_root
+        assert (tmp_path / "run.json").stat().st_mode & 0o777 == 0o600
         assert redis_answers(found.redis_url)
         with pytest.raises(SettingsError, match=r"runs in .* already"):
             Project(settings, [], embedded=True, server=False, dagster=False).start_redis()
         with pytest.raises(SettingsError, match=r"runs in .* already"):
             forget_last_run(tmp_path)
     assert not redis_answers(found.redis_url)
+
+
+def test_a_redis_that_lost_the_keys_is_told_them(settings, stand_ins, tmp_path):
+    _, key = create_key("model", ["admin"], 0)
+    save_keys(Lake(settings.lake_root), [key])
+    guarded = msgspec.structs.replace(settings, auth="on", redis_password="of another Redis")
+    with Project(guarded, [], embedded=True, dagster=False) as running:
+        running.start_redis()
+        with connect(running.settings) as client:
+            assert projected_keys(client) is None
+            running.start()
+            assert projected_keys(client) == {key.id: key}
 
 
 def test_a_redis_of_ones_own_is_used_as_it_is(settings, tmp_path):
@@ -151,7 +190,7 @@ def test_dagster_is_up_when_it_has_the_definitions(entries, up):
 def test_nothing_is_up_where_nothing_listens():
     port = free_port()
     assert not is_listening("127.0.0.1", port)
-    assert not server_is_up("127.0.0.1", port)
+    assert not server_is_up(Settings(port=port))
     assert not dagster_is_up("127.0.0.1", port)
 
 

@@ -107,6 +107,32 @@ def test_a_child_that_ends_well_is_restarted_too(tmp_path, clock, fakes):
     assert len(fakes.started) == 2
 
 
+def test_only_deaths_that_nobody_asked_for_are_crashes(tmp_path, clock, fakes):
+    heard = []
+    supervisor = Supervisor([Child("x", ("x",))], tmp_path, clock=clock, spawn=fakes, on_change=lambda: heard.append(1))
+    supervisor.tick()
+    for code, crashes in ((0, 0), (75, 0), (-9, 1), (1, 2)):
+        fakes.processes[-1].returncode = code
+        supervisor.tick()
+        assert supervisor.status()["x"].crashes == crashes
+        clock.now += LONGEST_DELAY
+        supervisor.tick()
+        assert supervisor.status()["x"].pid is not None
+    assert len(heard) == 9  # one start, four deaths and four more starts
+    supervisor.tick()
+    assert len(heard) == 9
+
+
+def test_a_restart_on_request_is_no_crash(tmp_path):
+    with Supervisor([Child("x", SLEEP)], tmp_path) as supervisor:
+        first = supervisor.status()["x"].pid
+        supervisor.restart("x")
+        until(lambda: supervisor.status()["x"].pid not in (None, first))
+        assert supervisor.status()["x"].crashes == 0
+        supervisor.crash("x")
+        until(lambda: supervisor.status()["x"].crashes == 1)
+
+
 def test_a_child_can_be_added_and_wait_for_another(tmp_path, clock, fakes):
     ready: list[bool] = []
     supervisor = Supervisor([Child("one", ("x",))], tmp_path, clock=clock, spawn=fakes)

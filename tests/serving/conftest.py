@@ -62,7 +62,7 @@ class Served:
         )
         assert self.process.stdout is not None
         self.log = ""
-        while (line := self.process.stdout.readline()) and not line.startswith("features at"):
+        while (line := self.process.stdout.readline()) and "features at" not in line:
             self.log += line
         self.greeting = line
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_SECONDS)

@@ -13,12 +13,12 @@ import pytest
 from rtml import instants
 from rtml.settings import Settings
 from serving.app import App
-from serving.wire import MOST_BYTES
 from streaming.versions import go_live, save_version
 from tests.serving.online import REGISTRY, OwnRedis, eventually, fill, version_of
 
 ANN = {"entities": [{"user": "ann"}]}
 SPENDING = "/v1/features/spending"
+MOST_BYTES = Settings().max_body_bytes
 GETS = ["/", "/docs", "/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/services"]
 
 
@@ -168,6 +168,7 @@ def test_the_figures_are_for_prometheus(served):
         'rtml_requests_total{route="/v1/features/{service}",status="200"}',
         'rtml_requests_total{route="other",status="404"}',
         'rtml_request_seconds_bucket{le="0.001",route="/v1/features/{service}"}',
+        'rtml_stage_seconds_count{stage="wait"}',
         'rtml_stage_seconds_count{stage="redis"}',
         'rtml_stage_seconds_count{stage="merge"}',
         'rtml_stage_seconds_count{stage="encode"}',
@@ -249,7 +250,8 @@ def test_it_is_ready_when_all_views_are(serve, own_redis):
     assert reason.startswith("service 'shopping': view 'shop_visits' must serve")
     assert reason.endswith(f"it serves {building.version}, which is building")
     refused = served.http.post("/v1/features/shopping", json={"entities": [{"user": "ann", "shop": 7}]})
-    assert (refused.status_code, refused.json()["error"]) == (503, {"code": "not_ready", "message": reason})
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["message"]) == (503, "not_ready", reason)
     assert served.http.post(SPENDING, json=ANN).status_code == 200
     shopping = served.http.get("/v1/services").json()["services"][0]
     assert (shopping["ready"], shopping["columns"][1]["type"]) == (False, None)

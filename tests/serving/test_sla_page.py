@@ -14,12 +14,14 @@ from selenium.webdriver.common.keys import Keys as Pressed
 from rtml import instants
 from rtml.instants import SECOND
 from rtml.online import keys
+from rtml.settings import Settings
+from rtml_assets.runtime.keys import create_key
 from rtml_assets.watch.report import Report
 from rtml_assets.watch.shown import write_redis
 from tests.browser import asked, chromium, faults, prefer, resize, texts
 from tests.serving.conftest import Served
 from tests.serving.looks import report_of, write_hour
-from tests.serving.online import OwnRedis, eventually, fill
+from tests.serving.online import REGISTRY, OwnRedis, eventually, fill
 
 STALE_ROWS = "return getComputedStyle(document.getElementById('tables')).opacity"
 
@@ -207,6 +209,24 @@ def test_without_a_watch_it_says_what_starts_one(page, stage, serve):
     page.get(f"http://127.0.0.1:{serve(stage.redis.url).port}/")
     eventually(lambda: texts(page, "#verdict") == ["○not watched"])
     assert texts(page, "#notes p") == ["▲No watch has looked yet. It is part of rtml up; rtml watch runs it alone."]
+
+
+def test_where_keys_are_asked_for_it_asks_once(browser, stage, serve, tmp_path):
+    stage.look = lambda: report_of(instants.now())
+    served = serve(stage.redis.url, RTML_AUTH="on")
+    settings = Settings(home=str(tmp_path), redis_url=stage.redis.url)
+    key = create_key(settings, REGISTRY, "page", ["read:*"]).splitlines()[0]
+    browser.get(f"http://127.0.0.1:{served.port}/")
+    eventually(lambda: browser.find_element(By.ID, "login").is_displayed())
+    assert texts(browser, "#verdict") == ["○not shown"]
+    assert "a valid API key is needed" in texts(browser, "#notes p")[0]
+    browser.find_element(By.ID, "key").send_keys(key)
+    eventually(lambda: served.http.get("/v1/services", headers={"x-api-key": key}).status_code == 200)
+    browser.find_element(By.CSS_SELECTOR, "#login button").click()
+    eventually(lambda: texts(browser, "#verdict") == ["●all is well"])
+    assert texts(browser, "#notes p") == []
+    assert not browser.find_element(By.ID, "login").is_displayed()
+    assert key not in browser.execute_script("return document.cookie + document.documentElement.outerHTML")
 
 
 def test_redis_that_is_away_and_a_server_that_is_are_said(page, stage):

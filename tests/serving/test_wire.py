@@ -135,7 +135,14 @@ def test_every_error_of_a_request_has_a_status_and_a_code(error, status, code):
 
 def test_an_error_that_no_request_can_cause_has_none():
     assert wire.failure_of(CodecError("x")) is None
-    assert json.loads(wire.unexpected("abc").body)["error"]["request_id"] == "abc"
+    assert "abc" in json.loads(wire.unexpected("abc").body)["error"]["message"]
+
+
+def test_a_failure_is_given_its_request_s_id():
+    problem = wire.failure(404, "not_found", "no path").problem
+    assert problem is not None
+    error = {"code": "not_found", "message": "no path", "request_id": "abc"}
+    assert json.loads(wire.encode_problem(problem, "abc")) == {"error": error}
 
 
 def test_the_latest_instant_is_the_end_of_the_century():

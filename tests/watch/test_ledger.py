@@ -78,6 +78,19 @@ def test_who_looks_for_one_alert_settles_no_other(ledger):
     assert [alert.target for alert in ledger.open()] == ["source:a"]
 
 
+def test_what_follows_from_something_else_neither_fires_nor_resolves(ledger):
+    follows = {("stream_lag", "source:a")}
+    nothing: list[list[str]] = [[], [], []]
+    looks(ledger, lag())
+    assert looks(ledger, lag(), count=3, untold=follows) == [nothing] * 3
+    assert looks(ledger, lag()) == [nothing], "its looks begin anew"
+    assert looks(ledger, lag()) == [[["source:a"], [], []]]
+    assert looks(ledger, count=3, untold=follows) == [nothing] * 3
+    assert looks(ledger, lag(), count=3, untold=follows) == [nothing] * 3
+    assert len(ledger.open()) == 1
+    assert looks(ledger, count=2)[1] == [[], [], ["source:a"]]
+
+
 def test_an_open_alert_is_told_again_after_a_while_and_when_it_gets_worse(ledger):
     looks(ledger, lag(severity="warning"), count=2)
     fired = 2 * SECOND

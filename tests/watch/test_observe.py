@@ -223,6 +223,23 @@ def test_a_redis_that_is_gone_costs_little_and_is_all_that_is_said(tmp_path: Pat
     assert {f"{one.target} {one.name}": one.good for one in report.objectives}["source:sales heartbeat"] is False
 
 
+def test_a_redis_that_hangs_is_told_by_the_server_too(platform: LocalPlatform, observer: Observer) -> None:
+    os.kill(platform.redis_pid, signal.SIGSTOP)
+    try:
+        report = until(observer, lambda look: not look.platform.redis.up and look.platform.server.ready is False)
+    finally:
+        os.kill(platform.redis_pid, signal.SIGCONT)
+    assert report.took_ms < 3_000
+    assert report.platform.server.up
+    assert "Redis did not answer within" in report.platform.server.words
+    found = {(one.alert, one.target) for one in conditions(report)}
+    assert {("redis_unavailable", "platform"), ("serving_unavailable", "service:till")} <= found
+    until(
+        observer,
+        lambda look: look.sources["sales"].flows["tiles"].worst("missing_ms") == 0 if look.platform.redis.up else False,
+    )
+
+
 def test_lag_is_of_the_oldest_entry_that_waits(platform: LocalPlatform) -> None:
     source = platform.registry.source("sales")
     seen = look_at_source(platform.client, source, 2**60)

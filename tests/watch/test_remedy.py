@@ -48,7 +48,8 @@ def report(state="stalled", tiles=3_000.0, mirror=3_000.0, *, redis=True):
 def test_a_stopped_child_is_killed_and_started_again(tmp_path):
     """It would sleep through SIGTERM; a child that ends on SIGTERM is asked, and not killed."""
     requests = restart_requests(tmp_path)
-    with Supervisor([Child(TILES, SLEEP), Child("other", SLEEP)], tmp_path / "logs", requests=requests) as supervisor:
+    children = [Child(TILES, SLEEP), Child("other", SLEEP)]
+    with Supervisor(children, tmp_path / "logs", requests=requests, patience=1.0) as supervisor:
         stuck, other = (supervisor.status()[name].pid for name in (TILES, "other"))
         assert stuck is not None
         os.kill(stuck, signal.SIGSTOP)

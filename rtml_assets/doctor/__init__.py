@@ -1,0 +1,1 @@
+"""`rtml doctor`: finds what is wrong, and explains what to do."""
