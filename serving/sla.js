@@ -1,5 +1,5 @@
 "use strict";
-const SLA = "/v1/sla", POLL_MS = 2000, PATIENCE_MS = 5000, HISTORY_MINUTES = 60, RELOAD_MS = 300_000;
+const SLA = "/v1/sla", POLL_MS = 2000, PATIENCE_MS = 5000, HISTORY_MINUTES = 60, RELOAD_MS = 300_000, LEAST_SHOWN_MS = 300_000;
 const PARITY = ["canary", "stream_versus_batch", "tiles_versus_events"];
 const $ = (id) => document.getElementById(id);
 let trouble = "", last = null, lastAt = 0, unanswered = 0, history = null, historyAt = 0;
@@ -108,8 +108,14 @@ function extend(report) {
 
 // ---- cells
 
+// Lines begin with the first look, so that those of a young platform can be read; all of them at the same one.
+function begin() {
+  const first = Math.min(...Object.values(history.series).flatMap((figures) => Object.values(figures)).map((values) => values.findIndex(known)).filter((slot) => slot >= 0));
+  return Math.max(0, Math.min(first, history.at.length - Math.ceil(LEAST_SHOWN_MS / history.step_ms)));
+}
+const span = () => aged((history.at.length - begin()) * history.step_ms).replace("60 min", "hour");
 function spark(target, name, bound) {
-  const values = series(target, name);
+  const values = series(target, name)?.slice(history.begin);
   if (!values || values.filter(known).length < 2) return null;
   const seen = values.filter(known), top = Math.max(...seen, 1e-9);
   // The bound is drawn where it does not flatten the line.
@@ -172,7 +178,7 @@ function sourceRow(name, source) {
   return { name, sub: [state(kind, word), small(source.words)], cells: [
     bounded(orNone(tiles.freshness_p99_ms, time), target, "freshness", "freshness_ms",
       known(tiles.freshness_p50_ms) ? `p99; half within ${timeSaid(tiles.freshness_p50_ms)}` : ""),
-    bounded(orNone(worstOf(tiles, "lag_ms"), time), target, "lag", "lag_ms", waiting ? `${count(waiting, "event")} waiting` : ""),
+    bounded(orNone(worstOf(tiles, "lag_ms"), time), target, "lag", "lag_ms", waiting ? `${count(waiting, "entry", "entries")} waiting` : ""),
     bounded(orNone(missing || beat, time), target, "heartbeat", "heartbeat_ms", missing ? "still missing" : ""),
     { figure: true, children: [figure(orNone(tiles.events_per_second, (value) => [round(value), "/s"])),
       known(source.last_event_age_ms) ? small(`last ${ago(source.last_event_age_ms)}`) : null, spark(target, "events_per_second")] },
@@ -256,8 +262,10 @@ class Chart {
   constructor(target, [title, figures, unit]) {
     Object.assign(this, { target, names: Object.keys(figures) });
     const shown = (value) => (!known(value) ? "–" : unit === "ms" ? timeSaid(value) : `${round(value)} ${unit}`);
-    this.box = el("div", { class: "chart", role: "img", "aria-label": `${title}, the last hour` });
-    this.node = el("div", {}, el("h3", {}, `${title}, last hour`), this.box);
+    this.box = el("div", { class: "chart", role: "img", "aria-label": title });
+    this.title = el("h3", {}, title);
+    this.node = el("div", {}, this.title, this.box);
+    this.words = title;
     const axis = { stroke: () => colour("--soft"), grid: { stroke: () => colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui" };
     this.options = { width: 400, height: 120, cursor: { y: false, drag: { x: false, y: false } }, scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.08, 1e-3)] } },
       axes: [{ ...axis, space: 70, size: 22, values: (_, ticks) => ticks.map((tick) => new Date(tick * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })) },
@@ -267,7 +275,9 @@ class Chart {
   }
   update() {
     if (!history) return;
-    const data = [history.at.map((at) => at / 1e6), ...this.names.map((name) => series(this.target, name) ?? history.at.map(() => null))];
+    put(this.title, `${this.words}, last ${span()}`);
+    const data = [history.at.map((at) => at / 1e6), ...this.names.map((name) => series(this.target, name) ?? history.at.map(() => null))]
+      .map((values) => values.slice(history.begin));
     const width = this.node.clientWidth;
     if (!this.plot) this.plot = new uPlot({ ...this.options, width: width || 400 }, data, this.box);
     else this.plot.setData(data);
@@ -339,7 +349,7 @@ function platform() {
   const crashes = Object.values(processes).reduce((sum, one) => sum + one.crashes, 0);
   put($("platform"),
     tile("Redis", ...up(redis.up, "up", "does not answer"), redis.words || [known(redis.latency_ms) ? timeSaid(redis.latency_ms) : "",
-      known(redis.used_bytes) ? `, ${said(bytes(redis.used_bytes))}` : "", used ? `, ${said(share(used))} of memory` : "",
+      known(redis.used_bytes) ? `, ${said(bytes(redis.used_bytes))}` : "", used >= 0.01 ? `, ${said(share(used))} of memory` : "",
       redis.policy && redis.policy !== "noeviction" ? `, policy ${redis.policy}` : ""].join("")),
     tile("Feature server", ...(server.up && server.ready === false ? ["warn", "up, not ready"] : up(server.up, "ready", "does not answer", "none")),
       server.words || (known(server.latency_ms) ? timeSaid(server.latency_ms) : "")),
@@ -401,6 +411,7 @@ function show() {
   $("dagster").href = link(last.dagster)?.href ?? "/";
   if (last.report) {
     extend(last.report);
+    if (history) history.begin = begin();
     alerts();
     platform();
     tables();

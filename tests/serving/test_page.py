@@ -93,7 +93,7 @@ def test_where_keys_are_asked_for_it_asks_once(browser, serve, feature_redis, tm
     served = serve(feature_redis.url, RTML_AUTH="on")
     settings = Settings(home=str(tmp_path), redis_url=feature_redis.url)
     key = create_key(settings, REGISTRY, "page", ["read:*"]).splitlines()[0]
-    browser.get(f"http://127.0.0.1:{served.port}/")
+    browser.get(f"http://127.0.0.1:{served.port}/docs")
     eventually(lambda: browser.find_element(By.ID, "login").is_displayed())
     field, button = browser.find_element(By.ID, "key"), browser.find_element(By.CSS_SELECTOR, "#login button")
     field.send_keys("nonsense")

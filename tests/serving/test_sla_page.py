@@ -98,7 +98,7 @@ def test_one_screen_shows_every_source_view_and_service(page):
     ]  # fmt: skip
     source = row(page, "source:purchases")
     assert source["freshness"] == "240ms p99; half within 18 ms"
-    assert source["lag"] == "640ms ≤ 5 s 77 events waiting"
+    assert source["lag"] == "640ms ≤ 5 s 77 entries waiting"
     assert source["heartbeat"] == "41ms"
     assert source["events"].startswith("118/s last ")
     assert source["last minute"] == "12 late 3 duplicates 2 refused"
