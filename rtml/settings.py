@@ -23,7 +23,7 @@ RUN_FILE = "run.json"
 FILE = "_file"
 """`<secret>_file` names a file that holds a secret."""
 
-_ANY = ("", "0.0.0.0", "::")  # nosec B104: only compared with
+_ANY = ("", "0.0.0.0", "::")  # nosec B104
 """Hosts that mean every address of the machine."""
 
 

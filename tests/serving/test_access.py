@@ -93,6 +93,7 @@ def test_a_key_reads_what_its_scope_says_and_nothing_else(guarded: Guarded, read
     answer = guarded.served.http.post(SHOPPING, json=ANN, headers={"x-api-key": reader})
     assert answer.status_code == 403
     assert answer.json()["error"] == {
+        "request_id": answer.headers["x-request-id"],
         "code": "forbidden",
         "message": "key 'reader' needs scope read:shopping; it has read:spending",
     }
@@ -121,7 +122,7 @@ def test_without_or_with_a_wrong_key_nothing_is_said(guarded: Guarded, reader: s
     said = set()
     for key in strangers:
         answer = guarded.served.http.post(SPENDING, json=ANN, headers={"authorization": f"Bearer {key}"})
-        said.add((answer.status_code, answer.headers["www-authenticate"], answer.text))
+        said.add((answer.status_code, answer.headers["www-authenticate"], answer.json()["error"]["message"]))
     assert {status for status, _, _ in said} == {401}
     assert len(said) == 1
     assert guarded.served.http.post(SPENDING, json=ANN, params={"key": reader}).status_code == 401
