@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from tests.leaks import leaks, leaks_below
+
+settings.register_profile("patient", settings(), deadline=None)  # a busy machine is no fault of an example
+settings.load_profile("patient")
 
 SAID: list[str] = []
 """Secrets in what tests printed and logged."""

@@ -68,7 +68,7 @@ def lake(project: Path) -> Lake:
 
 
 def rtml(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     error = result.exception
     said = str(error) if isinstance(error, RtmlError) else result.output
     return result.exit_code, " ".join(said.split())

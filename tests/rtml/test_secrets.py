@@ -44,7 +44,8 @@ def test_settings_show_no_secret() -> None:
         assert not [secret for secret in SECRETS.secrets if secret in text]
         assert "ann:***@host" in text
     assert set(SECRETS.secrets) == {"of-redis", "own-key-text", "in%20url", "in url"}
-    assert [name for name in Settings.__struct_fields__ if is_secret(name)] == ["redis_password", "key"]
+    hidden = ["redis_password", "key", "alert_webhook", "alert_slack_webhook", "smtp_password"]
+    assert [name for name in Settings.__struct_fields__ if is_secret(name)] == hidden
     assert Settings().secrets == ()
 
 
