@@ -85,7 +85,7 @@ def _server(state: ProcessState) -> Iterator[Finding]:
         yield found("port_taken", words, port=settings.port)
     elif not server.up:
         yield found("server_away", server.words, port=settings.port)
-    elif server.ready is False:
+    elif server.ready is False and state.platform.redis.up:  # without Redis no server is: that is said of Redis
         yield found("server_unready", server.words)
 
 

@@ -253,6 +253,8 @@ def test_processes_are_judged() -> None:
         "dagster_down",
         "schedule_stopped",
     ]
+    away, unready = RedisLook(up=False, words="away"), ServerLook(up=True, ready=False, words="Redis does not answer")
+    assert judged(redis=away, server=unready, dagster=DagsterLook(up=True)) == ["schedule_stopped"]
     dying = {"rides:tiles": Process(None, 4, crashes=4, exit_code=1)}
     assert judged(processes=dying) == ["schedule_stopped", "process_dies"]
 
