@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import typer
+from typer.core import TyperGroup
 
 from rtml.settings import Settings
 from rtml_assets.cli import app
@@ -21,6 +21,7 @@ RUNBOOKS = ROOT / "docs/runbooks"
 HEADINGS = ["Symptom", "What it means", "How to look", "How to mend", "How to prevent"]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "ops/README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RTML = typer.main.get_command(app)
+UsageError: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "UsageError")
 
 
 def test_every_alert_has_its_page_and_every_page_its_alert() -> None:
@@ -45,19 +46,25 @@ def test_the_index_says_of_every_alert_what_the_catalog_says() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_are_commands(page: Path) -> None:
-    for line in command_lines(page.read_text()):
-        parsed(line)
+    for line in lines_of_blocks(page.read_text()):
+        parse(line)
+    for line in commands_in_prose(page.read_text()):
+        parse(line, named=True)
 
 
 def test_what_is_no_command_is_found() -> None:
     for wrong in ("rtml alert", "rtml alerts --hours 1", "rtml get", "rtml quarantine list", "rtml keys remove model"):
-        with pytest.raises(click.ClickException):
-            parsed(wrong)
-    assert [*command_lines("`rtml up` and\n\n    $ RTML_PORT=1 rtml serve  # here\n")] == ["rtml serve", "rtml up"]
+        with pytest.raises(UsageError):
+            parse(wrong)
+    with pytest.raises(UsageError):
+        parse("rtml land --until now", named=True)
+    text = "`rtml up` and\n\n    $ RTML_PORT=1 rtml serve  # here\n\n```console\n$ rtml get eta | head\n```\n"
+    assert sorted(lines_of_blocks(text)) == ["rtml get eta", "rtml serve"]
+    assert [*commands_in_prose(text)] == ["rtml up"]
 
 
 def test_the_doctors_advice_is_of_commands_that_there_are() -> None:
-    assert isinstance(RTML, click.Group)
+    assert isinstance(RTML, TyperGroup)
     for name, advice in ADVICE.items():
         for command in re.findall(r"(?<![\w.])rtml ([a-z]+)", advice.todo):
             assert command in RTML.commands, name
@@ -82,29 +89,43 @@ def test_links_of_runbooks_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
 
 
-def command_lines(text: str) -> Iterator[str]:
-    """Yield what is typed: lines of blocks that begin with `rtml`, then inline code that does."""
-    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-    blocks += re.findall(r"^ {4,}\S.*$", prose, re.M)
-    for line in "\n".join(blocks).splitlines():
+_FENCED = re.compile(r"^ *```\w*\n(.*?)^ *```", re.M | re.S)
+_INDENTED = re.compile(r"^ {4,}\S.*$", re.M)
+
+
+def lines_of_blocks(text: str) -> Iterator[str]:
+    """Yield the lines of blocks that begin with `rtml`, or with settings for it."""
+    for line in "\n".join([*_FENCED.findall(text), *_INDENTED.findall(_FENCED.sub("", text))]).splitlines():
         if found := re.match(r"\s*(?:\$ )?(?:\w+=\S+ )*(rtml .*)$", line):
             yield _without_the_shell(found[1])
-    for code in re.findall(r"(?<!`)`(?:\w+=\S+ )*(rtml [^`]+)`", re.sub(r"^ {4,}\S.*$", "", prose, flags=re.M)):
+
+
+def commands_in_prose(text: str) -> Iterator[str]:
+    """Yield the inline code that begins with `rtml`."""
+    for code in re.findall(r"(?<!`)`(?:\w+=\S+ )*(rtml [^`]+)`", _INDENTED.sub("", _FENCED.sub("", text))):
         yield _without_the_shell(code)
 
 
 def _without_the_shell(line: str) -> str:
-    return re.split(r"\s+(?:#|\||>|&&|;)|;", line)[0].strip()
+    return re.split(r"\s+(?:#|\||>|&&)\s|;", line)[0].strip()
 
 
-def parsed(line: str) -> None:
-    """Take a line apart as the command would, without doing anything; the bare name of a group is none too little."""
+def parse(line: str, *, named: bool = False) -> None:
+    """Take a line apart as the command would, without doing anything; one that is just named may lack arguments.
+
+    Raises:
+        UsageError: there is no such command or option, or an argument is missing.
+    """
     command, words = RTML, shlex.split(line)[1:]
-    context = click.Context(RTML, info_name="rtml")
-    while isinstance(command, click.Group) and words:
+    context = typer.Context(RTML, info_name="rtml")
+    while isinstance(command, TyperGroup) and words:
         name, found, words = command.resolve_command(context, words)
         assert found is not None
-        command, context = found, click.Context(found, context, info_name=name)
-    if not isinstance(command, click.Group):
+        command, context = found, typer.Context(found, context, info_name=name)
+    if isinstance(command, TyperGroup):
+        return
+    try:
         command.make_context(context.info_name, words, parent=context.parent)
+    except typer.BadParameter as error:
+        if not (named and type(error).__name__ == "MissingParameter"):
+            raise

@@ -54,6 +54,12 @@ ADVICE: dict[str, Advice] = {
         "critical", "The server cannot listen there.", "Stop the other program, or set RTML_PORT", "serving_unavailable"
     ),
     "server_away": Advice("critical", "Models get no features.", "rtml up, or rtml serve", "serving_unavailable"),
+    "server_hangs": Advice(
+        "critical",
+        "Models get no features.",
+        "Kill its process: the supervisor starts another; its log is in <home>/logs",
+        "serving_unavailable",
+    ),
     "server_unready": Advice("critical", "Some services cannot be answered.", "rtml diff", "serving_unavailable"),
     "process_dies": Advice(
         "warning",
