@@ -85,7 +85,7 @@ ADVICE: dict[str, Advice] = {
     "redis_full": Advice(
         "critical",
         "A full Redis takes no writes: the stream stops until there is room.",
-        "Raise maxmemory, or shorten ttl and windows; `redis-cli --bigkeys` shows what is large",
+        "Raise maxmemory, or shorten ttl and windows; `redis-cli --memkeys` shows what is large",
         "redis_memory",
     ),
     "redis_cannot_save": Advice(
@@ -117,7 +117,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "flow_silent": Advice(
         "critical",
-        "The flow is dead, or hangs: features grow old.",
+        "The flow is dead, or hangs: features grow old (tiles), or the lake does (mirror).",
         "rtml up, or rtml stream {target}; its log is in <home>/logs",
         "stream_stalled",
     ),
