@@ -198,7 +198,10 @@ ADVICE: dict[str, Advice] = {
         "serving_unavailable",
     ),
     "dagster_down": Advice(
-        "critical", "No schedule, sensor or backfill runs.", "rtml up; its log is in <home>/logs", "dagster_down"
+        "critical",
+        "No schedule, sensor or backfill runs.",
+        "rtml up; where it runs, kill the process of the daemon: another is started. Its log is in <home>/logs",
+        "dagster_down",
     ),
     "dagster_away": Advice(
         "warning",
