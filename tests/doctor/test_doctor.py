@@ -256,7 +256,11 @@ def test_processes_are_judged() -> None:
     ]
     away, unready = RedisLook(up=False, words="away"), ServerLook(up=True, ready=False, words="Redis does not answer")
     assert judged(redis=away, server=unready, dagster=DagsterLook(up=True)) == ["schedule_stopped"]
-    silent: dict[str, Any] = {"server": ServerLook(up=False, words="timed out"), "dagster": DagsterLook(up=True), "port_used": True}
+    silent: dict[str, Any] = {
+        "server": ServerLook(up=False, words="timed out"),
+        "dagster": DagsterLook(up=True),
+        "port_used": True,
+    }
     assert judged(**silent, processes={"serve": Process(7, 0)}) == ["server_hangs", "schedule_stopped"]
     assert judged(**silent, processes={"serve": Process(None, 1)}) == ["port_taken", "schedule_stopped"]
     dying = {"rides:tiles": Process(None, 4, crashes=4, exit_code=1)}
