@@ -54,6 +54,12 @@ ADVICE: dict[str, Advice] = {
         "critical", "The server cannot listen there.", "Stop the other program, or set RTML_PORT", "serving_unavailable"
     ),
     "server_away": Advice("critical", "Models get no features.", "rtml up, or rtml serve", "serving_unavailable"),
+    "server_hangs": Advice(
+        "critical",
+        "Models get no features.",
+        "Kill its process: the supervisor starts another; its log is in <home>/logs",
+        "serving_unavailable",
+    ),
     "server_unready": Advice("critical", "Some services cannot be answered.", "rtml diff", "serving_unavailable"),
     "process_dies": Advice(
         "warning",
@@ -79,7 +85,7 @@ ADVICE: dict[str, Advice] = {
     "redis_full": Advice(
         "critical",
         "A full Redis takes no writes: the stream stops until there is room.",
-        "Raise maxmemory, or shorten ttl and windows; `redis-cli --bigkeys` shows what is large",
+        "Raise maxmemory, or shorten ttl and windows; `redis-cli --memkeys` shows what is large",
         "redis_memory",
     ),
     "redis_cannot_save": Advice(
@@ -111,7 +117,7 @@ ADVICE: dict[str, Advice] = {
     ),
     "flow_silent": Advice(
         "critical",
-        "The flow is dead, or hangs: features grow old.",
+        "The flow is dead, or hangs: features grow old (tiles), or the lake does (mirror).",
         "rtml up, or rtml stream {target}; its log is in <home>/logs",
         "stream_stalled",
     ),
@@ -192,7 +198,10 @@ ADVICE: dict[str, Advice] = {
         "serving_unavailable",
     ),
     "dagster_down": Advice(
-        "critical", "No schedule, sensor or backfill runs.", "rtml up; its log is in <home>/logs", "dagster_down"
+        "critical",
+        "No schedule, sensor or backfill runs.",
+        "rtml up; where it runs, kill the process of the daemon: another is started. Its log is in <home>/logs",
+        "dagster_down",
     ),
     "dagster_away": Advice(
         "warning",

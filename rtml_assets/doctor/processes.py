@@ -12,6 +12,7 @@ from rtml_assets.doctor.finding import Finding, found
 from rtml_assets.doctor.subject import Subject
 from rtml_assets.runtime.dagster_home import LOCATION
 from rtml_assets.runtime.ports import is_listening
+from rtml_assets.runtime.project import SERVER
 from rtml_assets.watch.look_platform import DAEMON
 from rtml_assets.watch.report import DagsterLook, Platform, Process
 
@@ -80,12 +81,15 @@ def judge(state: ProcessState) -> Iterator[Finding]:
 
 def _server(state: ProcessState) -> Iterator[Finding]:
     server, settings = state.platform.server, state.settings
-    if not server.up and state.port_used:
+    ours = state.platform.processes.get(SERVER)
+    if not server.up and ours is not None and ours.pid is not None and state.port_used:
+        yield found("server_hangs", server.words, pid=ours.pid)
+    elif not server.up and state.port_used:
         words = f"another program listens on port {settings.port} of {settings.host}"
         yield found("port_taken", words, port=settings.port)
     elif not server.up:
         yield found("server_away", server.words, port=settings.port)
-    elif server.ready is False:
+    elif server.ready is False and state.platform.redis.up:  # without Redis no server is: that is said of Redis
         yield found("server_unready", server.words)
 
 

@@ -242,9 +242,10 @@ def test_what_cannot_be_caused_here_is_judged() -> None:
 def test_processes_are_judged() -> None:
     from rtml.settings import Settings
 
-    def judged(**looks: Any) -> list[str]:
+    def judged(*, port_used: bool = False, **looks: Any) -> list[str]:
         platform = Platform(**{"redis": RedisLook(up=True), "server": ServerLook(up=True), **looks})
-        return names(processes.judge(processes.ProcessState(Settings(), platform, False, ["compact_rides_hourly"])))
+        state = processes.ProcessState(Settings(), platform, port_used, ["compact_rides_hourly"])
+        return names(processes.judge(state))
 
     assert judged(dagster=DagsterLook(up=True)) == ["schedule_stopped"]
     down = DagsterLook(up=False, words="dead", unhealthy=["SENSOR"])
@@ -253,6 +254,15 @@ def test_processes_are_judged() -> None:
         "dagster_down",
         "schedule_stopped",
     ]
+    away, unready = RedisLook(up=False, words="away"), ServerLook(up=True, ready=False, words="Redis does not answer")
+    assert judged(redis=away, server=unready, dagster=DagsterLook(up=True)) == ["schedule_stopped"]
+    silent: dict[str, Any] = {
+        "server": ServerLook(up=False, words="timed out"),
+        "dagster": DagsterLook(up=True),
+        "port_used": True,
+    }
+    assert judged(**silent, processes={"serve": Process(7, 0)}) == ["server_hangs", "schedule_stopped"]
+    assert judged(**silent, processes={"serve": Process(None, 1)}) == ["port_taken", "schedule_stopped"]
     dying = {"rides:tiles": Process(None, 4, crashes=4, exit_code=1)}
     assert judged(processes=dying) == ["schedule_stopped", "process_dies"]
 
