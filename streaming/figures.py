@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from streaming.tracing import MicroBatchTraces
 
 SAMPLES = 20_000
+FRESHNESS = frozenset({"freshness_p50_ms", "freshness_p99_ms"})
 BY_KIND = ("accepted", "late", "refused", "future", "duplicates")
 """What is counted of the last minute, too."""
 
@@ -124,6 +125,9 @@ class Figures:
         state_bytes = client.info("memory").get("used_memory_dataset", 0)
         minute = {name: msgspec.json.encode(found) for name, found in self._last_minute(now).items()}
         shown: dict[Any, Any] = {**self._gauges, **self._recent(now), **minute}
+        # What was true of a busy minute is not of the quiet one after it.
+        if gone := FRESHNESS - shown.keys():
+            pipeline.hdel(self._key, *gone)
         pipeline.hset(self._key, mapping={**shown, "state_bytes": state_bytes, "updated_at": now})
         pipeline.execute()
         self._counts.clear()

@@ -200,5 +200,20 @@ class TestTheLastMinute:
         assert frequent.most(3 * RECENT) is None
 
 
+def test_a_quiet_minute_has_no_freshness(client: Any, source: EventSource) -> None:
+    """What a burst was late by is not told of the quiet after it."""
+    clock = [now()]
+    figures = Figures(source.name, "tiles", lambda: clock[0])
+    figures.sent([clock[0] - 9 * SECOND])
+    figures.servable(clock[0])
+    figures.write(client)
+    assert client.hget(keys.figures(source.name, "tiles"), "freshness_p99_ms") == b"9000.0"
+    clock[0] += 2 * RECENT
+    figures.write(client)
+    kept = client.hgetall(keys.figures(source.name, "tiles"))
+    assert not [name for name in kept if name.startswith(b"freshness")]
+    assert kept[b"events_per_second"] == b"0.0"
+
+
 def test_entries_say_how_many_events_they_are() -> None:
     assert len(Entries(0, [], [], [], [], "1-0")) == 0
