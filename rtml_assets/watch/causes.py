@@ -11,8 +11,12 @@ from rtml_assets.watch.report import Report
 
 DAGSTERS = frozenset({"run_failed", "delta_conflict", "check_failed", "parity_broken", "drift"})
 """The alerts that Dagster's sensors settle."""
-OURS = frozenset(CATALOG) - DAGSTERS
+SHARED = frozenset({"check_failed"})
+"""Those that both settle: the watch of sources (a contract that is held), the sensor of Dagster's own checks."""
+OURS = frozenset(CATALOG) - (DAGSTERS - SHARED)
 """Those of the watch."""
+OF_CHECKS = "check:"
+"""How the targets begin that the watch does not look at."""
 WITHOUT_REDIS = frozenset(
     {"redis_unavailable", "disk_full", "lake_unwritable", "dagster_down", "stream_restarts", "error_budget"}
 )
@@ -22,6 +26,11 @@ WITHOUT_REDIS = frozenset(
 def judged(report: Report) -> frozenset[str]:
     """Return the alerts that a look can judge; of the others, what is open stays so."""
     return OURS if report.platform.redis.up else WITHOUT_REDIS
+
+
+def watched(target: str) -> bool:
+    """Say whether a target is one of the watch."""
+    return not target.startswith(OF_CHECKS)
 
 
 def followed(found: Iterable[Condition], report: Report, registry: Registry) -> set[tuple[str, str]]:

@@ -21,6 +21,7 @@ from rtml_assets.runtime.ports import free_port
 from rtml_assets.runtime.project import Project
 from rtml_assets.watch import report as reports
 from rtml_assets.watch.channels import Webhook
+from rtml_assets.watch.conditions import Condition
 from rtml_assets.watch.ledger import Ledger, ledger_file
 from rtml_assets.watch.process import GRACE_LOOKS, Watch
 from rtml_assets.watch.report import (
@@ -43,6 +44,7 @@ from tests.watch.receivers import Hook
 from tests.watch.shops import REGISTRY, payments
 
 START = 1_700_000_000 * SECOND
+KINDS = {"check_failed"}
 STALLED = Source("stalled", "flow 'tiles' passes nothing on", {"tiles": Flow([Partition(0, missing_ms=9_000.0)])})
 BROKEN = Objective("source:payments", "lag", 9_000.0, 5_000.0, "ms", False, 0.99, 30 * 24 * 60 * MINUTE, True, bad=1)
 
@@ -102,6 +104,22 @@ def test_what_is_still_starting_wakes_nobody(looks):
     assert names(looks.look(starting)) == ["lake_unwritable platform"]
     assert names(looks.look(starting, 45)) == ["dagster_down platform", "lake_unwritable platform"]
     assert names(looks.look(seen(), 2)) == []
+
+
+def test_a_clock_that_is_set_back_at_the_start_silences_nobody(looks):
+    looks.look(seen(), GRACE_LOOKS)
+    looks.now -= 24 * 60 * MINUTE
+    assert names(looks.look(seen(lake=False), 2)) == ["lake_unwritable platform"]
+
+
+def test_a_contract_that_is_held_is_told_and_checks_are_left_to_dagster(looks):
+    """Both settle `check_failed`: each its own targets."""
+    looks.look(seen(), GRACE_LOOKS)
+    looks.watch.ledger.settle([Condition("check_failed", "check:tiles/spent:rows", "critical", "bad")], START, KINDS, 1)
+    held = seen(sources={"payments": Source("flowing", held="narrower than version 1")})
+    both = {"check_failed check:tiles/spent:rows", "check_failed source:payments"}
+    assert set(names(looks.look(held, 2))) == both
+    assert names(looks.look(seen(), 2)) == ["check_failed check:tiles/spent:rows"]
 
 
 def test_of_redis_one_alert_is_told_and_not_all_that_follows(looks):
