@@ -20,7 +20,7 @@ import numpy as np
 from rtml import instants
 from rtml.instants import SECOND, Instant
 from rtml.online import keys
-from streaming.minute import KEPT, RECENT, Counts, Frequent, Times
+from streaming.minute import FEW, KEPT, RECENT, Counts, Frequent, Times
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -143,12 +143,13 @@ class Figures:
         }
 
     def _hottest(self, now: Instant) -> dict[str, Any] | None:
-        """Return the entity with the greatest share; it may be too low by `error`."""
+        """Return the entity with the greatest share, one of many before one of few; it may be too low by `error`."""
         found = [most for frequent in self._entities.values() if (most := frequent.most(now))]
         if not found:
             return None
-        key, count, total = max(found, key=lambda most: most[1] / most[2])
-        return {"entity": key, "share": round(count / total, 4), "error": round(1 / (KEPT + 1), 4)}
+        most = max(found, key=lambda most: (most.keys >= FEW, most.events / most.total))
+        share, error = round(most.events / most.total, 4), round(1 / (KEPT + 1), 4)
+        return {"entity": most.key, "share": share, "error": error, "keys": most.keys}
 
     def _recent(self, now: Instant) -> dict[str, float]:
         if not self._freshness:

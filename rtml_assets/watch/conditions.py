@@ -173,7 +173,7 @@ def _source(target: str, source: Source) -> Iterator[Condition]:
 
 def _hot(target: str, tiles: Flow) -> Iterator[Condition]:
     hot = tiles.hot
-    if hot is None or tiles.minute.get("accepted", 0) < HOT_EVENTS:
+    if hot is None or hot.is_of_few or tiles.minute.get("accepted", 0) < HOT_EVENTS:
         return
     if hot.share > HOT_SHARE:
         words = f"entity {hot.entity} has {hot.share:.1%} of the last minute's events, bound {HOT_SHARE:.0%}"
