@@ -40,7 +40,8 @@ Out = TypeVar("Out")
 class Figures:
     """Counters since the beginning, figures of the last minute, and the bytes that Redis holds in all.
 
-    A replay counts again: counters say what a flow did, not what there is.
+    A replay counts again: counters say what a flow did, not what there is. The figures of the last minute say how the
+    stream is, so what is read again is no part of them.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Figures:
         self._minute, self._nulls = Counts(), Counts()
         self._stages = Times()
         self._entities: dict[str, Frequent] = {}
+        self._again: set[int] = set()
 
     def count(self, **counts: int) -> None:
         """Add to counters."""
@@ -67,9 +69,18 @@ class Figures:
         """Set figures that are not counted."""
         self._gauges.update(values)
 
+    def reads_again(self, partition: int) -> None:
+        """Say that a partition's past is read again from now on: it comes years late, and all of it is known."""
+        self._again.add(partition)
+
+    def reads_on(self, partition: int) -> None:
+        """Say that a partition is where it was before, and all that was read again is written."""
+        self._again.discard(partition)
+
     def recent(self, **counts: int) -> None:
         """Add to the counts of the last minute."""
-        self._minute.add(self._now(), counts)
+        if not self._again:
+            self._minute.add(self._now(), counts)
 
     def stage(self, name: str, seconds: float, events: int = 0) -> None:
         """Note how long a stage took for a micro-batch."""
@@ -91,6 +102,8 @@ class Figures:
 
     def seen(self, routed: Routed) -> None:
         """Note, of the last minute, what came by: events by kind, nulls by column, and the entities of each kind."""
+        if self._again:
+            return
         now = self._now()
         self._minute.add(now, {name: routed.counts[name] for name in BY_KIND if name in routed.counts})
         self._nulls.add(now, routed.nulls)
@@ -106,7 +119,8 @@ class Figures:
 
     def sent(self, arrived: Iterable[Instant]) -> None:
         """Note events that are on their way, by when the broker took them."""
-        self._under_way.extend(arrived)
+        if not self._again:
+            self._under_way.extend(arrived)
 
     def servable(self, now: Instant) -> None:
         """Say that all events that were on their way are servable (or durable) now."""

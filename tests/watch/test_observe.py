@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,11 +31,12 @@ from rtml_assets.watch.conditions import conditions
 from rtml_assets.watch.heartbeat import Beat
 from rtml_assets.watch.look_platform import ProcessLook, look_at_lake, with_processes
 from rtml_assets.watch.look_redis import look_at_source
-from rtml_assets.watch.look_server import quantile
+from rtml_assets.watch.look_server import Series, ServerEyes, quantile
 from rtml_assets.watch.observe import Observer
 from rtml_assets.watch.report import DagsterLook, Process, Report, decode, encode
 from rtml_assets.watch.source_state import SourceState
 from streaming.positions import arrived_at, read_positions
+from streaming.rewind import request_rewind
 from tests.serving.conftest import Served
 
 DEFINITIONS = str(Path(__file__).parent / "sales.py")
@@ -199,6 +201,27 @@ def test_a_quiet_source_is_told_from_a_broken_one(platform: LocalPlatform, obser
     assert judged["source:sales heartbeat"] is False
     well = until(observer, lambda look: look.sources["sales"].flows["tiles"].worst("missing_ms") == 0)
     assert well.sources["sales"].state == "quiet"
+
+
+def test_what_is_read_again_is_no_news(platform: LocalPlatform, observer: Observer) -> None:
+    """It is known to the last event, and comes long after it came: neither duplicates nor freshness are told of it."""
+    request_rewind(platform.client, platform.registry.source("sales"))
+    platform.crash()
+    platform.settle()
+    report = until(observer, lambda look: look.sources["sales"].flows["tiles"].counts["duplicates"] >= 500)
+    until(observer, lambda look: look.sources["sales"].state == "quiet")
+    tiles = report.sources["sales"].flows["tiles"]
+    assert (tiles.minute.get("duplicates", 0), tiles.freshness_p99_ms, tiles.events_per_second) == (0, None, 0.0)
+
+
+def test_of_few_answers_no_share_of_nulls_is_told(platform: LocalPlatform) -> None:
+    labels = (("feature", "amount_mean_1h"), ("view", "shop_sales"))
+    eyes = ServerEyes(platform.settings, platform.registry)
+    for values in (19.0, 20.0):
+        of: Series = {("rtml_feature_values_total", labels): values, ("rtml_feature_nulls_total", labels): 5.0}
+        eyes._scrapes = deque([(0, {}), (SECOND, of)])
+        assert eyes._nulls() == ({"shop_sales": {"amount_mean_1h": 0.25}} if values == 20 else {})
+    eyes.close()
 
 
 def test_a_flow_that_reads_its_past_again_is_not_stalled_while_it_lives(platform: LocalPlatform) -> None:
