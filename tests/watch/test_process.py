@@ -148,6 +148,20 @@ def test_of_a_source_that_hangs_one_alert_is_told_and_not_all_that_grows_old(loo
     assert set(names(looks.look(flowing, 2))) == {"freshness service:fraud", "freshness view:spent"}
 
 
+def test_what_grows_old_waits_until_its_source_is_judged(looks):
+    looks.look(seen(), GRACE_LOOKS)
+    old = msgspec.structs.replace(BROKEN, target="view:spent", name="freshness")
+
+    def missing(seconds: float) -> Report:
+        beat = msgspec.structs.replace(BROKEN, name="heartbeat", value=seconds * 1_000, bound=120_000.0, good=True)
+        return seen(sources={"payments": Source("flowing")}, objectives=[beat, old])
+
+    assert names(looks.look(missing(15), 5)) == []
+    assert names(looks.look(missing(31), 2)) == ["freshness view:spent"], "but not for ever"
+    looks.look(seen(), 2)
+    assert names(looks.look(missing(0.2), 2)) == ["freshness view:spent"]
+
+
 def test_the_report_says_what_is_wrong_what_was_done_and_what_is_left(looks, settings, redis_url, tmp_path):
     looks.look(seen(), GRACE_LOOKS)
     shown = looks.look(seen(sources={"payments": STALLED}, objectives=[BROKEN]), 3)
