@@ -79,8 +79,14 @@ class TextLines(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Return the line, with what `extra` carried at its end."""
         line = super().formatMessage(record)
-        shown = " ".join(f"{name}={value}" for name, value in extras(record).items())
+        shown = " ".join(f"{name}={_inline(value)}" for name, value in extras(record).items())
         return f"{line} [{shown}]" if shown else line
+
+
+def _inline(value: object) -> str:
+    """Return a value so that it stays within its line: an event's id may be anything that a stranger sent."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def extras(record: logging.LogRecord) -> dict[str, Any]:

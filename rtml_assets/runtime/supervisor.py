@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -17,6 +18,8 @@ from rtml.errors import UnavailableError, UnknownNameError
 from rtml_assets.runtime import children
 
 POLL_SECONDS = 0.05
+FAILED_SECONDS = 1.0
+"""So long the supervisor waits after it could not do what was due."""
 ASKED_FOR = (0, 75)
 """Exit codes of a child that is done, or wants to be started anew (`EX_TEMPFAIL`)."""
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
@@ -24,6 +27,8 @@ RESTART_PATIENCE = 5.0
 """A child that is restarted on request has so many seconds to end by itself: one that is stuck does not."""
 HEALTHY_AFTER = 30.0
 """A child that lived so many seconds is restarted as if it had never died."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,12 +91,12 @@ class Supervisor:
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the children; none is started yet."""
-        self._on_change, self._known = on_change, dict[str, Status]()
+        self._on_change, self._told = on_change, dict[str, Status]()
         self._logs, self._requests, self._patience, self._spawn = logs, requests, patience, spawn
         self._kept: dict[str, _Kept] = {}
         self._keep(children)
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock, self._telling = threading.Lock(), threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -127,9 +132,12 @@ class Supervisor:
                 if self._requests is not None and _take_request(self._requests, name):
                     kept.restart(self._clock(), self._patience)
                 kept.tick(self._clock())
-            known, self._known = self._known, {name: kept.status for name, kept in self._kept.items()}
-        if known != self._known:
-            self._on_change()
+        # One at a time: this is called by whoever adds children, too.
+        with self._telling:
+            status = self.status()
+            if status != self._told:
+                self._on_change()
+                self._told = status
 
     def stop(self, timeout: float = 10) -> None:
         """End all children: SIGTERM, then SIGKILL for those alive after `timeout` seconds."""
@@ -186,7 +194,12 @@ class Supervisor:
 
     def _watch(self) -> None:
         while not self._stopped.wait(POLL_SECONDS):
-            self.tick()
+            try:
+                self.tick()
+            except OSError:
+                # As on a full disk: the children go on being kept, and what failed is done again.
+                logger.exception("the supervisor could not do all that was due")
+                self._stopped.wait(FAILED_SECONDS)
 
 
 def log_file(logs: Path, name: str) -> Path:

@@ -173,7 +173,7 @@ def _source(target: str, source: Source) -> Iterator[Condition]:
 
 def _hot(target: str, tiles: Flow) -> Iterator[Condition]:
     hot = tiles.hot
-    if hot is None or tiles.minute.get("accepted", 0) < HOT_EVENTS:
+    if hot is None or hot.is_of_few or tiles.minute.get("accepted", 0) < HOT_EVENTS:
         return
     if hot.share > HOT_SHARE:
         words = f"entity {hot.entity} has {hot.share:.1%} of the last minute's events, bound {HOT_SHARE:.0%}"
@@ -184,14 +184,15 @@ def _broken(objective: Objective) -> Condition:
     name, _, column = objective.name.partition(":")
     alert = _ALERTS[name]
     what = f"{name} of {column!r}" if column else name
-    value, bound = _shown(objective.value or 0.0, objective.unit), _shown(objective.bound, objective.unit)
+    value, bound = shown(objective.value or 0.0, objective.unit), shown(objective.bound, objective.unit)
     words = f"{what} {value}, bound {bound}"
     if objective.words:
         words += f" ({objective.words})"
     return _of(alert, objective.target, words, objective.value, objective.bound)
 
 
-def _shown(value: float, unit: str) -> str:
+def shown(value: float, unit: str) -> str:
+    """Return an objective's value for people: a time, or a share in percent."""
     return _time(value) if unit == "ms" else f"{100 * value:.4g} %"
 
 

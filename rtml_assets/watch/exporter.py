@@ -183,6 +183,8 @@ def _flow(out: Families, flow: Flow, /, **labels: str) -> None:
     if flow.hot is not None:
         words = "Which share of the last minute's events the most frequent entity had"
         out.gauge("rtml_stream_hot_key_ratio", words, flow.hot.share, **labels)
+        words = "How many entities of its kind there are, at least: of few, none is hot"
+        out.gauge("rtml_stream_hot_key_entities", words, flow.hot.keys, **labels)
     for stage, times in flow.stages.items():
         words = "What a stage took of a micro-batch, last minute"
         out.quantiles("rtml_stream_stage_seconds", words, times, **labels, stage=stage)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,6 +141,7 @@ class Ledger:
         kinds: Collection[str],
         looks: int = LOOKS,
         untold: Collection[tuple[str, str]] = (),
+        own: Callable[[str], bool] = bool,
     ) -> Settled:
         """Take what is wrong right now, and return what that changed.
 
@@ -150,11 +151,12 @@ class Ledger:
             kinds: the names of the alerts that it looked for: what it did not find of them is clear.
             looks: how many looks in a row must agree before anything is told; 1 where a look sees facts.
             untold: alerts and targets that follow from others: they do not fire, and if open they stay so.
+            own: says of a target whether it was looked at: an alert may have some that others settle.
         """
         found: dict[tuple[str, str], Condition] = {}
         for condition in conditions:
             name = (condition.alert, condition.target)
-            if condition.alert in kinds and name not in untold:
+            if condition.alert in kinds and own(condition.target) and name not in untold:
                 found.setdefault(name, condition)
         settled = Settled()
         with self.transaction() as db:
@@ -163,8 +165,9 @@ class Ledger:
             # What has not fired begins anew: its looks are no longer in a row.
             pending = "DELETE FROM alerts WHERE alert = ? AND target = ? AND resolved_at IS NULL AND fired_at IS NULL"
             db.executemany(pending, list(untold))
-            for row in self._unsettled(db, kinds, {*found, *untold}):
-                self._unseen(db, row, now, looks, settled)
+            for target, row in self._unsettled(db, kinds, {*found, *untold}):
+                if own(target):
+                    self._unseen(db, row, now, looks, settled)
             for notice in settled.notices(now):
                 self.put(notice)
         return settled
@@ -237,11 +240,11 @@ class Ledger:
 
     def _unsettled(
         self, db: sqlite3.Connection, kinds: Collection[str], settled: Collection[tuple[str, str]]
-    ) -> list[tuple[int, int, Instant | None]]:
-        """Return what is open of these kinds and was not settled: id, looks for which it was clear, when it fired."""
+    ) -> list[tuple[str, tuple[int, int, Instant | None]]]:
+        """Return what is open of these kinds and was not settled: target; id, looks it was clear for, when it fired."""
         query = "SELECT alert, target, id, clear, fired_at FROM alerts WHERE resolved_at IS NULL"
         rows = db.execute(query).fetchall()
-        return [row[2:] for row in rows if row[0] in kinds and row[:2] not in settled]
+        return [(row[1], row[2:]) for row in rows if row[0] in kinds and row[:2] not in settled]
 
     def _unseen(
         self,

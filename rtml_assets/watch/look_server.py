@@ -17,6 +17,7 @@ from rtml.online import keys
 from rtml.registry import Registry
 from rtml.settings import Settings
 from rtml_assets.runtime.probes import own_tls
+from rtml_assets.watch.conditions import LEAST_EVENTS
 from rtml_assets.watch.objectives import LEAST_REQUESTS
 from rtml_assets.watch.report import Quantiles, ServerLook, Service
 
@@ -24,6 +25,8 @@ BEYOND_REDIS_SECONDS = 0.3
 """How much longer than for Redis the server is waited for: it knows best what is wrong."""
 LOOK_SECONDS = 0.5
 """After so long a look asks nothing more that needs Redis."""
+LEAST_VALUES = LEAST_EVENTS
+"""Of fewer values of a feature in the last minute no share of nulls is told: of one that is null, all are."""
 
 Series = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 """A scrape: by name and labels."""
@@ -195,7 +198,7 @@ class ServerEyes:
         _, grown = self._since(0)
         found: dict[str, dict[str, float]] = {}
         for (metric, labels), values in grown.items():
-            if metric == "rtml_feature_values_total" and values:
+            if metric == "rtml_feature_values_total" and values >= LEAST_VALUES:
                 of = dict(labels)
                 nulls = grown.get(("rtml_feature_nulls_total", labels), 0.0)
                 found.setdefault(of["view"], {})[of["feature"]] = round(nulls / values, 6)

@@ -114,7 +114,8 @@ class Outbox:
                 " ORDER BY id LIMIT 1",
                 (channel,),
             ).fetchone()
-            if row is None or row[3] > now:
+            # What is due later than anything can be was put off before the clock was set back.
+            if row is None or now < row[3] <= now + LONGEST_DELAY:
                 return None
             db.execute("UPDATE outbox SET due = ?, attempts = ? WHERE id = ?", (now + LEASE, row[2] + 1, row[0]))
         return _Claimed(row[0], msgspec.json.decode(row[1], type=Notice), row[2] + 1)

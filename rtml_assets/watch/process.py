@@ -28,7 +28,7 @@ from rtml_assets.watch import report as reports
 from rtml_assets.watch.agreements import agreements
 from rtml_assets.watch.budgets import Budgets, burning, with_budgets
 from rtml_assets.watch.catalog import entry
-from rtml_assets.watch.causes import followed, judged
+from rtml_assets.watch.causes import followed, judged, watched
 from rtml_assets.watch.channels import Channel, channels_of
 from rtml_assets.watch.conditions import Condition, conditions
 from rtml_assets.watch.exporter import Exporter
@@ -76,7 +76,7 @@ class Watch:
         """Open the ledger."""
         home = settings.home_path
         self._settings, self._registry, self._look, self._now = settings, registry, look, now
-        self._grace, self._started = GRACE_LOOKS * settings.watch_interval_us, now()
+        self._grace, self._looks = GRACE_LOOKS * settings.watch_interval_us, 0
         remind = parse_duration(settings.alert_remind)
         self.ledger = Ledger(ledger_file(home), [channel.name for channel in channels], remind)
         self.links = Links.of(settings)
@@ -84,7 +84,7 @@ class Watch:
         self._budgets = Budgets(self.ledger, settings.watch_interval_us)
         self._remedies = Remedies(self.ledger, agreements(registry), restart_requests(home), settings.mirror_epoch_us)
         self._redis: Redis = connect(settings, timeout=REDIS_SECONDS)
-        self._pruned = self._started - PRUNED_EVERY
+        self._pruned = now() - PRUNED_EVERY
         self._is_crippled = False
         self.report: Report | None = None
         """The last look, with budgets and open alerts."""
@@ -137,9 +137,11 @@ class Watch:
                 self.outbox.tell_past_the_ledger(Notice("fired", alert, now))
 
     def _settle(self, found: list[Condition], seen: Report, now: Instant) -> None:
-        age = now - self._started
+        # Looks are counted, not the clock's time: that may jump.
+        self._looks += 1
+        age = self._looks * self._settings.watch_interval_us
         kinds = {kind for kind in judged(seen) if age >= OWN_GRACE.get(kind, self._grace)}
-        self.ledger.settle(found, now, kinds, untold=followed(found, seen, self._registry))
+        self.ledger.settle(found, now, kinds, untold=followed(found, seen, self._registry), own=watched)
 
     def _shown(self, opened: list[Alert]) -> list[reports.Alert]:
         """Return open alerts as the report has them, each with the last thing that was done about it."""

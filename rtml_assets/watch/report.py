@@ -22,6 +22,7 @@ from typing import Literal
 import msgspec
 
 from rtml.instants import Duration, Instant
+from streaming.minute import FEW
 
 State = Literal["flowing", "quiet", "replaying", "stalled", "unwritten", "unseen"]
 """`flowing`: events come. `quiet`: none come, but heartbeats do. `replaying`: the tiles flow reads its past again.
@@ -156,6 +157,13 @@ class HotKey(msgspec.Struct, frozen=True):
     share: float
     error: float
     """The share may be too low by so much, and is never too high."""
+    keys: int | None = None
+    """How many entities there are of its kind, at least."""
+
+    @property
+    def is_of_few(self) -> bool:
+        """Whether it has its share by nature: of two entities, one always has half of all events."""
+        return self.keys is not None and self.keys < FEW
 
 
 class Flow(msgspec.Struct, frozen=True):

@@ -29,21 +29,25 @@ class SourceState:
         """Return the source; `clock` is Redis' time, `words` say why nothing was seen, or sent."""
         if seen is None:
             return Source("unseen", words)
-        flows = {name: self._flow(name, flow, beats[name], clock) for name, flow in seen.flows.items()}
+        # A position is never lowered: while the past is read again it stands still, and only figures tell of life.
+        lives = {"tiles": str(seen.flows["tiles"].updated_at)} if seen.rewinding else {}
+        flows = {
+            name: self._flow(name, flow, beats[name], clock, lives.get(name, "")) for name, flow in seen.flows.items()
+        }
         state, why = self._state(seen, flows, clock)
         age = None if seen.last_event_at is None else max(0.0, (clock - seen.last_event_at) / 1_000)
         took = _to_server(beats["tiles"], server)
         return Source(state, why or words, flows, seen.replayed, seen.last_event_at, age, took, seen.held)
 
-    def _flow(self, name: str, flow: Flow, beats: dict[int, Beat], clock: Instant) -> Flow:
-        partitions = [self._partition(name, part, beats.get(part.partition), clock) for part in flow.partitions]
+    def _flow(self, name: str, flow: Flow, beats: dict[int, Beat], clock: Instant, life: str) -> Flow:
+        partitions = [self._partition(name, part, beats.get(part.partition), clock, life) for part in flow.partitions]
         moved = max(self._moved[name, part.partition][1] for part in partitions)
         return msgspec.structs.replace(flow, partitions=partitions, moved_at=moved)
 
-    def _partition(self, flow: str, part: Partition, beat: Beat | None, clock: Instant) -> Partition:
-        offset, _ = self._moved.get((flow, part.partition), ("", 0))
-        if offset != part.offset:
-            self._moved[flow, part.partition] = (part.offset, clock)
+    def _partition(self, flow: str, part: Partition, beat: Beat | None, clock: Instant, life: str) -> Partition:
+        place = f"{part.offset} {life}"
+        if self._moved.get((flow, part.partition), ("", 0))[0] != place:
+            self._moved[flow, part.partition] = (place, clock)
         if beat is None:
             return part
         took = None if beat.took_ms is None else round(beat.took_ms, 3)

@@ -150,8 +150,9 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._target: tuple[Position, Callable[[int], None]] | None = None
 
     def when_at(self, position: Position, call: Callable[[int], None]) -> None:
-        """Call once all up to a position is durable."""
+        """Call once all up to a position, which was reached before, is durable again."""
         self._target = (position, call)
+        self._figures.reads_again(self._partition)
 
     def next_batch(self) -> Iterable[Entries]:
         """Return what has arrived; nothing while Redis is away, or the epoch's credit is used up."""
@@ -189,6 +190,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             self._progress.cover(self._partition, covered.ingested_at)
             self._written = covered
         if self._target is not None and covered.order >= self._target[0].order:
+            self._figures.reads_on(self._partition)
             self._target[1](self._partition)
             self._target = None
         self._snapshot = None

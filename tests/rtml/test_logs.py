@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rtml.errors import SettingsError
+from rtml.logs import TextLines
 from rtml.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,6 +74,13 @@ def test_as_text_what_a_line_carries_is_at_its_end():
 def test_settings_of_logs_and_traces_are_checked(given, words):
     with pytest.raises(SettingsError, match=words):
         Settings(**given)
+
+
+def test_a_stranger_cannot_forge_a_line():
+    """An event's id is whatever was sent; in a text log it stays within its line."""
+    record = logging.LogRecord("rtml.stream", logging.WARNING, "", 0, "refused", (), None)
+    record.event_id = "e1\n2026-01-01 INFO all is well"
+    assert TextLines().format(record).endswith("refused [event_id='e1\\n2026-01-01 INFO all is well']")
 
 
 def test_configuring_again_replaces_what_was(capsys):

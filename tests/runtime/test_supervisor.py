@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 
@@ -152,6 +153,41 @@ def test_a_dead_child_is_restarted_and_its_output_kept(tmp_path):
         assert supervisor.status()["stream:a:tiles"].exit_code == 7
         assert supervisor.log("stream:a:tiles", 1) == "said"
     assert (tmp_path / "stream-a-tiles.log").read_text().count("said") >= 2
+
+
+def test_what_cannot_be_told_stops_nobody_and_is_told_later(tmp_path):
+    """As where the disk is full: the file of the processes cannot be written for a while."""
+    told, full = [], [False]
+
+    def tell():
+        if full[0]:
+            raise OSError(28, "No space left on device")
+        told.append(supervisor.status()["one"].restarts)
+
+    supervisor = Supervisor([Child("one", SLEEP)], tmp_path, on_change=tell)
+    with supervisor:
+        full[0] = True
+        supervisor.crash("one")
+        until(lambda: supervisor.status()["one"].restarts == 1)
+        full[0] = False
+        until(lambda: told[-1] == 1)
+
+
+def test_two_are_never_told_at_once(tmp_path):
+    """Whoever adds a child tells of it while the supervisor's own thread tells of another."""
+    telling, at_once = [0], []
+
+    def tell():
+        telling[0] += 1
+        at_once.append(telling[0])
+        time.sleep(0.3)
+        telling[0] -= 1
+
+    with Supervisor([Child("one", SLEEP)], tmp_path, on_change=tell) as supervisor:
+        supervisor.crash("one")
+        until(lambda: telling[0])
+        supervisor.add([Child("two", SLEEP)])
+    assert set(at_once) == {1}
 
 
 def test_a_crash_is_a_kill_and_a_restart(tmp_path):

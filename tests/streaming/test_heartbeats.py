@@ -186,6 +186,13 @@ class TestTheLastMinute:
         assert times.quantiles(100)["gate"] == {"p50": 50.5, "p95": 95.05, "p99": 99.01}
         assert times.quantiles(100 + RECENT) == {}
 
+    def test_few_keys_are_told_from_many_however_they_come(self) -> None:
+        few, many = Frequent(), Frequent()
+        for number in range(2_000):
+            few.add(number, {f"k{number % 3}": [0]})
+            many.add(number, {f"k{number % 1_000}": [0]})
+        assert [found and found.keys for found in (few.most(2_000), many.most(2_000))] == [3, KEPT]
+
     def test_the_most_frequent_is_found_within_its_bound(self) -> None:
         frequent, true, total = Frequent(), 0, 0
         for batch in range(60):
@@ -195,9 +202,25 @@ class TestTheLastMinute:
             true, total = true + 400, total + sum(map(len, rows.values()))
         most = frequent.most(59 * SECOND)
         assert most is not None
-        assert (most[0], most[2]) == ("hot", total)
-        assert true - total / (KEPT + 1) <= most[1] <= true
+        assert (most.key, most.total) == ("hot", total)
+        assert true - total / (KEPT + 1) <= most.events <= true
+        assert most.keys > KEPT
         assert frequent.most(3 * RECENT) is None
+
+
+def test_a_quiet_minute_has_no_freshness(client: Any, source: EventSource) -> None:
+    """What a burst was late by is not told of the quiet after it."""
+    clock = [now()]
+    figures = Figures(source.name, "tiles", lambda: clock[0])
+    figures.sent([clock[0] - 9 * SECOND])
+    figures.servable(clock[0])
+    figures.write(client)
+    assert client.hget(keys.figures(source.name, "tiles"), "freshness_p99_ms") == b"9000.0"
+    clock[0] += 2 * RECENT
+    figures.write(client)
+    kept = client.hgetall(keys.figures(source.name, "tiles"))
+    assert not [name for name in kept if name.startswith(b"freshness")]
+    assert kept[b"events_per_second"] == b"0.0"
 
 
 def test_entries_say_how_many_events_they_are() -> None:

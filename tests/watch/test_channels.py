@@ -203,6 +203,17 @@ def test_what_fails_is_tried_again_later_in_its_order(hook, ledger):
     assert box.deliver_all() == 0
 
 
+def test_a_clock_that_is_set_back_holds_up_no_message(hook, ledger):
+    hook.got.clear()
+    clock = Clock()
+    box = Outbox(ledger, [Webhook(hook.url())], LINKS, clock)
+    ledger.put(notice())
+    hook.answers = [503]
+    assert box.deliver_all() == 0
+    clock.now -= 3600 * SECOND
+    assert box.deliver_all() == 1
+
+
 def test_after_a_day_a_message_is_given_up(hook, ledger):
     hook.got.clear()
     clock = Clock()

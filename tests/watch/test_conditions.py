@@ -135,7 +135,7 @@ WRONG: list[tuple[Report, tuple[str, str, str], str]] = [
         "source 'sales': 10.0% of the last minute's events are stamped in the future, bound 1%",
     ),
     (
-        source(hot=HotKey("rtml:{shop|7}", 0.8, 0.004)),
+        source(hot=HotKey("rtml:{shop|7}", 0.8, 0.004, keys=10)),
         ("hot_key", "source:sales", "warning"),
         "source 'sales': entity rtml:{shop|7} has 80.0% of the last minute's events, bound 50%",
     ),
@@ -166,6 +166,7 @@ RIGHT = [
     source("replaying"),
     source("unwritten"),
     source(hot=HotKey("rtml:{shop|7}", 0.9, 0.004), minute={"accepted": 30}),  # too few to be hot
+    source(hot=HotKey("rtml:{shop|7}", 0.9, 0.004, keys=2)),  # one of two
     platform(server=ServerLook(up=None)),
     platform(redis=changed(REDIS, clock_offset_ms=1_300.0, clock_error_ms=400.0)),  # within what was measured
     objective("late", None, 0.1, "share", good=None),

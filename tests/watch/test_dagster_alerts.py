@@ -15,12 +15,13 @@ import trustme
 from deltalake.exceptions import CommitFailedError
 
 from rtml.errors import RtmlError
-from rtml.instants import MINUTE, SECOND, now, to_instant
+from rtml.instants import DAY, MINUTE, SECOND, now, to_instant
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.settings import Settings
 from rtml_assets.defs.build import definitions_of
 from rtml_assets.defs.deployment import Deployment
+from rtml_assets.defs.failed_runs import FailedRuns, Failure
 from rtml_assets.runtime.ports import free_port
 from rtml_assets.tables.land import land
 from rtml_assets.watch.ledger import Alert, Ledger, ledger_file
@@ -137,7 +138,7 @@ def test_promises_are_checks_and_services_have_an_asset(settings):
     assert not [key for key in made.asset_check_keys if key.name.startswith("sla_")], "no compaction makes them"
 
 
-def test_the_sensor_reports_changes_at_once_and_the_rest_every_minute(settings, instance, redis_url):
+def test_the_sensor_reports_changes_at_once_and_the_rest_now_and_then(settings, instance, redis_url):
     slas = Sensor(settings, instance, "slas")
     assert "the watch has not looked yet" in str(slas().skip_message)
     first = report(lag=True, heartbeat=None, amount=False, freshness=True, availability=True)
@@ -163,12 +164,14 @@ def test_the_sensor_reports_changes_at_once_and_the_rest_every_minute(settings, 
             "unit": "ms",
         }
         assert lag.description == "12.5 ms, bound 5 ms"
-        assert slas().asset_events == []
+        later = msgspec.structs.replace(first, at=first.at + 9 * MINUTE)
+        client.set(keys.WATCH, encode(later))
+        assert slas().asset_events == [], "Dagster keeps all that it is told"
         client.set(keys.WATCH, encode(report(lag=False, amount=False, freshness=True, availability=None)))
         assert [event.check_name for event in slas().asset_events] == ["sla_lag"]
-        past = msgspec.structs.replace(first, at=first.at - 2 * MINUTE)
+        past = msgspec.structs.replace(first, at=first.at - 10 * MINUTE)
         client.set(keys.WATCH, encode(past))
-        assert "last looked 1" in str(slas().skip_message)
+        assert "last looked 6" in str(slas().skip_message)
         slas.cursor = json.dumps(dict.fromkeys(("view:spent freshness", "source:payments lag"), (True, past.at)))
         client.set(keys.WATCH, encode(report(freshness=True, lag=True)))
         assert [event.check_name for event in slas().asset_events] == ["sla_lag", "sla_freshness"]
@@ -262,6 +265,36 @@ def test_runs_that_fail_are_told_once_and_again_when_the_job_succeeds(settings, 
     assert compacted(settings)
     alerts()
     assert told(hook) == [("resolved", "run_failed", "job:compact_payments")]
+
+
+def test_a_run_that_was_chosen_by_hand_is_over_when_all_of_it_is_made(instance):
+    """Nobody will choose the very same again: what was chosen may be made by other runs, one by one."""
+
+    @dg.asset
+    def one() -> None: ...
+
+    @dg.asset
+    def two() -> None: ...
+
+    def left_after(*chosen: dg.AssetsDefinition) -> list[str]:
+        dg.materialize(list(chosen), instance=instance)
+        known.forget(instance, ["compact_payments"], now())
+        return list(known.failing)
+
+    target = "assets:one,two"
+    dg.materialize([one], instance=instance)
+    known = FailedRuns(now(), {target: Failure("run_failed", "ill", now(), ["one", "two"])})
+    assert left_after(two) == [target], "one was made before"
+    assert left_after(one) == []
+
+
+def test_a_run_that_nobody_repeats_is_forgotten(instance):
+    failed = {target: Failure("run_failed", "ill", 0) for target in ("job:gone", "assets:one", "job:kept")}
+    known = FailedRuns(now(), failed)
+    known.forget(instance, ["kept"], DAY)
+    assert list(known.failing) == ["job:gone", "assets:one", "job:kept"]
+    known.forget(instance, ["kept"], DAY + 1)
+    assert list(known.failing) == ["job:kept"]
 
 
 def test_a_conflict_of_writers_is_told_as_such(settings, instance, hook):

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,8 @@ import msgspec
 import polars as pl
 import pytest
 
+from rtml.define.sla import agreed
+from rtml.instants import SECOND, now
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.registry import load
@@ -25,12 +28,15 @@ from rtml_assets.runtime.supervisor import Status
 from rtml_assets.testing import LocalPlatform
 from rtml_assets.watch.background import Background
 from rtml_assets.watch.conditions import conditions
+from rtml_assets.watch.heartbeat import Beat
 from rtml_assets.watch.look_platform import ProcessLook, look_at_lake, with_processes
 from rtml_assets.watch.look_redis import look_at_source
-from rtml_assets.watch.look_server import quantile
+from rtml_assets.watch.look_server import Series, ServerEyes, quantile
 from rtml_assets.watch.observe import Observer
 from rtml_assets.watch.report import DagsterLook, Process, Report, decode, encode
+from rtml_assets.watch.source_state import SourceState
 from streaming.positions import arrived_at, read_positions
+from streaming.rewind import request_rewind
 from tests.serving.conftest import Served
 
 DEFINITIONS = str(Path(__file__).parent / "sales.py")
@@ -195,6 +201,44 @@ def test_a_quiet_source_is_told_from_a_broken_one(platform: LocalPlatform, obser
     assert judged["source:sales heartbeat"] is False
     well = until(observer, lambda look: look.sources["sales"].flows["tiles"].worst("missing_ms") == 0)
     assert well.sources["sales"].state == "quiet"
+
+
+def test_what_is_read_again_is_no_news(platform: LocalPlatform, observer: Observer) -> None:
+    """It is known to the last event, and comes long after it came: neither duplicates nor freshness are told of it."""
+    request_rewind(platform.client, platform.registry.source("sales"))
+    platform.crash()
+    platform.settle()
+    report = until(observer, lambda look: look.sources["sales"].flows["tiles"].counts["duplicates"] >= 500)
+    until(observer, lambda look: look.sources["sales"].state == "quiet")
+    tiles = report.sources["sales"].flows["tiles"]
+    assert (tiles.minute.get("duplicates", 0), tiles.freshness_p99_ms, tiles.events_per_second) == (0, None, 0.0)
+
+
+def test_of_few_answers_no_share_of_nulls_is_told(platform: LocalPlatform) -> None:
+    labels = (("feature", "amount_mean_1h"), ("view", "shop_sales"))
+    eyes = ServerEyes(platform.settings, platform.registry)
+    for values in (19.0, 20.0):
+        of: Series = {("rtml_feature_values_total", labels): values, ("rtml_feature_nulls_total", labels): 5.0}
+        eyes._scrapes = deque([(0, {}), (SECOND, of)])
+        assert eyes._nulls() == ({"shop_sales": {"amount_mean_1h": 0.25}} if values == 20 else {})
+    eyes.close()
+
+
+def test_a_flow_that_reads_its_past_again_is_not_stalled_while_it_lives(platform: LocalPlatform) -> None:
+    """A position is never lowered, so it stands still; that a flow is restarted for it would begin it all again."""
+    source = platform.registry.source("sales")
+    seen = look_at_source(platform.client, source, now())._replace(rewinding=True)
+    state = SourceState(agreed("source", source.sla), platform.settings)
+
+    def look(second: int, lives: bool) -> str:
+        updated = (second if lives else 100) * SECOND
+        flows = {name: msgspec.structs.replace(flow, updated_at=updated) for name, flow in seen.flows.items()}
+        missing = Beat(None, 1_000.0 * second)
+        beats = {"tiles": dict.fromkeys((0, 1), missing), "mirror": dict.fromkeys((0, 1), Beat(1.0, 0.0))}
+        return state.of(seen._replace(flows=flows), beats, None, second * SECOND, "").state
+
+    assert [look(second, lives=True) for second in (10, 50, 100)] == ["replaying"] * 3
+    assert [look(second, lives=False) for second in (100, 101, 102)] == ["replaying", "replaying", "stalled"]
 
 
 def test_a_server_that_is_gone_costs_little(platform: LocalPlatform) -> None:

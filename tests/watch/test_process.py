@@ -21,6 +21,7 @@ from rtml_assets.runtime.ports import free_port
 from rtml_assets.runtime.project import Project
 from rtml_assets.watch import report as reports
 from rtml_assets.watch.channels import Webhook
+from rtml_assets.watch.conditions import Condition
 from rtml_assets.watch.ledger import Ledger, ledger_file
 from rtml_assets.watch.process import GRACE_LOOKS, Watch
 from rtml_assets.watch.report import (
@@ -43,6 +44,7 @@ from tests.watch.receivers import Hook
 from tests.watch.shops import REGISTRY, payments
 
 START = 1_700_000_000 * SECOND
+KINDS = {"check_failed"}
 STALLED = Source("stalled", "flow 'tiles' passes nothing on", {"tiles": Flow([Partition(0, missing_ms=9_000.0)])})
 BROKEN = Objective("source:payments", "lag", 9_000.0, 5_000.0, "ms", False, 0.99, 30 * 24 * 60 * MINUTE, True, bad=1)
 
@@ -104,6 +106,22 @@ def test_what_is_still_starting_wakes_nobody(looks):
     assert names(looks.look(seen(), 2)) == []
 
 
+def test_a_clock_that_is_set_back_at_the_start_silences_nobody(looks):
+    looks.look(seen(), GRACE_LOOKS)
+    looks.now -= 24 * 60 * MINUTE
+    assert names(looks.look(seen(lake=False), 2)) == ["lake_unwritable platform"]
+
+
+def test_a_contract_that_is_held_is_told_and_checks_are_left_to_dagster(looks):
+    """Both settle `check_failed`: each its own targets."""
+    looks.look(seen(), GRACE_LOOKS)
+    looks.watch.ledger.settle([Condition("check_failed", "check:tiles/spent:rows", "critical", "bad")], START, KINDS, 1)
+    held = seen(sources={"payments": Source("flowing", held="narrower than version 1")})
+    both = {"check_failed check:tiles/spent:rows", "check_failed source:payments"}
+    assert set(names(looks.look(held, 2))) == both
+    assert names(looks.look(seen(), 2)) == ["check_failed check:tiles/spent:rows"]
+
+
 def test_of_redis_one_alert_is_told_and_not_all_that_follows(looks):
     looks.look(seen(), GRACE_LOOKS)
     ill = seen(sources={"payments": STALLED}, objectives=[BROKEN])
@@ -128,6 +146,20 @@ def test_of_a_source_that_hangs_one_alert_is_told_and_not_all_that_grows_old(loo
     assert names(looks.look(ill, 5)) == ["stream_stalled source:payments"]
     flowing = seen(sources={"payments": Source("flowing")}, objectives=old)
     assert set(names(looks.look(flowing, 2))) == {"freshness service:fraud", "freshness view:spent"}
+
+
+def test_what_grows_old_waits_until_its_source_is_judged(looks):
+    looks.look(seen(), GRACE_LOOKS)
+    old = msgspec.structs.replace(BROKEN, target="view:spent", name="freshness")
+
+    def missing(seconds: float) -> Report:
+        beat = msgspec.structs.replace(BROKEN, name="heartbeat", value=seconds * 1_000, bound=120_000.0, good=True)
+        return seen(sources={"payments": Source("flowing")}, objectives=[beat, old])
+
+    assert names(looks.look(missing(15), 5)) == []
+    assert names(looks.look(missing(31), 2)) == ["freshness view:spent"], "but not for ever"
+    looks.look(seen(), 2)
+    assert names(looks.look(missing(0.2), 2)) == ["freshness view:spent"]
 
 
 def test_the_report_says_what_is_wrong_what_was_done_and_what_is_left(looks, settings, redis_url, tmp_path):
