@@ -108,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True):
     watch_interval: str = "2s"
     """The time between two looks of the watch."""
     watch_port: int = 0
-    """Where the watch shows Prometheus its metrics; 0: nowhere."""
+    """Where the watch shows Prometheus its metrics, to the same keys as the feature server; 0: nowhere."""
     dagster_url: str = ""
     """Where people find Dagster's UI, for the links in alerts; default `http://<host>:<dagster_port>`."""
     alert_webhook: str = ""

@@ -104,6 +104,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         port=free_port(),
         tls_cert=str(chain),
         tls_key=str(pair),
+        alert_webhook=f"http://127.0.0.1:{free_port()}/{MARKER}-hook",
+        smtp_password=f"{MARKER}-mail",
         tile_epoch="200ms",
         mirror_epoch="200ms",
         log_epoch="200ms",
@@ -311,10 +313,33 @@ def test_what_bytewax_keeps_between_processes_is_text_alone(streamed: Secured) -
         assert used <= {"PROTO", "FRAME", "SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE", "NONE", "STOP"}
 
 
+def _stored(client: Any) -> Iterator[bytes]:
+    """All that Redis holds, in the words that were written."""
+    readers: dict[bytes, Any] = {
+        b"string": lambda key: [client.get(key)],
+        b"hash": lambda key: [part for pair in client.hgetall(key).items() for part in pair],
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"set": client.smembers,
+        b"stream": lambda key: [part for _, fields in client.xrange(key) for pair in fields.items() for part in pair],
+    }
+    for key in client.scan_iter():
+        yield key
+        yield from readers[client.type(key)](key)
+
+
+def test_nothing_that_redis_or_the_audit_holds_is_a_secret(streamed: Secured) -> None:
+    with connect(streamed.offline) as client:
+        held = list(_stored(client))
+    assert any(b'"alerts"' in part for part in held)  # the watch's look is among it
+    assert [leaks(part) for part in held if leaks(part)] == []
+    assert leaks(str(audit.read(Lake(streamed.offline.lake_root)).to_dicts())) == []
+
+
 def test_no_log_has_a_secret_and_a_planted_one_is_found(streamed: Secured) -> None:
     streamed.supervisor.stop()
     logs = sorted(file.name for file in streamed.home.rglob("*") if file.suffix in (".log", ".db"))
     assert {"serving.log", "redis.log", "runs.db"} <= set(logs), logs
+    assert {"report.json", "ledger.sqlite"} <= {file.name for file in (streamed.home / "watch").iterdir()}
     assert list(leaks_below(streamed.home)) == []
     assert audit.read(Lake(streamed.offline.lake_root), action="request.denied").height >= 1
 
