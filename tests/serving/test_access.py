@@ -19,6 +19,7 @@ from rtml.errors import SettingsError
 from rtml.lake import Lake
 from rtml.online import keys as names
 from rtml.settings import Settings
+from rtml_assets.runtime import keys as runtime_keys
 from rtml_assets.runtime.keys import create_key, fill_keys, revoke_keys, rotate_key
 from rtml_assets.runtime.probes import ask_server
 from serving.denied import MOST_OF_ONE, DeniedLog
@@ -194,6 +195,24 @@ def test_keys_that_redis_lost_or_never_heard_of(guarded: Guarded, reader: str, f
     clock[0] = 100.0
     known_once.refresh()
     assert known_once.keys == ring.keys
+
+
+def test_who_told_redis_what_was_true_before_a_revocation_tells_it_again(
+    guarded: Guarded, feature_redis: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = guarded.key("overtaken", "admin").split("_")[1]
+    tell = runtime_keys.project_keys
+
+    def overtaken(client: Any, known: Any) -> None:
+        monkeypatch.setattr(runtime_keys, "project_keys", tell)
+        revoke_keys(guarded.settings, "overtaken")
+        tell(client, known)
+
+    monkeypatch.setattr(runtime_keys, "project_keys", overtaken)
+    fill_keys(guarded.settings)
+    known = projected_keys(feature_redis.client)
+    assert known is not None
+    assert known[number].revoked
 
 
 def test_a_key_of_a_moment_ago_outlives_a_loss_of_redis(guarded: Guarded, feature_redis: Filled) -> None:
