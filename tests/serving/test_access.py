@@ -19,7 +19,6 @@ from rtml.errors import SettingsError
 from rtml.lake import Lake
 from rtml.online import keys as names
 from rtml.settings import Settings
-from rtml_assets.runtime import keys as runtime_keys
 from rtml_assets.runtime.keys import create_key, fill_keys, revoke_keys, rotate_key
 from rtml_assets.runtime.probes import ask_server
 from serving.denied import MOST_OF_ONE, DeniedLog
@@ -27,7 +26,7 @@ from serving.guard import MOST_FAILURES, Guard, address_of, scope_of
 from serving.keyring import KeyRing
 from serving.limits import MOST_BUCKETS, Buckets
 from streaming import audit
-from streaming.access import projected_keys
+from streaming.access import project_keys, projected_keys
 from streaming.broker import connect
 from tests.serving.conftest import Filled, Served
 from tests.serving.online import PATIENCE_SECONDS, REGISTRY, eventually
@@ -201,14 +200,14 @@ def test_who_told_redis_what_was_true_before_a_revocation_tells_it_again(
     guarded: Guarded, feature_redis: Filled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = guarded.key("overtaken", "admin").split("_")[1]
-    tell = runtime_keys.project_keys
+    place = "rtml_assets.runtime.keys.project_keys"
 
     def overtaken(client: Any, known: Any) -> None:
-        monkeypatch.setattr(runtime_keys, "project_keys", tell)
+        monkeypatch.setattr(place, project_keys)
         revoke_keys(guarded.settings, "overtaken")
-        tell(client, known)
+        project_keys(client, known)
 
-    monkeypatch.setattr(runtime_keys, "project_keys", overtaken)
+    monkeypatch.setattr(place, overtaken)
     fill_keys(guarded.settings)
     known = projected_keys(feature_redis.client)
     assert known is not None
