@@ -22,8 +22,11 @@ ADMIN = "admin"
 """The scope that allows everything."""
 KINDS = ("read", "push")
 EVERY = "*"
+OF_RUN = "rtml-up"
+"""The name of the key by which the processes of one `rtml up` ask its server."""
 
 _KEY = re.compile(r"rtml_([0-9a-f]{8})_[0-9a-f]{64}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{8}:[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _NO_DIGEST = "0" * 64
 
@@ -91,6 +94,22 @@ def checked_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
 def digest_of(text: str) -> str:
     """Return the SHA-256 of a key, in hexadecimal."""
     return sha256(text.encode()).hexdigest()
+
+
+def fingerprint(key: Key) -> str:
+    """Return what tells one server of a key, past the lake: its id and its SHA-256."""
+    return f"{key.id}:{key.digest}"
+
+
+def is_fingerprint(text: str) -> bool:
+    """Whether a text is one."""
+    return _FINGERPRINT.fullmatch(text) is not None
+
+
+def of_run(fingerprint: str) -> dict[str, Key]:
+    """Return the key of a run by its fingerprint: it may read, for as long as the server knows it; none for nothing."""
+    number, _, digest = fingerprint.partition(":")
+    return {number: Key(number, OF_RUN, digest, (f"read:{EVERY}",), 0)} if number else {}
 
 
 def id_of(text: str) -> str | None:

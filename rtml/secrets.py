@@ -15,7 +15,8 @@ LEAST_LENGTH = 4
 """A shorter secret is not looked for in texts: it would blot out words."""
 
 _ENDS = ("_password", "_secret", "_token", "_webhook")
-_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^:/@\s]*):[^/\s]*@", re.IGNORECASE)
+# A password may have slashes that nobody escaped; what follows a port is none.
+_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^:/@\s]*):(?!\d{1,5}(?:[/?#\s'\"]|$))[^\s'\"<>]*@", re.IGNORECASE)
 _IN_QUERY = re.compile(r"([?&]password=)[^&\s'\"]*", re.IGNORECASE)
 _API_KEY = re.compile(r"\b(rtml_[0-9a-f]{8})_[0-9a-f]{64}\b")
 

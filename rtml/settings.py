@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from rtml.access import is_fingerprint
 from rtml.errors import SettingsError, near_miss
 from rtml.instants import Duration, parse_duration
 from rtml.logs import FORMATS
@@ -86,6 +87,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Whether the feature server asks for API keys; `auto`: where `host` is not this machine alone."""
     key: str = ""
     """The API key that this project's own processes show the feature server; a secret, or a file as above."""
+    run_key: str = ""
+    """`<id>:<SHA-256>` of a key that this feature server takes beside the lake's, to read by; `rtml up` sets it."""
     rate_limit: float = 0.0
     """Requests per second that one key, or one address without a key, may make; 0: any number."""
     max_body_bytes: int = 4_194_304
@@ -105,7 +108,7 @@ class Settings(msgspec.Struct, frozen=True):
     watch_interval: str = "2s"
     """The time between two looks of the watch."""
     watch_port: int = 0
-    """Where the watch shows Prometheus its metrics; 0: nowhere."""
+    """Where the watch shows Prometheus its metrics, to the same keys as the feature server; 0: nowhere."""
     dagster_url: str = ""
     """Where people find Dagster's UI, for the links in alerts; default `http://<host>:<dagster_port>`."""
     alert_webhook: str = ""
@@ -139,11 +142,7 @@ class Settings(msgspec.Struct, frozen=True):
                 raise SettingsError(f"{name} (RTML_{name.upper()}) must be a URL like 'https://…'; got something else")
         if not self.features:
             raise SettingsError("features (RTML_FEATURES) must be an import path or a .py file; got nothing")
-        for one, other in (("tls_cert", "tls_key"), ("redis_cert", "redis_key")):
-            if bool(getattr(self, one)) != bool(getattr(self, other)):
-                raise SettingsError(f"{one} and {other} belong together: set both (RTML_{one.upper()}, …) or neither")
-        if self.rate_limit < 0 or self.max_body_bytes < 1:
-            raise SettingsError("rate_limit must be 0 or more, and max_body_bytes at least 1")
+        self._check_access()
         if self.log_format not in FORMATS:
             near = near_miss(self.log_format, FORMATS)
             raise SettingsError(
@@ -151,6 +150,15 @@ class Settings(msgspec.Struct, frozen=True):
             )
         if not 0 <= self.otel_ratio <= 1:
             raise SettingsError(f"otel_ratio (RTML_OTEL_RATIO) must lie between 0 and 1; got {self.otel_ratio}")
+
+    def _check_access(self) -> None:
+        for one, other in (("tls_cert", "tls_key"), ("redis_cert", "redis_key")):
+            if bool(getattr(self, one)) != bool(getattr(self, other)):
+                raise SettingsError(f"{one} and {other} belong together: set both (RTML_{one.upper()}, …) or neither")
+        if self.run_key and not is_fingerprint(self.run_key):
+            raise SettingsError("run_key (RTML_RUN_KEY) must be a key's id and its SHA-256, with a colon between them")
+        if self.rate_limit < 0 or self.max_body_bytes < 1:
+            raise SettingsError("rate_limit must be 0 or more, and max_body_bytes at least 1")
 
     def __repr__(self) -> str:
         """Show all but the secrets."""

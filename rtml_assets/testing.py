@@ -85,6 +85,9 @@ class LocalPlatform:
         if hasattr(self, "_supervisor"):
             self._supervisor.stop()
         self._redis.stop()
+        self._remove()
+
+    def _remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> None:

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-from urllib.parse import unquote
 
+from rtml.access import of_run
 from rtml.errors import RtmlError, UnavailableError, near_miss
 from rtml.lake import Lake
 from rtml.settings import Settings
 from serving.batches import Batches
+from serving.bodies import Bodies
+from serving.bodies import Exchange as BodyExchange
 from serving.correlation import Call, Calls, Headers
 from serving.denied import DeniedLog
 from serving.documents import QUALITY, Documents
 from serving.feature_log import FeatureLog
-from serving.guard import FEATURES, Guard, security_headers
+from serving.guard import Guard, security_headers
 from serving.heartbeats import read_heartbeats
 from serving.keyring import KeyRing
 from serving.listing import listing
 from serving.metrics import Metrics
 from serving.openapi import openapi
 from serving.page import page
+from serving.paths import FEATURES, HEARTBEATS, named
 from serving.redis_io import RedisReader, connect_reader
 from serving.runbooks import RUNBOOKS, runbook
 from serving.sla import SLA, SLA_HISTORY, Slas
@@ -34,7 +37,6 @@ from serving.wire import (
     Health,
     Readiness,
     Reply,
-    TooLargeError,
     decode_request,
     encode,
     encode_vectors,
@@ -45,10 +47,6 @@ from serving.wire import (
 
 if TYPE_CHECKING:
     from serving.tracing import Trace
-
-HEARTBEATS = "/v1/heartbeats/"
-MOST_DISCARDED = 16
-"""So many times the longest body are read and thrown away, so that its sender gets to read why it was refused."""
 
 Body = Callable[[], Awaitable[bytes]]
 """Reads a request's body, when a handler wants it."""
@@ -67,11 +65,8 @@ class Scope(Protocol):
     headers: Headers
 
 
-class Exchange(Protocol):
+class Exchange(BodyExchange, Protocol):
     """The RSGI way to read a request's body and to answer it."""
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        """Read the body piece by piece."""
 
     def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         """Answer."""
@@ -97,8 +92,8 @@ class App:
         self._reader = RedisReader(settings, timeout)
         self.state = ServingState(self._client)
         lake = Lake(settings.lake_root)
-        self._secure, self._most_bytes = bool(settings.tls_cert), settings.max_body_bytes
-        ring = KeyRing(self._client, lake) if settings.needs_key else None
+        self._secure, self.bodies = bool(settings.tls_cert), Bodies(settings.max_body_bytes)
+        ring = KeyRing(self._client, lake, own=of_run(settings.run_key)) if settings.needs_key else None
         self.guard = Guard(ring, DeniedLog(lake), settings.rate_limit, secure=self._secure)
         self.metrics = Metrics(lambda: self.state.snapshot)
         self.log = FeatureLog(lake, settings.log_epoch_us)
@@ -141,20 +136,20 @@ class App:
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer one request; the RSGI entry."""
-        reply = self.guard.check(scope)
-        if reply is None:
-            body = lambda: _read_body(scope, exchange, self._most_bytes)  # noqa: E731
-            reply = await self.answer(scope.method, scope.path, body, scope.headers, scope.query_string)
+        body = self.bodies.of(scope.headers, exchange)
+        refusal = self.guard.check(scope)
+        if refusal is None:
+            reply = await self.answer(scope.method, scope.path, body.read, scope.headers, scope.query_string)
         else:
-            reply = await self._refuse(scope, exchange, reply)
+            reply = self._refuse(scope, refusal)
+        await body.discard()
         safe = security_headers(scope.path, secure=self._secure)
         headers = [("content-type", reply.content_type), *safe, *reply.headers]
         exchange.response_bytes(reply.status, headers, reply.body)
 
-    async def _refuse(self, scope: Scope, exchange: Exchange, refusal: Reply) -> Reply:
+    def _refuse(self, scope: Scope, refusal: Reply) -> Reply:
         """Answer a request that the guard does not let pass; `answer` never hears of it."""
         call = self._calls.begin(scope.headers)
-        await _discard_body(exchange, self._most_bytes)
         route = self._route(scope.path, None)
         label = route.label if route else "other"
         self.metrics.answered(label, refusal.status, perf_counter() - call.started)
@@ -189,13 +184,12 @@ class App:
         return self._calls.end(call, method, path, label, reply)
 
     def _route(self, path: str, trace: Trace | None, query: str = "") -> Route | None:
-        if path.startswith(FEATURES) and (service := path[len(FEATURES) :]) and "/" not in service:
-            name = unquote(service)
-            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(name, body, trace), name)
-        if path.startswith(HEARTBEATS) and (source := path[len(HEARTBEATS) :]) and "/" not in source:
-            return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(unquote(source)))
-        if path.startswith(RUNBOOKS) and (page := path[len(RUNBOOKS) :]):
-            return Route("GET", f"{RUNBOOKS}{{name}}", lambda _: asyncio.to_thread(runbook, unquote(page)))
+        if service := named(FEATURES, path):
+            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(service, body, trace), service)
+        if source := named(HEARTBEATS, path):
+            return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(source))
+        if name := named(RUNBOOKS, path):
+            return Route("GET", f"{RUNBOOKS}{{name}}", lambda _: asyncio.to_thread(runbook, name))
         if path == SLA_HISTORY:
             return Route("GET", SLA_HISTORY, lambda _: self._sla.history(query))
         if path == QUALITY or path.startswith(f"{QUALITY}/"):
@@ -251,33 +245,6 @@ def _constant(reply: Reply) -> Callable[[Body], Awaitable[Reply]]:
         return reply
 
     return answered
-
-
-async def _read_body(scope: Scope, exchange: Exchange, most: int) -> bytes:
-    """Return the body, or an error where it is too long."""
-    pieces: list[bytes] = []
-    length = 0
-    async for piece in exchange:
-        length += len(piece)
-        if length <= most:
-            pieces.append(piece)
-        elif length > MOST_DISCARDED * most:
-            break
-        else:
-            pieces.clear()
-    if length > most:
-        said = scope.headers.get("content-length") or f"more than {most}"
-        raise TooLargeError(f"a body may have {most} bytes (RTML_MAX_BODY_BYTES); got {said}")
-    return b"".join(pieces)
-
-
-async def _discard_body(exchange: Exchange, most: int) -> None:
-    """Read a body and throw it away, so that its sender gets to read why it was refused; too long a one is cut off."""
-    length = 0
-    async for piece in exchange:
-        length += len(piece)
-        if length > most:
-            break
 
 
 def _failed(error: Exception, method: str, path: str, call: Call) -> Reply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +14,8 @@ from rtml.lake import Lake
 
 EVERY_SECONDS = 60.0
 MOST_COUNTS = 1_000
-"""So many different denials are told apart until they are appended; those beyond count together."""
+MOST_OF_ONE = 50
+"""So many different denials, and of one caller, are told apart until they are appended; those beyond count together."""
 
 _log = logging.getLogger("rtml.serving")
 
@@ -28,6 +30,7 @@ class Denial(NamedTuple):
 
 
 _OTHERS = Denial("others", "others", 0, "more than can be told apart")
+"""What is beyond `MOST_COUNTS`; nobody alone gets there, to hide behind his own noise what others did."""
 
 
 class DeniedLog:
@@ -38,6 +41,7 @@ class DeniedLog:
         self._lake, self._now = lake, now
         self._lock = threading.Lock()
         self._counts: dict[Denial, tuple[int, Instant]] = {}
+        self._of_one = Counter[str]()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -62,6 +66,7 @@ class DeniedLog:
         """Append all that was counted; what the lake does not take is kept for the next time."""
         with self._lock:
             counts, self._counts = self._counts, {}
+            self._of_one.clear()
         if not counts:
             return
         # Delta is loaded when the first denial is written, and not when a server starts.
@@ -84,8 +89,12 @@ class DeniedLog:
                 self._add(denial, number, at)
 
     def _add(self, denial: Denial, number: int, at: Instant) -> None:
-        if denial not in self._counts and len(self._counts) >= MOST_COUNTS:
-            denial = _OTHERS
+        if denial not in self._counts and self._of_one[denial.actor] >= MOST_OF_ONE:
+            denial = _OTHERS._replace(actor=denial.actor, status=denial.status)
+        if denial not in self._counts:
+            if len(self._counts) >= MOST_COUNTS:
+                denial = _OTHERS
+            self._of_one[denial.actor] += 1
         known, before = self._counts.get(denial, (0, at))
         self._counts[denial] = (known + number, max(at, before))
 

@@ -10,6 +10,8 @@ from rtml.lake import Lake
 from serving.wire import Reply, failure
 
 QUALITY = "/quality"
+MOST_PARTS, LONGEST_PART = 12, 255
+"""A file system says no to longer names and paths, by an error."""
 
 TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -70,7 +72,9 @@ class Documents:
 
 def _below(folder: Path, parts: list[str]) -> Path | None:
     """Return a place in a folder; none where a part is hidden, leads upwards, or is a link to elsewhere."""
-    if any(part.startswith(".") or len(part) > 255 or "\\" in part or "\0" in part for part in parts):
+    if len(parts) > MOST_PARTS or any(part.startswith(".") or "\\" in part or "\0" in part for part in parts):
+        return None
+    if any(len(part.encode(errors="replace")) > LONGEST_PART for part in parts):
         return None
     place = folder.joinpath(*parts)
     return place if place.resolve().is_relative_to(folder.resolve()) else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address, ip_network
 from typing import Protocol
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import msgspec
 
@@ -19,10 +19,10 @@ from serving.correlation import Headers
 from serving.denied import Denial, DeniedLog
 from serving.keyring import KeyRing
 from serving.limits import Buckets
+from serving.paths import EVENTS, FEATURES, named
 from serving.sla_files import FILES
 from serving.wire import RETRY_SECONDS, Reply, encode, failure
 
-FEATURES, EVENTS = "/v1/features/", "/v1/events/"
 LOGIN, LOGOUT = "/login", "/logout"
 PROBES = frozenset({"/healthz", "/readyz"})
 """Whoever watches over a server asks these, as often as need be."""
@@ -33,7 +33,7 @@ SESSION_SECONDS = 12 * 3600
 FAILURES_PER_SECOND, MOST_FAILURES = 1.0, 20.0
 """How often one address may come with a wrong key; one that comes with a good key is not held up by that."""
 LONGEST_PATH = 100
-"""So much of a path is remembered of a denied request."""
+"""So much of a path is remembered of a denied request, and said of a scope."""
 
 Sent = Sequence[tuple[str, str]]
 _WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -111,18 +111,20 @@ class Guard:
         return self._checked(asked, self._ring)
 
     def _checked(self, asked: Asked, ring: KeyRing) -> Reply | None:
-        if ring.keys is None:
-            retry = [("retry-after", str(RETRY_SECONDS))]
-            return failure(503, "unavailable", _NO_KEYS, retry)
         needed = scope_of(asked.method, asked.path)
         text = presented(asked)
-        key = find(ring.keys, text, self._now())
+        known = ring.own if ring.keys is None else ring.keys
+        key = find(known, text, self._now())
+        if key is None and ring.keys is None:
+            retry = [("retry-after", str(RETRY_SECONDS))]
+            return failure(503, "unavailable", _NO_KEYS, retry)
         if key is None:
-            return self._unknown(asked, _why(ring.keys, text))
+            return self._unknown(asked, _why(known, text))
         if not key.allows(needed):
-            self._deny(asked, f"key {key.name} ({key.id})", 403, f"needs {needed}")
-            message = f"key {key.name!r} needs scope {needed}; it has {', '.join(key.scopes)}"
-            scope = quote(needed, safe=":*")  # it comes from the path, and goes into a header
+            said = needed[:LONGEST_PATH]
+            self._deny(asked, f"key {key.name} ({key.id})", 403, f"needs {said}")
+            message = f"key {key.name!r} needs scope {said}; it has {', '.join(key.scopes)}"
+            scope = quote(said, safe=":*")  # it comes from the path, and goes into a header
             challenge = _challenge(f'error="insufficient_scope", scope="{scope}"')
             return failure(403, "forbidden", message, [challenge])
         limited = self._limited(key.id)
@@ -132,8 +134,8 @@ class Guard:
 
     def _unknown(self, asked: Asked, why: str) -> Reply:
         address = address_of(asked.client)
-        self._deny(asked, f"address {address}", 401, why)
         wait = self._failures.take(address)
+        self._deny(asked, f"address {address}", 429 if wait else 401, why)
         if wait:
             return _too_many(wait)
         return failure(401, "unauthorized", _HOW, [_challenge('error="invalid_token"' if why != _NO_KEY else "")])
@@ -157,10 +159,10 @@ class Guard:
 
 def scope_of(method: str, path: str) -> str:
     """Return the scope that a request needs; nothing where any key will do: to look on at what is shown to people."""
-    if path.startswith(FEATURES) and "/" not in path[len(FEATURES) :]:
-        return f"read:{unquote(path[len(FEATURES) :])}"
-    if path.startswith(EVENTS) and "/" not in path[len(EVENTS) :]:
-        return f"push:{unquote(path[len(EVENTS) :])}"
+    for kind, prefix in (("read", FEATURES), ("push", EVENTS)):
+        name = named(prefix, path)
+        if name is not None:
+            return f"{kind}:{name}"
     return ADMIN if method in _WRITES and path != LOGIN else ""
 
 

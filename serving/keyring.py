@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,8 +35,15 @@ class KeyRing:
     `LAKE_SECONDS`. While neither answers, what was known last goes on to count; who never knew anything lets nobody in.
     """
 
-    def __init__(self, client: Redis, lake: Lake, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take where keys are; nothing is read before `refresh` or `start`."""
+    def __init__(
+        self,
+        client: Redis,
+        lake: Lake,
+        clock: Callable[[], float] = time.monotonic,
+        own: Mapping[str, Key] = MappingProxyType({}),
+    ) -> None:
+        """Take where keys are, and those of this server alone; nothing is read before `refresh` or `start`."""
+        self.own = dict(own)
         self._client, self._lake, self._clock = client, lake, clock
         self._projected: dict[str, Key] | None = None
         self._from_lake: dict[str, Key] | None = None
@@ -57,7 +65,7 @@ class KeyRing:
         # What Redis tells is complete; while it tells nothing, a key that was known is known still.
         known = [self._projected if not lost else self.keys, self._from_lake]
         if any(found is not None for found in known):
-            self.keys = merge(key for found in known if found is not None for key in found.values())
+            self.keys = merge(key for found in (*known, self.own) if found is not None for key in found.values())
 
     def start(self) -> None:
         """Look, and go on looking until `stop`."""

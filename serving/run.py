@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,7 +63,7 @@ async def _serve(settings: Settings) -> None:
     server.on_startup(lambda: _log.info(greeting) if as_json else print(greeting, flush=True))  # noqa: T201
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+        loop.add_signal_handler(number, partial(_stop, server, app))
     app.start()
     # What is loaded by now stays for good: the collector need not look at it again with every request.
     gc.collect()
@@ -71,6 +72,12 @@ async def _serve(settings: Settings) -> None:
         await server.serve()
     finally:
         await app.close()
+
+
+def _stop(server: Server, app: App) -> None:
+    """Finish what was begun, but for requests whose senders take their time."""
+    app.bodies.hurry()
+    server.stop()  # type: ignore[no-untyped-call]
 
 
 def _file(settings: Settings, name: str) -> Path | None:

@@ -36,6 +36,10 @@ class TooLargeError(RtmlError):
     """A request beyond `max_body_bytes` or `MOST_ENTITIES`."""
 
 
+class LateBodyError(RtmlError):
+    """A body that did not come to its end in time."""
+
+
 class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Which entities, and at which instant."""
 
@@ -190,6 +194,7 @@ _FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
     RequestError: (400, "invalid_request", ()),
     InstantError: (400, "invalid_instant", ()),
     UnknownNameError: (404, "unknown_service", ()),
+    LateBodyError: (408, "late_body", ()),
     TooLargeError: (413, "too_large", ()),
     OverflowedError: (422, "overflowed", ()),
     NotReadyError: (503, "not_ready", _RETRY),

@@ -85,13 +85,19 @@ def append(lake: Lake, entries: Sequence[Entry]) -> None:
 
 @contextmanager
 def audited(lake: Lake, action: str, target: str, by: str | None = None) -> Iterator[list[str]]:
-    """Record a block: as done, with the words put into the list that it gets, or as refused, with the error's."""
+    """Record a block: as done, with the words put into the list that it gets; or as refused or failed, with why."""
     words: list[str] = []
     who = by or actor()
     try:
         yield words
     except RtmlError as error:
         record(lake, action=action, target=target, actor=who, outcome="refused", detail=str(error))
+        raise
+    except Exception as error:
+        # How far it came is not known, and it was tried.
+        record(
+            lake, action=action, target=target, actor=who, outcome="failed", detail=f"{type(error).__name__}: {error}"
+        )
         raise
     record(lake, action=action, target=target, actor=who, detail="; ".join(words))
 

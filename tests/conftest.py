@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 
 from rtml_assets.runtime.redis_server import EmbeddedRedis
+from rtml_assets.testing import LocalPlatform
 from tests.leaks import leaks, leaks_below
 
 settings.register_profile("patient", settings(), deadline=None)  # a busy machine is no fault of an example
@@ -19,15 +20,23 @@ SAID: list[str] = []
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Look at what a test that passed has said; one that failed may show what it compared."""
-    if report.passed:
-        SAID.extend(f"{report.nodeid}: …{found}…" for _, text in report.sections for found in leaks(text))
+    """Look at what a test has printed and logged, whether it passed or not; a failed one may show what it compared."""
+    SAID.extend(f"{report.nodeid}: …{found}…" for _, text in report.sections for found in leaks(text))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_secret_in_any_log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Fail the session, after its last test, when a secret stands in anything that it logged."""
-    yield
+    remove = LocalPlatform._remove
+
+    def look_and_remove(platform: LocalPlatform) -> None:
+        # Its folder is elsewhere, and does not outlive it.
+        SAID.extend(leaks_below(platform._folder))
+        remove(platform)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalPlatform, "_remove", look_and_remove)
+        yield
     assert [*SAID, *leaks_below(tmp_path_factory.getbasetemp())] == []
 
 

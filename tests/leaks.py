@@ -8,7 +8,8 @@ from pathlib import Path
 
 MARKER = "zq9planted"
 """Every secret that a test makes up has this in it; a log that shows it shows a secret."""
-NAMES = re.compile(r"\.(log|out|err|db|db-wal|ndjson)$|^(run|report)\.json$")
+NAMES = re.compile(r"\.(log|out|err|db|db-wal|sqlite3?|sqlite3?-wal|json|jsonl|ndjson|html)$|^(stdout|stderr|output)$")
+"""Logs, databases (Dagster's, the ledger, Bytewax's), what processes tell each other in files, Delta's logs, pages."""
 
 _SECRET = re.compile(rb"zq9planted|\brtml_[0-9a-f]{8}_[0-9a-f]{64}\b")
 

@@ -88,8 +88,13 @@ def fill_keys(settings: Settings) -> None:
         UnavailableError: Redis does not answer.
     """
     try:
+        lake = Lake(settings.lake_root)
         with connect(settings, timeout=PATIENCE_SECONDS) as client:
-            project_keys(client, stored_keys(Lake(settings.lake_root)))
+            told = None
+            # Until nothing was changed meanwhile: else who began earlier would undo what another told Redis since.
+            while told != (known := stored_keys(lake)):
+                project_keys(client, known)
+                told = known
     except redis.RedisError as error:
         raise UnavailableError(f"Redis does not answer at {settings.redis_shown}: {error}") from None
 

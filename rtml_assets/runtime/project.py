@@ -11,7 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from rtml import access
 from rtml.errors import SettingsError, UnavailableError
+from rtml.instants import now
 from rtml.settings import RUN_FILE, Settings
 from rtml_assets.runtime import dagster_home
 from rtml_assets.runtime.deployments import DeploymentWatch
@@ -51,6 +53,7 @@ class Project:
         self._sources, self._embedded = sources, embedded
         self._server, self.has_dagster, self._watched = server, dagster, watch
         self._redis: EmbeddedRedis | None = None
+        self._is_told = False
         requests = restart_requests(settings.home_path)
         self._supervisor = Supervisor([], settings.home_path / "logs", requests=requests, on_change=self._tell)
         self._watch: DeploymentWatch | None = None
@@ -76,6 +79,8 @@ class Project:
     def start_redis(self) -> None:
         """Start the embedded Redis, if that is wanted; from here on `settings` name the one in use.
 
+        Where the server asks for keys and the settings have none, the run gets one of its own.
+
         Raises:
             SettingsError: this home is in use already, or a port is taken.
         """
@@ -83,14 +88,20 @@ class Project:
         check_alone(home)
         self._check_ports()
         self._supervisor.start()
-        if not self._embedded:
-            return
-        self._redis = EmbeddedRedis(home).start()
-        # It listens on this machine alone, and knows no users and no certificates.
-        plain = dict.fromkeys(("redis_username", "redis_password", "redis_ca", "redis_cert", "redis_key"), "")
-        self.settings = msgspec.structs.replace(self.settings, redis_url=self._redis.url, **plain)
-        told = {name: getattr(self.settings, name) for name in ("redis_url", "accept_stamps")}
-        write_private(home / RUN_FILE, msgspec.json.encode({**told, "lake": self.settings.lake_root}))
+        told: dict[str, object] = {}
+        if self._server and self.settings.needs_key and not self.settings.key:
+            self.settings = with_own_key(self.settings)
+            told["key"] = self.settings.key
+        if self._embedded:
+            self._redis = EmbeddedRedis(home).start()
+            # It listens on this machine alone, and knows no users and no certificates.
+            plain = dict.fromkeys(("redis_username", "redis_password", "redis_ca", "redis_cert", "redis_key"), "")
+            self.settings = msgspec.structs.replace(self.settings, redis_url=self._redis.url, **plain)
+            told |= {name: getattr(self.settings, name) for name in ("redis_url", "accept_stamps")}
+            told["lake"] = self.settings.lake_root
+        if told:
+            self._is_told = True
+            write_private(home / RUN_FILE, msgspec.json.encode(told))
 
     def start_dagster(self) -> None:
         """Start Dagster ahead of the rest, if it is wanted: it takes the longest."""
@@ -117,8 +128,10 @@ class Project:
             self._watch = None
         self._supervisor.stop()
         forget_processes(self.settings.home_path)
-        if self._redis is not None:
+        if self._is_told:
             (self.settings.home_path / RUN_FILE).unlink(missing_ok=True)
+            self._is_told = False
+        if self._redis is not None:
             self._redis.stop()
             self._redis = None
 
@@ -203,6 +216,15 @@ class Project:
         settings = self.settings
         where = (settings.host, settings.dagster_port, free_port())
         return dagster_home.dagster_children(folder, env, *where, settings.log_format)
+
+
+def with_own_key(settings: Settings) -> Settings:
+    """Return settings with a key by which this run's own processes read from this run's own server.
+
+    That server alone takes it, for as long as it runs: the lake never hears of it, and there is nothing to revoke.
+    """
+    text, key = access.create_key(access.OF_RUN, [f"read:{access.EVERY}"], now())
+    return msgspec.structs.replace(settings, key=text, run_key=access.fingerprint(key))
 
 
 def check_alone(home: Path) -> None:

@@ -73,12 +73,19 @@ class Webhook:
         body = msgspec.json.encode(self._shape(said))
         url = self._url
         kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
-        connection = kind(url.hostname or "", url.port, timeout=TIMEOUT_SECONDS)
+        try:
+            connection = kind(url.hostname or "", url.port, timeout=TIMEOUT_SECONDS)
+        except (ValueError, HTTPException) as error:
+            raise DeliveryError(
+                f"{self.name}: its URL has no host or port to connect to: {type(error).__name__}"
+            ) from None
         try:
             path = f"{url.path or '/'}{f'?{url.query}' if url.query else ''}"
             connection.request("POST", path, body, {"content-type": "application/json"})
             status = connection.getresponse().status
-        except (OSError, HTTPException) as error:
+        except (ValueError, HTTPException) as error:  # its words may quote the URL
+            raise DeliveryError(f"{self.name}: {type(error).__name__}") from None
+        except OSError as error:
             raise DeliveryError(f"{self.name}: {type(error).__name__}: {error}") from None
         finally:
             connection.close()

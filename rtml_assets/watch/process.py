@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import redis
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 from rtml import logs
 from rtml.instants import SECOND, Duration, Instant, parse_duration
@@ -38,6 +38,7 @@ from rtml_assets.watch.observe import Observer
 from rtml_assets.watch.outbox import Outbox
 from rtml_assets.watch.remedy import Remedies, remedies
 from rtml_assets.watch.report import Report
+from rtml_assets.watch.scrapes import shown_to_prometheus
 from rtml_assets.watch.shown import write_file, write_redis
 from streaming.broker import connect
 
@@ -198,9 +199,8 @@ def run_watch(settings: Settings, registry: Registry) -> None:
     logs.configure(settings.log_format, process="watch")
     with Observer(settings, registry) as observer:
         watch = Watch(settings, registry, observer.look, channels_of(settings, write_line))
-        if settings.watch_port:
-            start_http_server(settings.watch_port, settings.host, metrics_of(watch))
-        watch.run(stopped)
+        with shown_to_prometheus(settings, metrics_of(watch)):
+            watch.run(stopped)
 
 
 def write_line(line: str) -> None:

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import redis
 
 from rtml.settings import load_settings
 from rtml_assets.runtime.ports import free_port
+from rtml_assets.runtime.probes import ask_server
+from rtml_assets.watch.shown import read_file
 from tests.cli.test_cli import FEATURES, ROOT, refused, said
 from tests.runtime.processes import gone, until
 
@@ -20,7 +23,9 @@ def test_up_runs_a_project_until_it_is_told_to_stop(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("RTML_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("RTML_FEATURES", "features.py")
-    env = {**os.environ, "RTML_PORT": str(free_port()), "PYTHONPATH": str(ROOT)}
+    monkeypatch.setenv("RTML_PORT", str(free_port()))
+    monkeypatch.setenv("RTML_AUTH", "on")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     output = tmp_path / "output"
     with output.open("w") as file:
         argv = [sys.executable, "-m", "rtml_assets.cli", "up", "--no-dagster"]
@@ -31,6 +36,13 @@ def test_up_runs_a_project_until_it_is_told_to_stop(tmp_path, monkeypatch):
             until(lambda: client.keys("rtml:live:*"), timeout=60)
         pids = children_of(up.pid)
         assert len(pids) == 5
+
+        # The server asks for keys. No one made any: the run has its own, which this user's other commands find.
+        told = load_settings()
+        assert ask_server(told, "GET", "/v1/services") is not None
+        assert ask_server(msgspec.structs.replace(told, key=""), "GET", "/v1/services") is None
+        until(lambda: seen(tmp_path) and seen(tmp_path).services["fraud"].probe_ok, timeout=60)
+        assert not any(told.key in text for text in [output.read_text(), *commands(pids)])
 
         assert "spent__count_5m 0 missing" in said("get", "fraud", "card=7")
         assert "key 'card' must be an integer; got 'x'" in refused("get", "fraud", "card=x")
@@ -43,6 +55,14 @@ def test_up_runs_a_project_until_it_is_told_to_stop(tmp_path, monkeypatch):
     assert code == 0, output.read_text()
     assert all(gone(pid) for pid in pids)
     assert not (tmp_path / ".rtml" / "run.json").exists()
+
+
+def seen(folder):
+    return read_file(folder / ".rtml")
+
+
+def commands(pids):
+    return [Path(f"/proc/{pid}/cmdline").read_text() for pid in pids]
 
 
 def children_of(pid):

@@ -40,8 +40,11 @@ from rtml_assets.runtime.behind import behind
 from rtml_assets.runtime.keys import create_key
 from rtml_assets.runtime.ports import free_port
 from rtml_assets.runtime.probes import redis_answers, server_is_up
+from rtml_assets.runtime.project import with_own_key
 from rtml_assets.runtime.promoting import run_promote, run_rollback
 from rtml_assets.runtime.supervisor import Child, Supervisor
+from rtml_assets.watch.report import Report
+from rtml_assets.watch.shown import read_file
 from streaming import audit
 from streaming.broker import connect
 from streaming.producer import Producer
@@ -51,7 +54,7 @@ from tests.serving.online import eventually
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = str(Path(__file__).parent / "guarded.py")
 REGISTRY = load(FEATURES)
-USERS = ("stream", "serving", "offline")
+USERS = ("stream", "serving", "offline", "watch")
 
 
 def password(user: str) -> str:
@@ -101,6 +104,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         port=free_port(),
         tls_cert=str(chain),
         tls_key=str(pair),
+        alert_webhook=f"http://127.0.0.1:{free_port()}/{MARKER}-hook",
+        smtp_password=f"{MARKER}-mail",
         tile_epoch="200ms",
         mirror_epoch="200ms",
         log_epoch="200ms",
@@ -116,8 +121,13 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     with Supervisor([Child("redis", (binary, *options))], home / "logs") as supervisor:
         eventually(lambda: redis_answers(settings["offline"]))
         key = create_key(settings["offline"], REGISTRY, "model", ["read:eta"]).splitlines()[0]
+        run = with_own_key(plain)
+        server, watch = (
+            msgspec.structs.replace(settings[user], key=run.key, run_key=run.run_key) for user in ("serving", "watch")
+        )
+        settings |= {"serving": server, "watch": watch}
         flows = [_child(settings["stream"], "streaming", "departures", "--flow", flow) for flow in ("tiles", "mirror")]
-        supervisor.add([*flows, _child(settings["serving"], "serving")])
+        supervisor.add([*flows, _child(server, "serving"), _child(watch, "rtml_assets.cli", "watch")])
         eventually(lambda: server_is_up(settings["serving"]))
         yield Secured(home, settings, supervisor, key, ca)
 
@@ -181,9 +191,46 @@ def test_published_history_was_written_by_the_offline_user(streamed: Secured) ->
         assert client.hgetall(keys.live("delays"))
 
 
+def test_the_watch_sees_all_of_it_as_its_own_user(streamed: Secured) -> None:
+    def last() -> Report | None:
+        return read_file(streamed.home)
+
+    def came_through() -> bool:
+        seen = last()
+        if seen is None or not seen.platform.redis.up or not seen.services["eta"].probe_ok:
+            return False
+        source = seen.sources["departures"]
+        beats = [part.heartbeat_ms for flow in source.flows.values() for part in flow.partitions]
+        return len(beats) == 2 and None not in beats and source.server_heartbeat_ms is not None
+
+    eventually(came_through)
+    with connect(streamed.settings["watch"]) as client:
+        eventually(lambda: client.llen(keys.WATCH_HISTORY) > 1)
+        assert client.hgetall(keys.contract("departures"))
+    examined = subprocess.run(
+        [sys.executable, "-m", "rtml_assets.cli", "doctor", "--json"],
+        env=_child(streamed.settings["watch"]).env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=ROOT,
+    )
+    told = msgspec.json.decode(examined.stdout)
+    assert told["unseen"] in ([], {}), told
+    assert "NOPERM" not in examined.stdout + examined.stderr
+    assert "NOPERM" not in (streamed.home / "logs" / "rtml_assets.cli-watch.log").read_text()
+
+
 @pytest.mark.parametrize(
     ("user", "command"),
     [
+        ("watch", ("HSET", keys.KEYS, "x", "y")),
+        ("watch", ("SET", keys.SERVICES, "x")),
+        ("watch", ("DEL", "departures")),
+        ("watch", ("XTRIM", "departures", "MAXLEN", 0)),
+        ("watch", ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "rtml:generation")),
+        ("watch", ("FLUSHALL",)),
         ("stream", ("HSET", keys.KEYS, "x", "y")),
         ("stream", ("FLUSHALL",)),
         ("stream", ("CONFIG", "GET", "*")),
@@ -266,10 +313,33 @@ def test_what_bytewax_keeps_between_processes_is_text_alone(streamed: Secured) -
         assert used <= {"PROTO", "FRAME", "SHORT_BINUNICODE", "BINUNICODE", "MEMOIZE", "NONE", "STOP"}
 
 
+def _stored(client: Any) -> Iterator[bytes]:
+    """All that Redis holds, in the words that were written."""
+    readers: dict[bytes, Any] = {
+        b"string": lambda key: [client.get(key)],
+        b"hash": lambda key: [part for pair in client.hgetall(key).items() for part in pair],
+        b"list": lambda key: client.lrange(key, 0, -1),
+        b"set": client.smembers,
+        b"stream": lambda key: [part for _, fields in client.xrange(key) for pair in fields.items() for part in pair],
+    }
+    for key in client.scan_iter():
+        yield key
+        yield from readers[client.type(key)](key)
+
+
+def test_nothing_that_redis_or_the_audit_holds_is_a_secret(streamed: Secured) -> None:
+    with connect(streamed.offline) as client:
+        held = list(_stored(client))
+    assert any(b'"alerts"' in part for part in held)  # the watch's look is among it
+    assert [leaks(part) for part in held if leaks(part)] == []
+    assert leaks(str(audit.read(Lake(streamed.offline.lake_root)).to_dicts())) == []
+
+
 def test_no_log_has_a_secret_and_a_planted_one_is_found(streamed: Secured) -> None:
     streamed.supervisor.stop()
     logs = sorted(file.name for file in streamed.home.rglob("*") if file.suffix in (".log", ".db"))
     assert {"serving.log", "redis.log", "runs.db"} <= set(logs), logs
+    assert {"report.json", "ledger.sqlite"} <= {file.name for file in (streamed.home / "watch").iterdir()}
     assert list(leaks_below(streamed.home)) == []
     assert audit.read(Lake(streamed.offline.lake_root), action="request.denied").height >= 1
 

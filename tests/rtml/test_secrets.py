@@ -25,6 +25,8 @@ SECRETS = Settings(redis_url="rediss://ann:in%20url@host:6380/1", redis_password
         ("at redis://:pw@h:1/0: no", "at redis://:***@h:1/0: no"),
         ("rediss://ann:p:w@x@h/0", "rediss://ann:***@h/0"),
         ("redis://h:6379/0", "redis://h:6379/0"),
+        ("got 'redis://:p/w@h:1/0'", "got 'redis://:***@h:1/0'"),
+        ("http://h:80/a@b", "http://h:80/a@b"),
         ("redis://h/0?password=pw&db=1", "redis://h/0?password=***&db=1"),
         ("https://user:tok@hooks.example/x y", "https://user:***@hooks.example/x y"),
         ("a@b.c wrote to http://h/a@b", "a@b.c wrote to http://h/a@b"),

@@ -8,7 +8,7 @@ import threading
 import msgspec
 import pytest
 
-from rtml.access import create_key
+from rtml.access import create_key, find, of_run
 from rtml.errors import SettingsError, UnavailableError
 from rtml.lake import Lake
 from rtml.online import keys
@@ -107,6 +107,27 @@ def test_a_redis_that_lost_the_keys_is_told_them(settings, stand_ins, tmp_path):
             assert projected_keys(client) is None
             running.start()
             assert projected_keys(client) == {key.id: key}
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_where_keys_are_asked_for_a_run_has_one_of_its_own(settings, tmp_path, embedded):
+    guarded = msgspec.structs.replace(settings, auth="on")
+    with Project(guarded, [], embedded=embedded, dagster=False) as running:
+        running.start_redis()
+        own = running.settings
+        found = find(of_run(own.run_key), own.key, 0)
+        assert found is not None
+        assert found.scopes == ("read:*",)
+        file = tmp_path / "run.json"
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert load_settings({"RTML_HOME": str(tmp_path)}, tmp_path).key == own.key
+        assert own.key not in repr(own)
+    assert not file.exists()
+    given = msgspec.structs.replace(guarded, key="rtml_of_the_user")
+    for unguarded in (settings, given):
+        with Project(unguarded, [], embedded=False, dagster=False) as running:
+            running.start_redis()
+            assert (running.settings, file.exists()) == (unguarded, False)
 
 
 def test_a_redis_of_ones_own_is_used_as_it_is(settings, tmp_path):

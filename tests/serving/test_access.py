@@ -13,17 +13,20 @@ import httpx
 import polars as pl
 import pytest
 
+from rtml.access import OF_RUN, fingerprint, of_run
+from rtml.access import create_key as new_key
+from rtml.errors import SettingsError
 from rtml.lake import Lake
 from rtml.online import keys as names
 from rtml.settings import Settings
 from rtml_assets.runtime.keys import create_key, fill_keys, revoke_keys, rotate_key
 from rtml_assets.runtime.probes import ask_server
-from serving.denied import DeniedLog
+from serving.denied import MOST_OF_ONE, DeniedLog
 from serving.guard import MOST_FAILURES, Guard, address_of, scope_of
 from serving.keyring import KeyRing
 from serving.limits import MOST_BUCKETS, Buckets
 from streaming import audit
-from streaming.access import projected_keys
+from streaming.access import project_keys, projected_keys
 from streaming.broker import connect
 from tests.serving.conftest import Filled, Served
 from tests.serving.online import PATIENCE_SECONDS, REGISTRY, eventually
@@ -193,6 +196,24 @@ def test_keys_that_redis_lost_or_never_heard_of(guarded: Guarded, reader: str, f
     assert known_once.keys == ring.keys
 
 
+def test_who_told_redis_what_was_true_before_a_revocation_tells_it_again(
+    guarded: Guarded, feature_redis: Filled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = guarded.key("overtaken", "admin").split("_")[1]
+    place = "rtml_assets.runtime.keys.project_keys"
+
+    def overtaken(client: Any, known: Any) -> None:
+        monkeypatch.setattr(place, project_keys)
+        revoke_keys(guarded.settings, "overtaken")
+        project_keys(client, known)
+
+    monkeypatch.setattr(place, overtaken)
+    fill_keys(guarded.settings)
+    known = projected_keys(feature_redis.client)
+    assert known is not None
+    assert known[number].revoked
+
+
 def test_a_key_of_a_moment_ago_outlives_a_loss_of_redis(guarded: Guarded, feature_redis: Filled) -> None:
     fill_keys(guarded.settings)
     with_lake, without = (
@@ -226,6 +247,27 @@ def test_a_server_that_never_knew_a_key_lets_nobody_in(guarded: Guarded, reader:
         ring.refresh()
         guard = Guard(ring, DeniedLog(Lake(guarded.settings.lake_root)), 0, secure=False)
         assert guard.check(asked("GET", "/metrics", **{"x-api-key": reader})) is None
+
+
+def test_the_key_of_a_run_counts_with_its_own_server_alone(guarded: Guarded) -> None:
+    text, key = new_key(OF_RUN, ["read:*"], 0)
+
+    def asked(path: str, text: str) -> Any:
+        return SimpleNamespace(method="POST", path=path, client="127.0.0.1:1", headers={"x-api-key": text})
+
+    lake, own = Lake(guarded.settings.lake_root), of_run(fingerprint(key))
+    with connect(guarded.settings.redis_url) as there, connect("redis://127.0.0.1:1/0", timeout=0.1) as away:
+        # Also where neither Redis nor the lake tells a key.
+        for ring in (KeyRing(there, lake, own=own), KeyRing(away, Lake("nonsense://lake"), own=own)):
+            ring.refresh()
+            guard = Guard(ring, DeniedLog(lake), 0, secure=False)
+            assert guard.check(asked(SPENDING, text)) is None
+            statuses = [guard.check(asked("/v1/events/purchases", text)), guard.check(asked(SPENDING, text[:-1] + "x"))]
+            assert [reply.status for reply in statuses if reply] == [403, 401 if ring.keys is not None else 503]
+    assert guarded.status(text) == 401
+    assert of_run("") == {}
+    with pytest.raises(SettingsError, match="RTML_RUN_KEY"):
+        Settings(run_key=text)
 
 
 def test_a_browser_reads_by_a_cookie_and_writes_nothing(guarded: Guarded, reader: str) -> None:
@@ -282,6 +324,9 @@ def test_wrong_keys_from_one_address_are_slowed(guarded: Guarded, reader: str) -
         statuses = [guarded.status("wrong", http=http) for _ in range(int(MOST_FAILURES) + 30)]
     assert statuses[0] == 401
     assert statuses[-1] == 429
+    with guarded.at("127.0.0.6") as http:
+        for number in range(3 * MOST_OF_ONE):
+            http.get("/metrics", headers={"x-api-key": f"rtml_{number:08x}_{'0' * 64}"})
     assert guarded.status(reader) == 200
 
 
@@ -299,6 +344,10 @@ def test_what_was_denied_is_in_the_audit(guarded: Guarded, reader: str) -> None:
         "unknown key 00000000",
         f"wrong, expired or revoked key {number}",
     }
+    noise = denied.filter(pl.col("actor") == "address 127.0.0.6")
+    assert noise.height <= MOST_OF_ONE + 2
+    assert set(noise["outcome"]) == {"401", "429"}
+    assert noise["detail"].str.extract(r"^(\d+)").cast(pl.Int64).sum() == 3 * MOST_OF_ONE
     assert {"key.create", "key.rotate", "key.revoke"} <= set(rows["action"])
     assert not rows.filter(pl.any_horizontal(pl.col(pl.String).str.contains(r"rtml_[0-9a-f]{8}_[0-9a-f]{64}"))).height
 
@@ -307,7 +356,7 @@ def test_what_was_denied_is_in_the_audit(guarded: Guarded, reader: str) -> None:
     ("method", "path", "scope"),
     [
         ("POST", "/v1/features/eta", "read:eta"),
-        ("POST", "/v1/features/%C3%A9t%C3%A9", "read:été"),
+        ("POST", "/v1/features/été", "read:été"),
         ("POST", "/v1/events/departures", "push:departures"),
         ("GET", "/v1/sla", ""),
         ("POST", "/v1/anything", "admin"),

@@ -83,6 +83,8 @@ def test_folders_are_listed_and_lead_on(lake):
         "/quality/docs/none.html",
         f"/quality/{PAGE}/more",
         "/quality/" + "x" * 5_000 + ".html",
+        "/quality/" + "é" * 200 + ".html",
+        "/quality/" + "a/" * 3_000,
     ],
 )
 def test_nothing_else_is(lake, path):

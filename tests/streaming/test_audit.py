@@ -47,7 +47,10 @@ def test_what_is_refused_is_recorded_too(tmp_path: Path) -> None:
         words.append(f"said {key}")
     with pytest.raises(RequestError), audit.audited(lake, "rollback", "eta", "somebody"):
         raise RequestError("never promoted, at redis://u:hidden@h/0")
-    done, refused = audit.read(lake).iter_rows(named=True)
+    with pytest.raises(ZeroDivisionError), audit.audited(lake, "promote", "eta"):
+        raise ZeroDivisionError("half way")
+    done, refused, failed = audit.read(lake).iter_rows(named=True)
+    assert (failed["outcome"], failed["detail"]) == ("failed", "ZeroDivisionError: half way")
     assert (done["outcome"], done["actor"]) == ("done", audit.actor())
     assert (refused["outcome"], refused["actor"]) == ("refused", "somebody")
     assert refused["detail"] == "never promoted, at redis://u:***@h/0"

@@ -130,6 +130,10 @@ def test_a_refusal_never_tells_the_secret_url(hook):
             Webhook(url).send(SAID)
         assert "s3cret" not in str(caught.value)
     hook.answers = []
+    for url in ("http://127.0.0.1:1/s3cret x", "http://127.0.0.1:s3cret/x", "http://127.0.0.1:1/s3cret\x7f"):
+        with pytest.raises(DeliveryError, match=r"^webhook: ") as caught:
+            Webhook(url).send(SAID)
+        assert "s3cret" not in str(caught.value)
     with pytest.raises(SettingsError, match="RTML_ALERT_WEBHOOK") as refused:
         Settings(alert_webhook="ftp://s3cret")
     assert "s3cret" not in str(refused.value)

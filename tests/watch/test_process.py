@@ -7,9 +7,9 @@ import os
 import signal
 import sqlite3
 import time
-import urllib.request
 from typing import Any
 
+import httpx
 import msgspec
 import polars as pl
 import pytest
@@ -231,19 +231,27 @@ def test_a_flow_that_hangs_is_told_once_restarted_and_told_to_be_well(hook, tmp_
         watch_port=free_port(),
         alert_webhook=hook.url(),
         port=free_port(),
+        auth="on",
     )
-    with Project(settings, ["payments"], embedded=True, server=False, dagster=False) as project:
+    with Project(settings, ["payments"], embedded=True, dagster=False) as project:
         project.start_redis()
         project.start()
         with connect(project.settings.redis_url) as client:
             until(lambda: client.hexists(keys.figures("payments", "tiles"), "updated_at"), timeout=60)
             Producer(client, payments).send(event(1))
 
-            def state() -> str:
+            def last() -> Report:
                 body = client.get(keys.WATCH)
-                return reports.decode(body).sources["payments"].state if isinstance(body, bytes) else "unseen"
+                return reports.decode(body) if isinstance(body, bytes) else Looks(lambda *_: None).seen
+
+            def state() -> str:
+                found = last().sources
+                return found["payments"].state if found else "unseen"
 
             until(lambda: state() == "flowing", timeout=60)
+            # The server asks for keys: the watch has the run's own.
+            until(lambda: last().sources["payments"].server_heartbeat_ms is not None, timeout=60)
+            assert last().services["fraud"].probe_ok
             time.sleep(GRACE_LOOKS * 0.3)
             hung = project.status()["stream:payments:tiles"].pid
             assert hung is not None
@@ -256,8 +264,12 @@ def test_a_flow_that_hangs_is_told_once_restarted_and_told_to_be_well(hook, tmp_
             ]
             until(lambda: state() in ("flowing", "quiet"), timeout=30)
             assert client.llen(keys.WATCH_HISTORY) > GRACE_LOOKS
-        with urllib.request.urlopen(f"http://127.0.0.1:{settings.watch_port}/metrics") as answer:
-            assert "rtml_watch_look_seconds" in answer.read().decode()
+        place = f"http://127.0.0.1:{settings.watch_port}"
+        shown = {"x-api-key": project.settings.key}
+        assert "rtml_watch_look_seconds" in httpx.get(f"{place}/metrics", headers=shown).text
+        for path, sent, status in (("/metrics", {}, 401), ("/", {}, 404), ("/x", shown, 404), ("//metrics", {}, 401)):
+            assert httpx.get(f"{place}{path}", headers=sent).status_code == status
+        assert httpx.post(f"{place}/metrics", headers=shown).status_code == 403
         watch = project.status()["watch"].pid
         assert watch is not None
         os.kill(watch, signal.SIGTERM)
