@@ -83,21 +83,24 @@ def hourly(deployment: Deployment, source: EventSource, job: UnresolvedAssetJobD
 
 
 def requests_for(deployment: Deployment, source: EventSource, days: Sequence[date]) -> Iterator[dg.RunRequest]:
-    """Return the runs that build days, one for each stretch of them; the last one of those publishes.
+    """Return the runs that build days, one for each stretch of them; the last one publishes.
 
     Days that a check keeps from being built have runs of their own, behind the others, so that they keep no other day
-    from it.
+    from it; then publishing has one, too.
     """
     published = publishing(deployment, source)
     blocked = blocked_days(deployment.lake, source).intersection(days)
-    stretches = list(in_stretches([day for day in days if day not in blocked]))
+    stretches = [
+        *in_stretches([day for day in days if day not in blocked]),
+        *in_stretches(sorted(blocked)),
+    ]
     for first, last in stretches:
-        selected = building(deployment, source) + (published if last == stretches[-1][1] else [])
+        selected = building(deployment, source)
+        if not blocked and (first, last) == stretches[-1]:
+            selected += published
         yield request_for(deployment, selected, first, last)
-    if not stretches and published:
+    if published and (blocked or not stretches):
         yield request_for(deployment, published)
-    for first, last in in_stretches(sorted(blocked)):
-        yield request_for(deployment, building(deployment, source), first, last)
 
 
 def request_for(

@@ -89,10 +89,14 @@ def held(lake: Lake, source: EventSource, where: pl.Expr = _ANY, *, bodies: bool
     return _passed(lake, source, _with_state(lake, source, once.hstack(next_one)))
 
 
+def gates(source: EventSource) -> list[str]:
+    """Return the reasons for which a day of `events/` is held before it is built."""
+    return [CHECK + name for name in (CONTRACT, *(one.name for one in source.expectations))]
+
+
 def _passed(lake: Lake, source: EventSource, rows: pl.DataFrame) -> pl.DataFrame:
     """Say what has passed by now: its day was built after the gate had held it, so that no check of the gate does."""
-    gates = [CHECK + name for name in (CONTRACT, *(one.name for one in source.expectations))]
-    waiting = (pl.col(STATE) == HELD) & pl.col("reason").is_in(gates)
+    waiting = (pl.col(STATE) == HELD) & pl.col("reason").is_in(gates(source))
     built = built_at(open_table(lake.events(source.name)), rows.filter(waiting)[EVENT_DATE].unique())
     since = pl.col(EVENT_DATE).replace_strict(built, default=None, return_dtype=pl.Int64)
     passed = waiting & (pl.col("held_at").dt.epoch("us") < since).fill_null(value=False)

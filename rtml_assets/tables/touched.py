@@ -17,7 +17,7 @@ from rtml.plan import Plan
 from rtml_assets.tables.decisions import CHECK
 from rtml_assets.tables.delta import built_from, open_table
 from rtml_assets.tables.events import events_meaning, missing_since
-from rtml_assets.tables.quarantine import HELD, STATE, held
+from rtml_assets.tables.quarantine import HELD, STATE, gates, held
 from rtml_assets.tables.tiles import tiles_meaning
 from streaming.mended import mirrored_by_day
 from streaming.positions import read_positions, watermark
@@ -49,7 +49,9 @@ def blocked_days(lake: Lake, source: EventSource) -> set[date]:
 
 def blocked_by(lake: Lake, source: EventSource) -> dict[str, list[date]]:
     """Return the same by check, in order."""
-    waiting = held(lake, source, bodies=False).filter(pl.col(STATE) == HELD).select("reason", EVENT_DATE).unique()
+    of_gate = pl.col("reason").is_in(gates(source))
+    rows = held(lake, source, of_gate, bodies=False)
+    waiting = rows.filter(pl.col(STATE) == HELD).select("reason", EVENT_DATE).unique()
     if waiting.is_empty():
         return {}
     of_touched = waiting.filter(pl.col(EVENT_DATE).is_in(touched_days(lake, source))).sort(EVENT_DATE)
