@@ -73,7 +73,7 @@ def materialize_days(
     started = time.monotonic()
     deployment = Deployment(settings, registry)
     summary = Summary()
-    with nullcontext() if durable else _hasty_sqlite(), _instance(instance) as used:
+    with nullcontext() if durable else hasty_sqlite(), _instance(instance) as used:
         for source in registry.sources.values() if sources is None else map(registry.source, sources):
             _materialize_source(deployment, source, days, used, summary)
     summary.seconds = round(time.monotonic() - started, 3)
@@ -188,7 +188,7 @@ def _instance(given: dg.DagsterInstance | None) -> Iterator[dg.DagsterInstance]:
 
 
 @contextmanager
-def _hasty_sqlite() -> Iterator[None]:
+def hasty_sqlite() -> Iterator[None]:
     """Let SQLite's commits in this process return before the disk has them: Dagster makes four for every partition."""
 
     def hurry(connection: Any, _: object) -> None:

@@ -20,7 +20,7 @@ from examples.flights import data
 from rtml.columns import TIMESTAMP
 from rtml.instants import MINUTE, to_instant
 from rtml.lake import Lake
-from rtml_assets.defs.materialize import CompactionError
+from rtml_assets.defs.materialize import CompactionError, hasty_sqlite
 from rtml_assets.runtime.quarantine import Asked, run_replay
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.land import land
@@ -107,7 +107,7 @@ def test_three_bad_days_are_caught_and_mended(tmp_path: Path) -> None:
     features.write_text(FEATURES)
     fixes.write_text(FIXES)
     flights = data.departures(GOOD, TWICE + timedelta(days=1))
-    with LocalPlatform(str(features)) as platform:
+    with hasty_sqlite(), LocalPlatform(str(features)) as platform:
         lake, source = Lake(platform.lake), platform.registry.source("departures")
         came, midnight = spoiled(flights), datetime(2013, 2, 5, tzinfo=UTC)
         land(lake, platform.client, source, came.filter(pl.col("ingested_at") < midnight), until=midnight)
