@@ -14,6 +14,7 @@ BINS = 10
 """So many bins hold a like share of the reference each, where its values do not repeat."""
 FEW = 20
 """Numbers of at most so many different values are categories."""
+_LARGE = 1e307
 BARS = 24
 """A histogram has so many bars at most."""
 
@@ -104,11 +105,14 @@ def histogram(now: Values, then: Values) -> Histogram:
     values = np.unique(np.concatenate([now, then]))
     if len(values) <= FEW or values.dtype.kind in "US":
         return _of_values(now, then, values)
-    low, high = (float(end) for end in np.quantile(np.concatenate([now, then]), [0.01, 0.99]))
+    both = np.concatenate([now, then])
+    unit = 1.0 if np.abs(both).max() < _LARGE else 0.25  # of the largest numbers there are, differences are not finite
+    low, high = (float(end) for end in np.quantile(both * unit, [0.01, 0.99]))
     if low == high:
-        low, high = float(values[0]), float(values[-1])
+        low, high = float(values[0]) * unit, float(values[-1]) * unit
     edges = np.linspace(low, high, BARS + 1)
-    bars = [_shares(np.histogram(np.clip(side, low, high), edges)[0]) for side in (now, then)]
+    bars = [_shares(np.histogram(np.clip(side * unit, low, high), edges)[0]) for side in (now, then)]
+    low, high = low / unit, high / unit
     return Histogram((f"{low:.4g}", f"{high:.4g}"), *bars)
 
 

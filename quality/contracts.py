@@ -20,12 +20,31 @@ def check_contract(source: EventSource, events: pl.DataFrame) -> Verdict:
     return Verdict(events.height, tuple(failures))
 
 
+def breaking_rows(source: EventSource, events: pl.DataFrame) -> pl.DataFrame:
+    """Return those events that break the contract; all of them where a failure is that of a column as a whole."""
+    frame = events.select([name for name in source.columns if name in events.columns])
+    cases = _cases(source, frame)
+    floats = [name for name, column in source.columns.items() if column.is_float and name in frame.columns]
+    wrong = frame.select(pl.any_horizontal(pl.lit(value=False), ~pl.col(floats).is_finite())).to_series()
+    if cases is not None and cases["index"].null_count():
+        return events
+    named = [] if cases is None else cases["index"].to_list()
+    return events.filter(pl.int_range(pl.len()).is_in(named) | wrong.fill_null(value=False))
+
+
 def _broken_rules(source: EventSource, frame: pl.DataFrame) -> list[Failure]:
+    cases = _cases(source, frame)
+    return [] if cases is None else _summed_up(cases)
+
+
+def _cases(source: EventSource, frame: pl.DataFrame) -> pl.DataFrame | None:
+    """Return pandera's failure cases, one row each; nothing where all is well."""
     try:
         source.schema.validate(frame, lazy=True)
     except pa.errors.SchemaErrors as error:
-        return _summed_up(error.failure_cases)
-    return []
+        cases: pl.DataFrame = error.failure_cases
+        return cases
+    return None
 
 
 def _summed_up(cases: pl.DataFrame) -> list[Failure]:

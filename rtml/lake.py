@@ -31,6 +31,7 @@ QUARANTINE: dict[str, pl.DataType] = {
     ID64: pl.Int64(),
     EVENT_DATE: pl.Date(),
     "revision": pl.Int32(),
+    "held_at": TIMESTAMP,
     INGEST_DATE: pl.Date(),
 }
 """Events that did not pass, as received: the first reason's code, and all reasons in words.

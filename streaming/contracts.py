@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from rtml.define.compatibility import Change, compare, stored_types
 from rtml.define.source import EventSource, RedisStream
 from rtml.define.written import Contract, Kept
 from rtml.errors import RequestError
-from rtml.instants import Instant
+from rtml.instants import SECOND, Instant
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.projection import Projection
@@ -155,18 +156,27 @@ def register(client: Redis, lake: Lake, source: EventSource, *, force: bool = Fa
         judgement = judge(lake, source, client)
         insist = force and not any(change.final for change in judgement.refused)
         if judgement.is_new and (insist or not judgement.refused):
-            _append(lake, source, judgement)
+            _append(client, lake, source, judgement)
             log.info("%s: contract version %d is in force", source.name, _next(judgement))
             return Judgement(judgement.contract, judgement.in_force, [] if insist else judgement.changes)
     return judgement
 
 
-def _append(lake: Lake, source: EventSource, judgement: Judgement) -> None:
+def former_contracts(lake: Lake, source: EventSource) -> list[tuple[Instant, EventSource]]:
+    """Return a source as it was with each of its former contracts, and up to when that was in force."""
+    kept = Kept.of(source)
+    return [
+        (after.registered_at, _made_of(kept, before.contract)) for before, after in pairwise(history(lake, source.name))
+    ]
+
+
+def _append(client: Redis, lake: Lake, source: EventSource, judgement: Judgement) -> None:
+    seconds, micros = client.time()  # the clock by which entries arrive
     row = {
         "version": [_next(judgement)],
         "hash": [judgement.contract.hash],
         "contract": [judgement.contract.encode().decode()],
-        "registered_at": pl.Series([instants.now()]).cast(TIMESTAMP),
+        "registered_at": pl.Series([seconds * SECOND + micros]).cast(TIMESTAMP),
         "compatibility": [source.compatibility],
     }
     write_deltalake(lake.contracts(source.name), pl.DataFrame(row, schema=SCHEMA), mode="append")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, NamedTuple
@@ -55,11 +56,13 @@ class Decoded(NamedTuple):
 class Decoder:
     """Decodes the messages of one source."""
 
-    def __init__(self, source: EventSource) -> None:
-        """Compile the contract."""
-        self._columns = source.columns
+    def __init__(self, source: EventSource, *, lenient: bool = False) -> None:
+        """Compile the contract; `lenient` takes nulls everywhere."""
+        self._columns = {
+            name: replace(column, nullable=column.nullable or lenient) for name, column in source.columns.items()
+        }
         fields: list[Any] = []
-        for number, column in enumerate(source.columns.values()):
+        for number, column in enumerate(self._columns.values()):
             kind = _json_type(column)
             renamed: Any = msgspec.field(name=column.name)
             if column.nullable:

@@ -13,6 +13,7 @@ from rtml.online import keys
 from rtml.registry import Registry
 from rtml.settings import Settings
 from streaming.adoption import Adoption
+from streaming.contracts import former_contracts
 from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.mended import Mended, mended_count
@@ -44,7 +45,7 @@ def tiles_flow(
 
     flow = Dataflow(f"{source.name}_tiles")
     entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures, adoption))
-    gated = op.map("gate", entries, figures.timed("gate", Gate(source)))
+    gated = op.map("gate", entries, figures.timed("gate", Gate(source, former_contracts(lake, source))))
     counted = op.map("mend", gated, mended.apply)
     routed = op.map("route", counted, figures.timed("route", router))
     sharded = op.flat_map("shard", routed, Sharder(source, figures))
@@ -59,11 +60,12 @@ def mirror_flow(
     del registry
     progress, figures = Progress(source.stream.partitions), _figures(source, "mirror", settings)
     reading = _reading("mirror", keys.mirrored(source.name), settings, deployed)
-    mirror = Mirror(client, Lake(settings.lake_root), source, figures)
+    lake = Lake(settings.lake_root)
+    mirror = Mirror(client, lake, source, figures)
 
     flow = Dataflow(f"{source.name}_mirror")
     entries = op.input("read", flow, RedisStreamSource(client, source, reading, progress, figures))
-    gated = op.map("gate", entries, figures.timed("gate", Gate(source)))
+    gated = op.map("gate", entries, figures.timed("gate", Gate(source, former_contracts(lake, source))))
     single = op.key_on("single", gated, lambda _: "mirror")
     op.output("append", single, MirrorSink(mirror))
     return flow

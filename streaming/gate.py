@@ -1,8 +1,13 @@
-"""The gate: entries → accepted events, and refused ones with their reasons. Pure, and the same for both flows."""
+"""The gate: entries → accepted events, and refused ones with their reasons. Pure, and the same for both flows.
+
+What arrived under a former contract was judged by that one, and is again whenever it is read again: otherwise a flow
+that goes back in the stream would let in what the lake holds as refused.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +25,10 @@ from streaming.decode import Decoder, Failure, Reason
 from streaming.entries import Entries
 
 ARRIVED = "arrived"
+
+
+Former = tuple[Instant, EventSource]
+"""Up to when a contract was in force, by when entries arrived; and the source as it was with it."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +58,42 @@ class Gated:
 class Gate:
     """Applies one source's contract to entries."""
 
-    def __init__(self, source: EventSource) -> None:
-        """Compile the contract: types to msgspec, checks to Polars."""
+    def __init__(self, source: EventSource, former: Sequence[Former] = ()) -> None:
+        """Compile the contract: types to msgspec, checks to Polars; and the `former` ones, the oldest first."""
         self._source = source
         self._decoder = Decoder(source)
         self._rules = [rule for column in source.columns.values() for rule in _rules(column)]
         self._rules += _time_rules(source)
         self._passes = pl.all_horizontal([rule for rule, _ in self._rules])
+        self._ends = [end for end, _ in former]
+        self._former = [Gate(one) for _, one in former]
 
     def __call__(self, entries: Entries) -> Gated:
         """Return the accepted events and the refused ones."""
+        gated = self._judge(entries)
+        if not self._former or not len(entries) or min(entries.arrived) >= self._ends[-1]:
+            return gated
+        barred = self._refused_then(entries)
+        if not barred:
+            return gated
+        now = {one.offset: one for one in gated.refused}
+        kept = [offset not in barred for offset in entries.offsets if offset not in now]
+        why = now | barred
+        refused = [why[offset] for offset in entries.offsets if offset in why]
+        return Gated(entries, gated.good.filter(pl.Series(kept, dtype=pl.Boolean)), refused)
+
+    def _refused_then(self, entries: Entries) -> dict[str, Refused]:
+        """Return by offset what was refused by the contract that was in force when it arrived."""
+        rows: dict[int, list[int]] = {}
+        for row, arrived in enumerate(entries.arrived):
+            rows.setdefault(bisect_right(self._ends, arrived), []).append(row)
+        rows.pop(len(self._ends), None)
+        found = [
+            one for number, some in rows.items() for one in self._former[number]._judge(_some(entries, some)).refused
+        ]
+        return {one.offset: one for one in found}
+
+    def _judge(self, entries: Entries) -> Gated:
         decoded = self._decoder.decode(entries.payloads)
         failures = decoded.failures
         frame = self._with_platform_columns(decoded.frame, decoded.rows, entries)
@@ -94,6 +129,16 @@ class Gate:
             for place in frame.select(~rule).to_series().arg_true():
                 failures[rows[place]].append(describe(shown.row(place, named=True)))
         return failures
+
+
+def _some(entries: Entries, rows: list[int]) -> Entries:
+    return Entries(
+        entries.partition,
+        [entries.offsets[row] for row in rows],
+        [entries.arrived[row] for row in rows],
+        [entries.ingested_at[row] for row in rows],
+        [entries.payloads[row] for row in rows],
+    )
 
 
 def id64(event_id: str) -> int:

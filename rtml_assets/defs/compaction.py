@@ -17,9 +17,9 @@ from rtml_assets.defs.described import daily, in_process_job, key_of
 from rtml_assets.defs.parity_checks import tile_checks
 from rtml_assets.defs.quality_checks import quality_checks
 from rtml_assets.defs.sla_checks import sla_keys
-from rtml_assets.defs.source_assets import CONTRACT
 from rtml_assets.defs.view_assets import LATE_BOUND, LEVELS_AGREE
-from rtml_assets.tables.touched import outside_days, touched_days
+from rtml_assets.tables.quarantine import CONTRACT
+from rtml_assets.tables.touched import blocked_days, outside_days, touched_days
 
 DAY = timedelta(days=1)
 
@@ -83,13 +83,23 @@ def hourly(deployment: Deployment, source: EventSource, job: UnresolvedAssetJobD
 
 
 def requests_for(deployment: Deployment, source: EventSource, days: Sequence[date]) -> Iterator[dg.RunRequest]:
-    """Return the runs that build days, one for each stretch of them; the last one publishes."""
+    """Return the runs that build days, one for each stretch of them; the last one publishes.
+
+    Days that a check keeps from being built have runs of their own, behind the others, so that they keep no other day
+    from it; then publishing has one, too.
+    """
     published = publishing(deployment, source)
-    stretches = list(in_stretches(days))
+    blocked = blocked_days(deployment.lake, source).intersection(days)
+    stretches = [
+        *in_stretches([day for day in days if day not in blocked]),
+        *in_stretches(sorted(blocked)),
+    ]
     for first, last in stretches:
-        selected = building(deployment, source) + (published if last == stretches[-1][1] else [])
+        selected = building(deployment, source)
+        if not blocked and (first, last) == stretches[-1]:
+            selected += published
         yield request_for(deployment, selected, first, last)
-    if not stretches and published:
+    if published and (blocked or not stretches):
         yield request_for(deployment, published)
 
 

@@ -21,7 +21,7 @@ from rtml.settings import Settings
 from rtml_assets.defs.build import compaction_of
 from rtml_assets.defs.compaction import building_job, requests_for
 from rtml_assets.defs.deployment import Deployment
-from rtml_assets.tables.touched import in_history, outside_days, touched_days
+from rtml_assets.tables.touched import blocked_days, in_history, outside_days, touched_days
 
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 """Failures are raised, with their names; the rest is in Dagster's own log."""
@@ -67,12 +67,13 @@ def materialize_days(
             takes most of the time of a long backfill. The tables themselves are durable in any case.
 
     Raises:
-        CompactionError: a run failed; names the assets and the checks.
+        CompactionError: a run failed; names the assets and the checks. What does not depend on it is built all the
+            same.
     """
     started = time.monotonic()
     deployment = Deployment(settings, registry)
     summary = Summary()
-    with nullcontext() if durable else _hasty_sqlite(), _instance(instance) as used:
+    with nullcontext() if durable else hasty_sqlite(), _instance(instance) as used:
         for source in registry.sources.values() if sources is None else map(registry.source, sources):
             _materialize_source(deployment, source, days, used, summary)
     summary.seconds = round(time.monotonic() - started, 3)
@@ -93,7 +94,21 @@ def _materialize_source(
     summary.days[source.name] = chosen
     if outside := outside_days(deployment.lake, source):
         summary.warnings.append(f"{source.where}: starts and ends leave out {len(outside)} days, such as {outside[0]}")
-    run_requests(deployment, source, requests_for(deployment, source, chosen), chosen, instance, summary)
+    known = blocked_days(deployment.lake, source)
+
+    def build(some: Sequence[date]) -> None:
+        run_requests(deployment, source, requests_for(deployment, source, some), some, instance, summary)
+
+    try:
+        build(chosen)
+    except CompactionError as error:
+        blocked = blocked_days(deployment.lake, source)
+        if not blocked <= known:  # found bad just now, beside others, which wait for nothing
+            try:
+                build([day for day in chosen if day not in blocked])
+            except CompactionError as other:
+                raise CompactionError(f"{error}; {other}") from error
+        raise
 
 
 def run_requests(
@@ -107,8 +122,9 @@ def run_requests(
     """Execute runs of a source's compaction job in this process, and add to the summary what they did.
 
     Raises:
-        CompactionError: a run failed; names the assets and the checks.
+        CompactionError: a run failed, and all were tried; names the assets and the checks.
     """
+    failed: list[str] = []
     job = compaction_of(deployment, source).resolve_job_def(building_job(deployment, source).name)
     # Events may be of a later year than the machine's, in tests and replays; Dagster's days end today.
     last = datetime.combine(max(days, default=date.min), datetime.min.time(), UTC) + timedelta(days=2)
@@ -121,7 +137,12 @@ def run_requests(
             result = chosen.execute_in_process(
                 run_config=_QUIET, instance=instance, tags=request.tags, raise_on_error=False
             )
-            _take(result, summary)
+            try:
+                _take(result, summary)
+            except CompactionError as error:
+                failed.append(str(error))
+    if failed:
+        raise CompactionError("; ".join(failed))
 
 
 def _take(result: dg.ExecuteInProcessResult, summary: Summary) -> None:
@@ -167,7 +188,7 @@ def _instance(given: dg.DagsterInstance | None) -> Iterator[dg.DagsterInstance]:
 
 
 @contextmanager
-def _hasty_sqlite() -> Iterator[None]:
+def hasty_sqlite() -> Iterator[None]:
     """Let SQLite's commits in this process return before the disk has them: Dagster makes four for every partition."""
 
     def hurry(connection: Any, _: object) -> None:

@@ -27,36 +27,53 @@ def specs_of(expectations: Iterable[Expectation], key: dg.AssetKey) -> list[dg.A
 
 
 def gate_results(
-    deployment: Deployment, key: dg.AssetKey, expectations: Sequence[Expectation], judged: Mapping[date, JudgedDay]
+    deployment: Deployment,
+    key: dg.AssetKey,
+    expectations: Sequence[Expectation],
+    judged: Mapping[date, JudgedDay],
+    waiting: Mapping[str, Sequence[date]] | None = None,
 ) -> Iterator[dg.AssetCheckResult]:
-    """Yield what each expectation came to over days; an accepted failure warns."""
+    """Yield what each expectation came to over days; an accepted failure warns.
+
+    Other days that are `waiting`, by check, fail it as well: a check is as its last result says, and good days must not
+    hide a bad one. They warn, since these days may go on.
+    """
     for one in expectations:
         results = {
             day: (found.judgement[one.name], found.blocks(found.judgement[one.name])) for day, found in judged.items()
         }
-        yield _result(deployment, key, one, results)
+        yield _result(deployment, key, one, results, (waiting or {}).get(one.name, ()))
 
 
 def _result(
-    deployment: Deployment, key: dg.AssetKey, one: Expectation, results: Mapping[date, tuple[Judged, bool]]
+    deployment: Deployment,
+    key: dg.AssetKey,
+    one: Expectation,
+    results: Mapping[date, tuple[Judged, bool]],
+    waiting: Sequence[date],
 ) -> dg.AssetCheckResult:
     failed = {day: result for day, (result, _) in results.items() if not result.passed}
     blocked = any(blocks for _, blocks in results.values())
-    words = [f"{day}: {result.words}" for day, result in failed.items()]
+    words = [f"{day}: {result.words}" for day, result in failed.items()] + waiting_words(waiting)
     severity = dg.AssetCheckSeverity.ERROR if blocked else dg.AssetCheckSeverity.WARN
     return dg.AssetCheckResult(
-        passed=not failed,
+        passed=not failed and not waiting,
         check_name=one.name,
         asset_key=key,
         severity=severity,
         description=_shortened(words),
         metadata={
             "days": len(results),
-            "failed_days": len(failed),
+            "failed_days": len(failed) + len(waiting),
             **_figures([result for result, _ in results.values()]),
-            **_report(deployment, key, [*failed, *sorted(set(results) - set(failed), reverse=True)]),
+            **_report(deployment, key, [*failed, *waiting, *sorted(set(results) - set(failed), reverse=True)]),
         },
     )
+
+
+def waiting_words(days: Sequence[date]) -> list[str]:
+    """Say which days of former runs are kept from being built."""
+    return [f"{day}: not built, what it held then is in quarantine" for day in days]
 
 
 def suite_result(

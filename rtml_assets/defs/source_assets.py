@@ -22,13 +22,13 @@ from rtml_assets.defs.described import (
     tags_of,
 )
 from rtml_assets.defs.profile_report import profile_figures
-from rtml_assets.defs.quality_gates import gate_results, specs_of
+from rtml_assets.defs.quality_gates import gate_results, specs_of, waiting_words
 from rtml_assets.tables.delta import meaning_of, open_table, rows_by_day
 from rtml_assets.tables.events import CompactedEvents, EventsDay, compact_events, events_meaning
-from rtml_assets.tables.quarantine import HELD, STATE, summary
+from rtml_assets.tables.quarantine import CONTRACT, HELD, STATE, summary
+from rtml_assets.tables.touched import blocked_by
 
 FAILING_AFTER, WARNING_AFTER = timedelta(minutes=5), timedelta(minutes=2)
-CONTRACT = "contract"
 DELTA = {"deltalake", "polars"}
 
 
@@ -114,9 +114,13 @@ def events_asset(deployment: Deployment, source: EventSource) -> dg.AssetsDefini
             for entry in _mirrored(deployment, source, days):
                 context.log_event(entry)
             context.log_event(_quarantined(deployment, source))
+            waiting = {
+                check: [day for day in blocked if day not in days]
+                for check, blocked in blocked_by(deployment.lake, source).items()
+            }
             results = [
-                _contract_result(compacted),
-                *gate_results(deployment, key, source.expectations, compacted.judged),
+                _contract_result(compacted, waiting.get(CONTRACT, [])),
+                *gate_results(deployment, key, source.expectations, compacted.judged, waiting),
             ]
             if compacted.refused or compacted.blocked:
                 # A result would mark all days of the run: the good ones are noted one by one.
@@ -166,13 +170,14 @@ def _hash(meaning: str) -> str:
     return meaning.rsplit(maxsplit=1)[-1]
 
 
-def _contract_result(compacted: CompactedEvents) -> dg.AssetCheckResult:
+def _contract_result(compacted: CompactedEvents, waiting: list[date]) -> dg.AssetCheckResult:
+    words = [f"{day}: {verdict}" for day, verdict in compacted.refused.items()] + waiting_words(waiting)
     broken = {str(day): dg.MetadataValue.text(str(verdict)) for day, verdict in compacted.refused.items()}
     return dg.AssetCheckResult(
-        passed=not broken,
+        passed=not words,
         check_name=CONTRACT,
-        severity=dg.AssetCheckSeverity.ERROR,
-        description="; ".join(f"{day}: {verdict}" for day, verdict in compacted.refused.items())[:1_000] or None,
+        severity=dg.AssetCheckSeverity.WARN if waiting and not broken else dg.AssetCheckSeverity.ERROR,
+        description="; ".join(words)[:1_000] or None,
         metadata={
             "rows": compacted.checked,
             "days": len(compacted.days) + len(compacted.blocked) + len(broken),

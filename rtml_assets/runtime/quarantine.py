@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -26,6 +26,7 @@ from rtml.settings import Settings
 from rtml_assets.runtime.dagster_home import prepare
 from rtml_assets.tables.mending import DROP, Decider, Fix, Mend, accept, correct, release
 from rtml_assets.tables.quarantine import STATE, held, refused, summary
+from rtml_assets.tables.touched import blocked_days, touched_days
 from streaming.audit import actor, record
 
 REPLAY, ACCEPT = "quarantine.replay", "quarantine.accept"
@@ -135,7 +136,8 @@ def run_replay(
     record(lake, action=REPLAY, target=source.name, actor=decider.actor, detail=f"{asked}: {told}")
     console.print(f"{source.name}: {told}", highlight=False)
     for code, count, example in done.still:
-        console.print(f"[yellow]{count:,} stay, refused again as {code}: {example}", highlight=False)
+        words = f"{count:,} stay, refused again as {code}: {example}"
+        console.print(words, style="yellow", highlight=False, markup=False)  # the example quotes an event
     if done.days:
         _build(console, settings, registry, source)
 
@@ -194,7 +196,7 @@ def _module_of_file(path: Path) -> object:
     spec = importlib.util.spec_from_file_location(f"rtml_fix_{path.stem}", path) if path.is_file() else None
     if spec is None or spec.loader is None:
         raise RequestError(f"--fix: there is no file {str(path)!r}")
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look it up
     spec.loader.exec_module(module)
     return module
 
@@ -211,14 +213,28 @@ def _build(console: Console, settings: Settings, registry: Registry, source: Eve
     # Dagster takes seconds to import.
     from dagster import DagsterInstance  # noqa: PLC0415
 
-    from rtml_assets.defs.materialize import materialize_days  # noqa: PLC0415
+    from rtml_assets.defs.materialize import CompactionError, Summary, materialize_days  # noqa: PLC0415
 
+    lake, plans = Lake(settings.lake_root), [registry.plans[view.name] for view in registry.views_of(source.name)]
+    blocked = blocked_days(lake, source)
+    days = [day for day in touched_days(lake, source, plans) if day not in blocked]
     with DagsterInstance.from_config(str(prepare(settings.home_path))) as instance, console.status("building"):
-        summary_ = materialize_days(settings, registry, instance=instance, sources=[source.name])
-    for warning in summary_.warnings:
-        console.print(f"[yellow]{warning}", highlight=False)
-    days = ", ".join(str(day) for day in summary_.days[source.name])
-    console.print(f"built {days or 'nothing'} in {summary_.seconds:.1f} s", highlight=False)
-    for view, published in summary_.published.items():
+        try:
+            done = materialize_days(settings, registry, days, instance=instance, sources=[source.name])
+        except CompactionError as error:
+            # History ends at the first day that is held: with one there may be nothing to publish yet.
+            if not blocked or set(days).intersection(touched_days(lake, source, plans)):
+                raise
+            done = Summary(days={source.name: days}, warnings=[str(error)])
+    for warning in done.warnings:  # they quote events, which are no markup
+        console.print(warning, style="yellow", highlight=False, markup=False)
+    console.print(f"built {_listed(done.days[source.name])} in {done.seconds:.1f} s", highlight=False)
+    if blocked:
+        console.print(f"held by checks still: {_listed(sorted(blocked))}", style="yellow", highlight=False)
+    for view, published in done.published.items():
         version = f"version {published['version']} is" if "version" in published else "is"
         console.print(f"{view}: {version} {published['state']}", highlight=False)
+
+
+def _listed(days: Sequence[date]) -> str:
+    return ", ".join(str(day) for day in days) or "nothing"

@@ -6,7 +6,7 @@ and the note of what it holds cannot disagree, whatever dies in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from hashlib import blake2b
@@ -17,6 +17,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
+from rtml.instants import Instant, now
 from rtml.lake import EVENT_DATE
 from streaming.delta import Columns, open_table, rows_by_day, scan
 
@@ -24,6 +25,7 @@ __all__ = [
     "SIGNED",
     "Built",
     "append",
+    "built_at",
     "built_from",
     "insert_new",
     "meaning_of",
@@ -94,6 +96,7 @@ def _replace(table: DeltaTable, built: Built[T]) -> None:
         return
     days = ", ".join(f"'{day}'" for day in built.built_from)
     notes = [Transaction(_note(table, day), count) for day, count in built.built_from.items()]
+    notes += [Transaction(_note(table, f"{day} at"), now()) for day in built.built_from]
     write_deltalake(
         table,
         _stored(built.rows),
@@ -133,6 +136,14 @@ def built_from(table: DeltaTable | None, days: Sequence[date], meaning: str) -> 
     return {day: int(count) for day, count in found.items() if count is not None}
 
 
+def built_at(table: DeltaTable | None, days: Iterable[date]) -> dict[date, Instant]:
+    """Return when those days that the table holds were last built."""
+    if table is None:
+        return {}
+    found = {day: table.transaction_version(_note(table, f"{day} at")) for day in days}
+    return {day: int(instant) for day, instant in found.items() if instant is not None}
+
+
 def meaning_of(name: str, *parts: object) -> str:
     """Return what a table's description says of the meaning of its rows: a word for people, a hash for the rest."""
     return f"{name} {blake2b(repr(parts).encode(), digest_size=8).hexdigest()}"
@@ -148,7 +159,7 @@ def _table_of(uri: str, schema: Columns, meaning: str) -> DeltaTable:
     return DeltaTable.create(uri, columns, mode=mode, partition_by=[EVENT_DATE], description=meaning)
 
 
-def _note(table: DeltaTable, day: date) -> str:
+def _note(table: DeltaTable, day: date | str) -> str:
     """The table's own id is in it: notes outlive the rows when a table is made anew."""
     return f"{table.metadata().id}:{day}"
 

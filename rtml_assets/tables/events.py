@@ -9,7 +9,7 @@ from functools import partial
 
 import polars as pl
 
-from quality.contracts import check_contract
+from quality.contracts import breaking_rows, check_contract
 from quality.profiles import ColumnProfile, profile_days
 from quality.verdict import Verdict
 from rtml.algebra.family import ID64
@@ -19,6 +19,7 @@ from rtml.lake import EVENT_DATE, Lake, raw_schema, unsigned
 from rtml.projection import INGESTED_AT
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, scan, tidy
 from rtml_assets.tables.gates import JudgedDay, judge_days, keep
+from rtml_assets.tables.quarantine import CONTRACT, hold
 from streaming.contracts import refuse_other
 from streaming.mended import Mended, mirrored_by_day, scan_mirrored
 
@@ -47,6 +48,8 @@ class CompactedEvents:
     days: list[EventsDay]
     refused: dict[date, Verdict]
     """Days with events that break the contract; they were left as they are."""
+    breaking: dict[date, pl.DataFrame] = field(default_factory=dict, repr=False)
+    """Of the days that are refused, the events that break the contract."""
     judged: dict[date, JudgedDay] = field(default_factory=dict)
     """Days that keep the contract, by what their source expects beside it; those that are blocked were left, too."""
 
@@ -79,11 +82,13 @@ def compact_events(lake: Lake, source: EventSource, days: Sequence[date]) -> Com
     newest = max(days, default=date.min)
     for some in in_chunks({day: counts.get(day, 0) for day in days}):
         done = rebuild_days(uri, schema, meaning, partial(_build, lake, source, list(some), newest))
+        for day, verdict in done.refused.items():
+            hold(lake, source, day, done.breaking[day], CONTRACT, str(verdict))
         keep(lake, source, done.judged.values())
         figures += done.days
         refused |= done.refused
         judged |= done.judged
-    return CompactedEvents(figures, refused, judged)
+    return CompactedEvents(figures, refused, judged=judged)
 
 
 def _build(lake: Lake, source: EventSource, days: Sequence[date], newest: date) -> Built[CompactedEvents]:
@@ -94,7 +99,8 @@ def _build(lake: Lake, source: EventSource, days: Sequence[date], newest: date) 
     left = broken.keys() | {day for day, found in judged.items() if found.blocked}
     good = {day: counts.get(day, 0) for day in days if day not in left}
     kept = events.filter(pl.col(EVENT_DATE).is_in(list(good)))
-    return Built(kept, good, CompactedEvents(_figures(source, kept, repeated, list(good)), broken, judged))
+    breaking = {day: breaking_rows(source, events.filter(pl.col(EVENT_DATE) == day)) for day in broken}
+    return Built(kept, good, CompactedEvents(_figures(source, kept, repeated, list(good)), broken, breaking, judged))
 
 
 def in_chunks(counts: Mapping[date, int], limit: int = ROWS_AT_ONCE) -> Iterator[dict[date, int]]:

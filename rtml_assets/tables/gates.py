@@ -69,6 +69,8 @@ def judge_days(
     found = {}
     for day in days:
         rows = events.filter(pl.col(EVENT_DATE) == day)
+        if rows.is_empty():  # all of it was dropped: there is nothing to judge, and nobody could mend it
+            continue
         page = _page(folder, page_of(EVENTS, source.name, day), day == newest)
         judgement = suites.judge(source.expectations, rows, f"{EVENTS}/{source.name}", str(day), page=page)
         found[day] = _at_the_gate(day, judgement, rows, {check for of, check in known if of == day})

@@ -21,7 +21,7 @@ from rtml.instants import Instant
 from rtml.lake import EVENT_DATE, INGEST_DATE, Lake, signed, unsigned
 from rtml.projection import INGESTED_AT
 from rtml_assets.tables.decisions import CHECK, decide, subject_of_event, with_revision
-from rtml_assets.tables.quarantine import HELD, STATE, held, payloads, refused
+from rtml_assets.tables.quarantine import CONTRACT, HELD, STATE, held, payloads, refused
 from streaming.entries import Entries
 from streaming.gate import Gate, id64
 from streaming.mended import ACCEPTED, CORRECTED, DROPPED, RELEASED, decode_events, scan_mirrored
@@ -107,9 +107,12 @@ def accept(lake: Lake, source: EventSource, check: str, day: date, decider: Deci
     """Let a day be built although a check fails, and return how many events were held.
 
     Raises:
-        RequestError: the check holds nothing of that day.
+        RequestError: the check holds nothing of that day, or is the contract.
     """
     rows = _held(lake, source, check, day)
+    if check == CONTRACT:
+        words = "no day is built that breaks the contract: replay its events with --fix or --drop, or mend the contract"
+        raise RequestError(f"source {source.name!r}: {words}")
     decision = pl.DataFrame(
         {"kind": [ACCEPTED], "subject": [f"{check}:{day}"], "reason": [CHECK + check], EVENT_DATE: [day]}
     )

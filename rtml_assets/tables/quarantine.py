@@ -8,15 +8,21 @@ import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64
 from rtml.define.source import EventSource
+from rtml.instants import now, to_datetime
 from rtml.lake import EVENT_DATE, INGEST_DATE, QUARANTINE, Lake, raw_schema, signed
 from rtml.projection import INGESTED_AT
 from rtml_assets.tables.decisions import CHECK, decided, subject_of_event, subject_of_place, with_revision
-from rtml_assets.tables.delta import open_table, scan
+from rtml_assets.tables.delta import built_at, open_table, scan
 from streaming.mended import ACCEPTED
 from streaming.mirror import append_quarantined
 
-HELD, REPLAYED = "held", "replayed"
+CONTRACT = "contract"
+"""The check that holds what breaks the contract as it is by now, though the gate let it pass once."""
+HELD, REPLAYED, PASSED = "held", "replayed", "passed"
+"""Waiting for somebody; decided on; of a day that was built since, for it passes by now: nothing is left to decide."""
 STATE = "state"
+_HELD_BY = ["reason", EVENT_TIME, ID64, INGESTED_AT, "revision"]
+_ANY = pl.lit(value=True)
 
 
 def hold(lake: Lake, source: EventSource, day: date, rows: pl.DataFrame, check: str, words: str) -> int:
@@ -45,11 +51,10 @@ def hold(lake: Lake, source: EventSource, day: date, rows: pl.DataFrame, check: 
         pl.col(INGESTED_AT).dt.date().alias(INGEST_DATE),
     )
     found = with_revision(lake, source, found)
-    identity = ["reason", EVENT_TIME, ID64, INGESTED_AT, "revision"]
-    known = quarantined(lake, source).filter(pl.col("reason") == CHECK + check, pl.col(EVENT_DATE) == day)
-    new = found.join(known.select(identity).collect(), on=identity, how="anti")
+    known = held(lake, source, (pl.col("reason") == CHECK + check) & (pl.col(EVENT_DATE) == day), bodies=False)
+    new = found.join(known.filter(pl.col(STATE) != PASSED), on=_HELD_BY, how="anti")
     if new.height:
-        append_quarantined(lake, source, new)
+        append_quarantined(lake, source, new.with_columns(pl.lit(to_datetime(now())).alias("held_at")))
     return new.height
 
 
@@ -76,13 +81,26 @@ def refused(lake: Lake, source: EventSource, *, bodies: bool = True) -> pl.DataF
     return _with_state(lake, source, once.with_columns(subject_of_place().alias("subject")))
 
 
-def held(lake: Lake, source: EventSource, *, bodies: bool = True) -> pl.DataFrame:
+def held(lake: Lake, source: EventSource, where: pl.Expr = _ANY, *, bodies: bool = True) -> pl.DataFrame:
     """Return what checks hold, each event once for a check, with its `state` and what it is decided by (`subject`)."""
-    identity = ["reason", EVENT_TIME, ID64, INGESTED_AT, "revision"]
-    rows = quarantined(lake, source, bodies=bodies).filter(pl.col("offset").is_null()).collect()
-    once = rows.unique(identity, keep="first").sort(identity)
+    rows = quarantined(lake, source, bodies=bodies).filter(pl.col("offset").is_null() & where).collect()
+    once = rows.sort("held_at", nulls_last=False).unique(_HELD_BY, keep="last").sort(_HELD_BY)
     next_one = once.with_columns(pl.col("revision") + 1).select(subject_of_event().alias("subject"))
-    return _with_state(lake, source, once.hstack(next_one))
+    return _passed(lake, source, _with_state(lake, source, once.hstack(next_one)))
+
+
+def gates(source: EventSource) -> list[str]:
+    """Return the reasons for which a day of `events/` is held before it is built."""
+    return [CHECK + name for name in (CONTRACT, *(one.name for one in source.expectations))]
+
+
+def _passed(lake: Lake, source: EventSource, rows: pl.DataFrame) -> pl.DataFrame:
+    """Say what has passed by now: its day was built after the gate had held it, so that no check of the gate does."""
+    waiting = (pl.col(STATE) == HELD) & pl.col("reason").is_in(gates(source))
+    built = built_at(open_table(lake.events(source.name)), rows.filter(waiting)[EVENT_DATE].unique())
+    since = pl.col(EVENT_DATE).replace_strict(built, default=None, return_dtype=pl.Int64)
+    passed = waiting & (pl.col("held_at").dt.epoch("us") < since).fill_null(value=False)
+    return rows.with_columns(pl.when(passed).then(pl.lit(PASSED)).otherwise(STATE).alias(STATE))
 
 
 def _with_state(lake: Lake, source: EventSource, rows: pl.DataFrame) -> pl.DataFrame:

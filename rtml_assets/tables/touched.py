@@ -7,13 +7,17 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+import polars as pl
+
 from rtml.define.source import EventSource
 from rtml.instants import BEGINNING, DAY, Instant, to_instant
-from rtml.lake import Lake
+from rtml.lake import EVENT_DATE, Lake
 from rtml.online import keys
 from rtml.plan import Plan
+from rtml_assets.tables.decisions import CHECK
 from rtml_assets.tables.delta import built_from, open_table
 from rtml_assets.tables.events import events_meaning, missing_since
+from rtml_assets.tables.quarantine import HELD, STATE, gates, held
 from rtml_assets.tables.tiles import tiles_meaning
 from streaming.mended import mirrored_by_day
 from streaming.positions import read_positions, watermark
@@ -33,6 +37,28 @@ def touched_days(lake: Lake, source: EventSource, plans: Iterable[Plan] = ()) ->
     for plan in plans:
         touched |= _behind(wanted, lake.tiles(plan.view), tiles_meaning(plan))
     return sorted(touched)
+
+
+def blocked_days(lake: Lake, source: EventSource) -> set[date]:
+    """Return the touched days that a check kept from being built, and of which it holds events still.
+
+    Built in one run with others, such a day would keep theirs from what is downstream, too.
+    """
+    return {day for days in blocked_by(lake, source).values() for day in days}
+
+
+def blocked_by(lake: Lake, source: EventSource) -> dict[str, list[date]]:
+    """Return the same by check, in order."""
+    of_gate = pl.col("reason").is_in(gates(source))
+    rows = held(lake, source, of_gate, bodies=False)
+    waiting = rows.filter(pl.col(STATE) == HELD).select("reason", EVENT_DATE).unique()
+    if waiting.is_empty():
+        return {}
+    of_touched = waiting.filter(pl.col(EVENT_DATE).is_in(touched_days(lake, source))).sort(EVENT_DATE)
+    found: dict[str, list[date]] = {}
+    for reason, day in of_touched.rows():
+        found.setdefault(reason.removeprefix(CHECK), []).append(day)
+    return found
 
 
 def unbuilt_days(lake: Lake, source: EventSource, plan: Plan) -> list[date]:

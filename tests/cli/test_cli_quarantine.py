@@ -25,11 +25,26 @@ from streaming.mirror import append_quarantined
 from tests.cli.test_cli import FEATURES
 
 FIXES = textwrap.dedent("""
+    from __future__ import annotations
+
+    from dataclasses import dataclass
+
     import polars as pl
 
 
+    @dataclass
+    class Unit:
+        of: int
+
+    CENTS = Unit(100)
+
+
     def cents(events):
-        return events.with_columns(pl.col("amount") / 100)
+        return events.with_columns(pl.col("amount") / CENTS.of)
+
+
+    def markup(rows):
+        return rows.with_columns(payload=pl.lit('{"event_id":"[/r]","event_time":0,"card":"[/red]","amount":2.5}'))
 
 
     def broken(events):
@@ -100,6 +115,9 @@ def test_it_is_listed_shown_and_mended(project: Lake) -> None:
     told = said("quarantine", "replay", "payments", "--check", "unit", "--fix", "fixes.py:cents", "--because", "cents")
     assert "payments: 1 corrected on 2024-01-01 built 2024-01-01, 2024-01-02 in" in told
     assert "spent: version" in told
+    told = said("quarantine", "replay", "payments", "--fix", "fixes:markup")
+    assert "nothing released 1 stay, refused again as wrong_type:" in told
+    assert "got '[/red]'" in told
     told = said("quarantine", "replay", "payments", "--fix", "fixes:readable")
     assert "payments: 1 released on 2024-01-01" in told
     events = pl.read_delta(project.events("payments")).sort("event_time")
@@ -110,6 +128,7 @@ def test_it_is_listed_shown_and_mended(project: Lake) -> None:
     assert "held" not in listed
     assert audit(project) == [
         ("quarantine.replay", "payments", "done", "check unit, by fixes.py:cents: 1 corrected on 2024-01-01"),
+        ("quarantine.replay", "payments", "done", "all that was refused, by fixes:markup: nothing released"),
         ("quarantine.replay", "payments", "done", "all that was refused, by fixes:readable: 1 released on 2024-01-01"),
     ]
     decided = pl.read_delta(project.decisions("payments")).sort("decided_at")

@@ -1,33 +1,32 @@
 """Three bad days of real flights: a feed that loses values, one that changes its unit, and an hour sent twice.
 
-Each is caught by a check before it reaches `tiles/`, and mended from quarantine; then every feature is the oracle's
-answer over the flights as they were.
+Each is caught by a check that the example itself asks for, before it reaches `tiles/`, and mended from quarantine; then
+every feature is the oracle's answer over the flights as they were.
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pytest
 from rich.console import Console
 
 from examples.flights import data
 from rtml.columns import TIMESTAMP
 from rtml.instants import MINUTE, to_instant
-from rtml.lake import EVENT_DATE, Lake
-from rtml_assets.defs.materialize import materialize_days
+from rtml.lake import Lake
+from rtml_assets.defs.materialize import CompactionError, hasty_sqlite
 from rtml_assets.runtime.quarantine import Asked, run_replay
 from rtml_assets.tables.delta import open_table, rows_by_day
-from rtml_assets.tables.events import deduplicate
 from rtml_assets.tables.land import land
-from rtml_assets.tables.quarantine import hold, refused, summary
+from rtml_assets.tables.quarantine import held, refused, summary
 from rtml_assets.testing import LocalPlatform
 from streaming.gate import id64
-from streaming.mended import scan_mirrored
 from tests import oracle
 from tests.end_to_end.test_quarantine import served
 from tests.oracle import Event
@@ -56,18 +55,14 @@ def as_recorded(events):
 
 def to_minutes(events):
     \"\"\"From 19:00 to 21:00 the feed was in seconds.\"\"\"
-    return events.with_columns(pl.col("dep_delay") / 60)
+    wrong = pl.col("event_time").dt.hour().is_between(19, 20)
+    return events.with_columns(pl.when(wrong).then(pl.col("dep_delay") / 60).otherwise("dep_delay").alias("dep_delay"))
 
 
 def messages_to_minutes(rows):
     bodies = [json.loads(payload) for payload in rows["payload"]]
     fixed = [json.dumps({**body, "dep_delay": body["dep_delay"] / 60}) for body in bodies]
     return rows.with_columns(payload=pl.Series(fixed))
-
-
-def once(events):
-    \"\"\"The first of each flight is the right one.\"\"\"
-    return events.sort("ingested_at").unique("flight", keep="first")
 """
 
 
@@ -87,25 +82,24 @@ def spoiled(flights: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([sent, again])
 
 
-CHECKS: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
-    "took_off_with_a_delay": lambda day: day.filter(~pl.col("cancelled"), pl.col("dep_delay").is_null()),
-    "hourly_delay_in_minutes": lambda day: day.filter(
-        pl.col("dep_delay").abs().mean().over(pl.col("event_time").dt.truncate("1h")) > 300, ~pl.col("cancelled")
-    ),
-    "one_event_a_flight": lambda day: day.filter(pl.col("flight").is_duplicated()),
-}
+CHECKS = ["dep_delay_known", "dep_delay_in_minutes", "take_off_once"]
+"""By which check of `examples.flights.features` each of the bad days is caught."""
 
 
-def inspect(platform: LocalPlatform) -> dict[date, str]:
-    """Hold what the checks refuse, and return the days that may not be built, each with the check's name."""
-    lake, source = Lake(platform.lake), platform.registry.source("departures")
-    events, _ = deduplicate(source, scan_mirrored(lake, source).collect())
-    found: dict[date, str] = {}
-    for (day,), rows in events.partition_by(EVENT_DATE, as_dict=True).items():
-        for name, check in CHECKS.items():
-            if hold(lake, source, day, check(rows), name, f"{name} failed"):
-                found[day] = name
-    return found
+def caught(error: CompactionError) -> dict[date, str]:
+    """Return by which check of `events/` each day was kept from being built."""
+    found = re.findall(r"check '(\w+)' of events/departures: (\S+): expect_", str(error))
+    assert len(found) == len({day for _, day in found}), error
+    return {date.fromisoformat(day): check for check, day in found}
+
+
+def built(platform: LocalPlatform, table: str) -> list[date]:
+    return list(rows_by_day(open_table(f"{platform.lake}/{table}")))
+
+
+def all_tiles(platform: LocalPlatform) -> list[date]:
+    (days,) = {tuple(built(platform, f"tiles/{view}")) for view in platform.registry.views}
+    return list(days)
 
 
 def test_three_bad_days_are_caught_and_mended(tmp_path: Path) -> None:
@@ -113,27 +107,34 @@ def test_three_bad_days_are_caught_and_mended(tmp_path: Path) -> None:
     features.write_text(FEATURES)
     fixes.write_text(FIXES)
     flights = data.departures(GOOD, TWICE + timedelta(days=1))
-    with LocalPlatform(str(features)) as platform:
+    with hasty_sqlite(), LocalPlatform(str(features)) as platform:
         lake, source = Lake(platform.lake), platform.registry.source("departures")
         came, midnight = spoiled(flights), datetime(2013, 2, 5, tzinfo=UTC)
         land(lake, platform.client, source, came.filter(pl.col("ingested_at") < midnight), until=midnight)
         platform.send("departures", came.filter(pl.col("ingested_at") >= midnight), ingested_at="ingested_at")
         platform.settle()
-        caught = inspect(platform)
-        assert caught == dict(zip([LOST, SECONDS, TWICE], CHECKS, strict=True))
-        materialize_days(platform.settings, platform.registry, [day for day in DAYS if day not in caught])
-        for view in platform.registry.views:
-            assert list(rows_by_day(open_table(lake.tiles(view)))) == [GOOD]
-        mend(platform, Asked(check="took_off_with_a_delay", fix=f"{fixes}:as_recorded"))
-        mend(platform, Asked(check="hourly_delay_in_minutes", day=str(SECONDS), fix=f"{fixes}:to_minutes"))
+        with pytest.raises(CompactionError) as failed:
+            platform.compact()
+        assert caught(failed.value) == dict(zip([LOST, SECONDS, TWICE], CHECKS, strict=True))
+        assert built(platform, "events/departures") == all_tiles(platform) == [GOOD]
+        waiting = held(lake, source).with_columns(pl.col("payload").cast(pl.String))
+        lost = waiting.filter(reason="check:dep_delay_known")["payload"]
+        assert (len(lost), lost.str.json_path_match("$.dep_delay").null_count()) == (135, 135)
+        twice = waiting.filter(reason="check:take_off_once")["payload"].str.json_path_match("$.event_id")
+        assert (len(twice), twice.str.starts_with("again-").all()) == (47, True)
+
+        told = mend(platform, Asked(check="dep_delay_known", fix=f"{fixes}:as_recorded"))
+        assert f"built {LOST} in" in told
+        assert f"held by checks still: {SECONDS}, {TWICE}" in told
+        assert built(platform, "events/departures") == all_tiles(platform) == [GOOD, LOST]
+        mend(platform, Asked(check="dep_delay_in_minutes", day=str(SECONDS), fix=f"{fixes}:to_minutes"))
         assert refused(lake, source)["reason"].unique().to_list() == ["out_of_range"]
         mend(platform, Asked(reason="out_of_range", fix=f"{fixes}:messages_to_minutes"))
-        mend(platform, Asked(check="one_event_a_flight", fix=f"{fixes}:once"))
-        assert inspect(platform) == {}
+        told = mend(platform, Asked(check="take_off_once", drop=True))
+        assert "held by checks" not in told
         assert set(summary(lake, source)["state"]) == {"replayed"}
+        assert built(platform, "events/departures") == all_tiles(platform) == DAYS
         served(platform, "departures")
-        for view in platform.registry.views:
-            assert list(rows_by_day(open_table(lake.tiles(view)))) == DAYS
         check_all(platform, flights)
         audit = pl.read_delta(f"{platform.lake}/audit")
         assert audit.select("action", "target", "outcome").unique().rows() == [
@@ -142,9 +143,11 @@ def test_three_bad_days_are_caught_and_mended(tmp_path: Path) -> None:
         assert audit.height == 4
 
 
-def mend(platform: LocalPlatform, asked: Asked) -> None:
-    source = platform.registry.source("departures")
-    run_replay(Console(file=io.StringIO()), platform.settings, platform.registry, source, asked, "")
+def mend(platform: LocalPlatform, asked: Asked) -> str:
+    """Run `rtml quarantine replay`, and return what it said."""
+    told, source = io.StringIO(), platform.registry.source("departures")
+    run_replay(Console(file=told, width=200), platform.settings, platform.registry, source, asked, "")
+    return told.getvalue()
 
 
 def check_all(platform: LocalPlatform, flights: pl.DataFrame) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 from rtml.columns import TIMESTAMP
 from rtml.instants import HOUR, MINUTE, SECOND, to_datetime
 from rtml.lake import Lake
+from rtml_assets.defs.materialize import hasty_sqlite
 from rtml_assets.runtime.quarantine import Asked, load_fix, run_replay
 from rtml_assets.tables.canary import canary
 from rtml_assets.tables.events import deduplicate
@@ -52,7 +53,7 @@ def fewer_lots(rows):
 
 @pytest.fixture(scope="module")
 def platform() -> Iterator[LocalPlatform]:
-    with LocalPlatform(DEFINITIONS) as platform:
+    with hasty_sqlite(), LocalPlatform(DEFINITIONS) as platform:
         yield platform
 
 

@@ -287,3 +287,10 @@ def test_bars_hold_all_values_between_the_ends_of_the_axis() -> None:
     assert sum(bars.then) == pytest.approx(1)
     assert float(bars.labels[1]) < 10, "one outlier does not hide the rest"
     assert re.fullmatch(r"-\d\.\d+", bars.labels[0])
+
+
+def test_the_largest_numbers_there_are_have_bars() -> None:
+    now, then = (np.random.default_rng(seed).uniform(-1, 1, 500) for seed in (1, 2))
+    bars = histogram(now * 1.7e308, then * 1.7e308)
+    assert (bars.now, bars.then) == (histogram(now, then).now, histogram(now, then).then)
+    assert bars.labels[0].startswith("-1.6")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,23 @@ import pytest
 
 from examples.flights import data
 from rtml import Count, EventSource, Expect, StreamFeatureView
+from rtml.errors import RequestError
 from rtml.instants import to_datetime, to_instant
 from rtml.lake import Lake, features_schema
 from rtml.registry import Registry, load
 from rtml.settings import Settings
 from rtml_assets.defs.build import definitions_of
-from rtml_assets.defs.compaction import range_tags
+from rtml_assets.defs.compaction import range_tags, requests_for
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.materialize import CompactionError, Summary, materialize_days
 from rtml_assets.tables import delta, gates
+from rtml_assets.tables.events import compact_events
 from rtml_assets.tables.land import land
-from rtml_assets.tables.touched import touched_days
+from rtml_assets.tables.mending import DROP, Decider, correct
+from rtml_assets.tables.quarantine import HELD, PASSED, summary
+from rtml_assets.tables.touched import blocked_days, touched_days
+from tests.rtml_assets.orders import START, generate, orders, to_frame
+from tests.rtml_assets.test_events import mirror
 
 FIRST = date(2013, 3, 1)
 DAYS = [FIRST + timedelta(days=number) for number in range(9)]
@@ -45,20 +52,6 @@ def registry() -> Registry:
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield instance
-
-
-def nulls(events: pl.DataFrame) -> pl.DataFrame:
-    """A feed that loses the delays of a quarter of the flights that took off."""
-    some = OF_BAD & ~pl.col("cancelled") & (pl.col("carrier") == "UA")
-    return events.with_columns(pl.when(~some).then("dep_delay").alias("dep_delay"))
-
-
-def seconds(events: pl.DataFrame) -> pl.DataFrame:
-    """A feed that says delays in seconds: what the contract cannot be broken by is all that comes through."""
-    changed = pl.when(OF_BAD).then(pl.col("dep_delay") * 60).otherwise("dep_delay").alias("dep_delay")
-    return events.with_columns(changed).filter(
-        pl.col("dep_delay").is_null() | pl.col("dep_delay").is_between(-120, 3000)
-    )
 
 
 def doubled(events: pl.DataFrame) -> pl.DataFrame:
@@ -88,42 +81,47 @@ def counts(lake: Lake, table: str) -> dict[date, int]:
     return delta.rows_by_day(delta.open_table(f"{lake.root}/{table}"))
 
 
-@pytest.mark.parametrize(
-    ("spoil", "check", "refused"),
-    [
-        (nulls, "dep_delay_known", lambda rows: rows["dep_delay"].is_null().sum() - rows["cancelled"].sum()),
-        (seconds, "dep_delay_in_minutes", lambda rows: rows.height),
-        (doubled, "take_off_once", lambda rows: rows["event_id"].str.ends_with("-again").sum()),
-    ],
-)
 def test_a_bad_day_is_caught_by_name_before_it_reaches_the_tiles(
-    settings: Settings,
-    lake: Lake,
-    client: Any,
-    registry: Registry,
-    instance: dg.DagsterInstance,
-    spoil: Callable[[pl.DataFrame], pl.DataFrame],
-    check: str,
-    refused: Callable[[pl.DataFrame], int],
+    settings: Settings, lake: Lake, client: Any, registry: Registry, instance: dg.DagsterInstance
 ) -> None:
+    """The days beside it wait for nothing."""
+    check = "take_off_once"
     departures = registry.source("departures")
-    events = spoil(FLIGHTS.filter(pl.col("event_time").dt.date() >= DAYS[6]))
+    events = doubled(FLIGHTS.filter(pl.col("event_time").dt.date() >= DAYS[6]))
     land(lake, client, departures, events)
     with pytest.raises(CompactionError, match=rf"check '{check}' of events/departures: {BAD}: expect_") as failed:
         materialize_days(settings, registry, instance=instance)
-    assert len(re.findall("check '", str(failed.value))) == 1
-    assert set(counts(lake, "events/departures")) == {DAYS[6], DAYS[8]}
-    assert counts(lake, "tiles/origin_departures") == {}
-    assert touched_days(lake, departures) == [BAD]
+    assert set(re.findall(r"check '(\w+)'", str(failed.value))) == {check}
+    for table in ("events/departures", "tiles/origin_departures", "tiles/carrier_departures"):
+        assert set(counts(lake, table)) == {DAYS[6], DAYS[8]}
+    assert touched_days(lake, departures, registry.plans.values()) == [BAD]
+    # The days beside it were built by a run of their own: a good one, which does not hide the bad one.
+    outcome = results(instance, "events/departures")[check]
+    assert (outcome.passed, outcome.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert outcome.description.startswith(f"{BAD}: not built")
+    assert outcome.metadata["report"].value.endswith(f"{BAD}.html")
+    assert results(instance, "events/departures")["dep_delay_known"].passed
+    assert blocked_days(lake, departures) == {BAD}
     of_day = {str(DAYS[6]), str(DAYS[8])}
     assert instance.get_materialized_partitions(dg.AssetKey(["events", "departures"])) == of_day
 
     held = pl.read_delta(lake.quarantine("departures")).filter(reason=f"check:{check}")
-    expected = refused(events.filter(OF_BAD))
+    expected = events["event_id"].str.ends_with("-again").sum()
     assert held.height == expected > 0
     assert held["detail"].unique().to_list()[0].startswith("expect_")
-    with pytest.raises(CompactionError):  # again, an hour later: nothing is held twice
+    # An hour later, and more of the day beside it has come: nothing is held twice, and that day is built again.
+    more = FLIGHTS.filter(pl.col("event_time").dt.date() == DAYS[6]).head(1)
+    late = more.with_columns(pl.col("event_id", "flight") + "-more", pl.col("ingested_at") + timedelta(days=3))
+    land(lake, client, departures, late)
+    requests = list(requests_for(Deployment(settings, registry), departures, DAYS[6:]))
+    ranges = [tuple(request.tags.values()) for request in requests]
+    assert ranges == [*((str(day), str(day)) for day in (DAYS[6], DAYS[8], BAD)), ()]
+    assert [len(request.asset_selection or ()) for request in requests] == [3, 3, 3, 2]  # the last one publishes
+    before = counts(lake, "events/departures")
+    with pytest.raises(CompactionError, match=check):
         materialize_days(settings, registry, instance=instance)
+    assert counts(lake, "events/departures") == before | {DAYS[6]: before[DAYS[6]] + 1}
+    assert touched_days(lake, departures, registry.plans.values()) == [BAD]
     assert pl.read_delta(lake.quarantine("departures")).filter(reason=f"check:{check}").height == expected
 
     outcome = results(instance, "events/departures")[check]
@@ -132,6 +130,34 @@ def test_a_bad_day_is_caught_by_name_before_it_reaches_the_tiles(
     assert url == f"http://127.0.0.1:8815/quality/docs/events/departures/{BAD}.html"
     page = Path(settings.lake_root, "quality", url.split("/quality/")[1]).read_text()
     assert f"<code>{check}</code>" in page
+
+
+def test_what_was_held_while_its_day_filled_up_is_no_longer_held_when_that_passes(lake: Lake) -> None:
+    """Who dropped it then would drop good events; and it is held again when the day fails again."""
+    expected = [Expect("expect_column_values_to_not_be_null", "price", mostly=0.9, name="priced")]
+    source = replace(orders, quality=expected)
+    good = to_frame(generate(3, 200, days=0.5)).with_columns(price=pl.lit(1.0))
+    bad = good.head(10).with_columns(price=pl.lit(None, pl.Float64))
+    day, once = good["at"].dt.date()[0], bad["order_id"].n_unique()
+
+    def compacted(rows: pl.DataFrame) -> tuple[bool, list[tuple[str, int]]]:
+        mirror(lake, rows)
+        blocked = bool(compact_events(lake, source, [day]).blocked)
+        assert blocked_days(lake, source) == ({day} if blocked else set())
+        return blocked, summary(lake, source).select("state", "rows").rows()
+
+    assert compacted(bad) == (True, [(HELD, once)])
+    assert compacted(good.tail(150)) == (False, [(PASSED, once)])
+    with pytest.raises(RequestError, match="check 'priced' holds no events"):
+        correct(lake, source, "priced", None, DROP, Decider(START, "", ""))
+    twice = pl.concat([bad.with_columns(pl.col("order_id") + suffix) for suffix in "xy"])
+    assert compacted(twice) == (True, [(HELD, 3 * once)])
+    # When all of it is dropped, there is nothing left to judge: such a day can be built.
+    source = replace(orders, quality=[Expect("expect_column_mean_to_be_between", "price", min_value=9, name="dear")])
+    compact_events(lake, source, [day])
+    correct(lake, source, "dear", None, DROP, Decider(START, "", ""))
+    assert compact_events(lake, source, [day]).blocked == {}
+    assert counts(lake, "events/orders") == {}
 
 
 def materialized(deployment: Deployment, instance: dg.DagsterInstance, asset: str, days: list[date]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
+import rtml
 from rtml.errors import RequestError
 from rtml.instants import to_datetime, to_instant
 from rtml.lake import Lake, raw_schema
@@ -21,7 +23,7 @@ from rtml_assets.tables.delta import open_table
 from rtml_assets.tables.events import compact_events, deduplicate, load_events
 from rtml_assets.tables.mending import DROP, Decider, accept, correct, release
 from rtml_assets.tables.quarantine import HELD, REPLAYED, accepted, held, hold, payloads, quarantined, summary
-from rtml_assets.tables.touched import complete_to, touched_days
+from rtml_assets.tables.touched import blocked_days, complete_to, touched_days
 from streaming.entries import Entries
 from streaming.gate import Gate
 from streaming.mended import mended_count, mirrored_by_day, scan_mirrored
@@ -256,3 +258,33 @@ def test_a_table_of_before_reads_with_nulls(lake: Lake, tmp_path: Path) -> None:
     hold_some(lake, "unit", set(counting(lake)["order_id"].to_list()[:3]))
     assert quarantined(lake, orders).select(pl.col("event_date").is_null().sum(), pl.len()).collect().row(0) == (1, 4)
     assert summary(lake, orders)["rows"].to_list() == [3, 1]
+
+
+def test_what_breaks_a_narrower_contract_is_held_and_can_be_mended(lake: Lake) -> None:
+    """As after a contract was forced: nulls where there may be none, too many items."""
+    frame = to_frame(generate(8, 40, days=0.3)).with_columns(items=pl.lit(3, pl.Int64))
+    frame = frame.with_columns(pl.when(pl.int_range(pl.len()) % 2 == 0).then(1.0).alias("price"))
+    frame = frame.with_columns(items=pl.when(pl.int_range(pl.len()) == 1).then(9).otherwise("items"))
+    mirror(lake, frame)
+    fields = {"price": rtml.Field(le=2), "items": rtml.Field(le=5)}
+    model = type("Narrow", (orders.schema,), {"__annotations__": {"price": float, "items": int}, **fields})
+    narrow = replace(orders, schema=model)
+    broken = counting(lake).filter(pl.col("price").is_null() | (pl.col("items") > 5))
+    assert 0 < broken.height < counting(lake).height
+    assert list(compact_events(lake, narrow, [DAY]).refused) == [DAY]
+    waiting = held(lake, narrow)
+    assert set(waiting["id64"]) == set(broken["id64"])
+    assert waiting["reason"].unique().to_list() == ["check:contract"]
+    assert blocked_days(lake, narrow) == {DAY}
+    with pytest.raises(RequestError, match="no day is built that breaks the contract"):
+        accept(lake, narrow, "contract", DAY, DECIDER)
+
+    def fix(events: pl.DataFrame) -> pl.DataFrame:
+        return events.filter(items=3).with_columns(price=pl.lit(2.0))
+
+    done = correct(lake, narrow, "contract", None, fix, DECIDER)
+    assert (done.corrected, done.dropped) == (broken.filter(items=3).height, broken.filter(items=9).height)
+    assert compact_events(lake, narrow, [DAY]).refused == {}
+    built = load_events(lake, narrow, [DAY]).collect()
+    assert built.filter(price=2.0).height == done.corrected
+    assert blocked_days(lake, narrow) == set()

@@ -15,9 +15,10 @@ from rtml.instants import MINUTE, SECOND, to_datetime
 from rtml.lake import Lake
 from rtml.settings import Settings
 from rtml_assets.defs.materialize import materialize_days
+from rtml_assets.tables.events import compact_events
 from rtml_assets.tables.land import land
 from rtml_assets.tables.mending import DROP, correct, release
-from rtml_assets.tables.quarantine import REPLAYED, refused
+from rtml_assets.tables.quarantine import REPLAYED, held, refused
 from streaming.entries import Entries
 from streaming.gate import Gate
 from streaming.mended import Mended, scan_mirrored
@@ -141,6 +142,15 @@ def test_a_decision_that_no_longer_fits_the_contract_says_so(lake: Lake) -> None
         NotReadyError, match=r"decisions/orders: 1 events do not fit the contract .* 1:0-0: field 'items'"
     ):
         scan_mirrored(lake, replace(orders, schema=Other))
+
+    class Narrower(orders.schema):  # type: ignore[name-defined, misc]
+        tip: float
+
+    # The stream goes on; the day is what the check of the contract holds.
+    narrower = replace(orders, schema=Narrower)
+    assert scan_mirrored(lake, narrower).collect()["tip"].to_list() == [None]
+    assert list(compact_events(lake, narrower, [DAY]).refused) == [DAY]
+    assert held(lake, narrower)["reason"].to_list() == ["check:contract"]
 
 
 def test_dagster_is_told_how_many_events_wait(lake: Lake, settings: Settings, client: Redis) -> None:

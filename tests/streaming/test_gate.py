@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pandera.polars as pa
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rtml
@@ -127,6 +128,7 @@ def test_what_fits_is_accepted(payload: bytes) -> None:
     assert gated.good.schema["at"] == pl.Datetime("us", "UTC")
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.fixed_dictionaries({"x": st.none() | st.floats(-20, 120), "n": st.none() | st.integers(-3, 12)}), max_size=20
@@ -158,3 +160,37 @@ def test_without_an_event_id_an_event_is_its_place_in_the_stream() -> None:
     ids = [Gate(source)(entry).good["id64"][0] for entry in entries]
     assert len(set(ids)) == 2
     assert Gate(source)(entries[0]).good["id64"][0] == ids[0]
+
+
+def limited(most: int) -> rtml.EventSource:
+    annotations = {"id": str, "at": rtml.Timestamp, "n": int, "note": str}
+    fields = {"n": rtml.Field(le=most), "note": rtml.Field(nullable=True)}
+    model = type("Limited", (rtml.Event,), {"__annotations__": annotations, "__module__": __name__, **fields})
+    return rtml.EventSource(
+        name="limited", schema=model, timestamp="at", event_id="id", stream=rtml.RedisStream("limited")
+    )
+
+
+def test_what_arrived_under_a_former_contract_is_judged_by_that_one() -> None:
+    """However the entries are cut into batches: a flow that goes back reads others than the one that first came."""
+    rng = random.Random(3)
+    former = [(NOW + 100, limited(3)), (NOW + 200, limited(5))]
+    arrived = sorted(rng.randrange(0, 300) for _ in range(400))
+    numbers = [rng.randrange(0, 12) for _ in arrived]
+    most = [3 if at < 100 else 5 if at < 200 else 9 for at in arrived]
+    payloads = [
+        b"{" if n == 11 else json.dumps({"id": str(row), "at": NOW, "n": n, "note": "x"}).encode()
+        for row, n in enumerate(numbers)
+    ]
+    gate, accepted, refused = Gate(limited(9), former), [], dict[int, Reason]()
+    start = 0
+    while start < len(arrived):
+        rows = range(start, start := min(len(arrived), start + rng.randrange(1, 60)))
+        times = [NOW + arrived[row] for row in rows]
+        gated = gate(Entries(1, [str(row) for row in rows], times, times, [payloads[row] for row in rows]))
+        accepted += gated.good["id"].to_list()
+        refused |= {int(one.offset): one.failures[0].reason for one in gated.refused}
+        assert gated.good.height + len(gated.refused) == len(rows)
+    assert accepted == [str(row) for row, n in enumerate(numbers) if n <= most[row]]
+    broken = {row: n for row, n in enumerate(numbers) if n > most[row]}
+    assert refused == {row: Reason.NOT_JSON if n == 11 else Reason.OUT_OF_RANGE for row, n in broken.items()}
