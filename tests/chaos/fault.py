@@ -1,0 +1,104 @@
+"""What a fault is, how one is gone through, and what that came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rtml.instants import Instant, now
+from tests.chaos.definitions import SOURCE
+from tests.chaos.world import World, seconds_between, until
+
+FIRES_WITHIN = 60.0
+"""Seconds from the cause to the alert."""
+RESOLVES_WITHIN = 200.0
+"""Seconds from the mend to the alert's end: what is counted over the last minutes takes these."""
+OF_SOURCE = f"source:{SOURCE}"
+
+
+class Fault:
+    """One thing that goes wrong, and is mended."""
+
+    name: ClassVar[str]
+    does: ClassVar[str]
+    """What is done, in words."""
+    holds: ClassVar[str]
+    """What is asserted while it lasts, in words."""
+    alert: ClassVar[str]
+    target: ClassVar[str] = "platform"
+    also: ClassVar[tuple[str, ...]] = ()
+    """Alerts that rightly come with it."""
+    lingers: ClassVar[bool] = False
+    """Whether its alert is about the last minutes, so that its end is awaited while other things go on."""
+
+    def cause(self, world: World) -> None:
+        """Break it."""
+        raise NotImplementedError
+
+    def behaves(self, world: World) -> None:
+        """Assert what must hold while it lasts."""
+
+    def mend(self, world: World) -> None:
+        """Mend it, as the runbook says."""
+
+
+@dataclass
+class Outcome:
+    """What going through a fault came to; seconds."""
+
+    fault: Fault
+    caused: Instant
+    detected: float
+    mended: Instant
+    recovered: float
+    """From the mend to when online agrees with the oracle again, everything settled."""
+    compared: int
+    lost: int
+    resolved: float | None = None
+    """From the mend to when the alert has resolved."""
+
+
+def go_through(fault: Fault, world: World) -> Outcome:
+    """Cause a fault, and assert its alert, what holds meanwhile, and that after the mend all is as if never."""
+    until(lambda: (fault.alert, fault.target) not in world.open(), f"{fault.alert} of before resolves", 200, world.open)
+    caused = now()
+    fault.cause(world)
+    said = until(
+        lambda: world.told("fired", fault.alert, fault.target, caused), f"{fault.alert} fires", 2 * FIRES_WITHIN,
+        lambda: sorted(world.open()),
+    )  # fmt: skip
+    (fired,) = [alert for alert in world.ledger() if _is(alert, fault) and (alert.fired_at or 0) >= caused]
+    detected = seconds_between(caused, fired.fired_at)
+    print(f"\n{fault.name}: {said[0]['words']}", flush=True)
+    fault.behaves(world)
+    mended = now()
+    fault.mend(world)
+    compared = world.agree()
+    recovered = seconds_between(mended, None)
+    outcome = Outcome(fault, caused, detected, mended, recovered, compared, world.lost())
+    print(f"  detected in {detected:.1f} s, recovered in {recovered:.1f} s, {compared:,} values agree", flush=True)
+    assert detected <= FIRES_WITHIN
+    assert outcome.lost == 0
+    if not fault.lingers:
+        await_end(outcome, world)
+    return outcome
+
+
+def await_end(outcome: Outcome, world: World) -> None:
+    """Return when a fault's alert has resolved: it was told once that it is, and once that it is no more."""
+    fault = outcome.fault
+    until(
+        lambda: world.told("resolved", fault.alert, fault.target, outcome.caused),
+        f"{fault.alert} resolves",
+        RESOLVES_WITHIN,
+        lambda: sorted(world.open()),
+    )
+    (alert,) = [alert for alert in world.ledger() if _is(alert, fault) and (alert.fired_at or 0) >= outcome.caused]
+    outcome.resolved = seconds_between(outcome.mended, alert.resolved_at)
+    assert len(world.told("fired", fault.alert, fault.target, outcome.caused)) == 1
+    assert len(world.told("resolved", fault.alert, fault.target, outcome.caused)) == 1
+    print(f"  {fault.name}: resolved {outcome.resolved:.1f} s after the mend", flush=True)
+
+
+def _is(alert: object, fault: Fault) -> bool:
+    return (getattr(alert, "alert", None), getattr(alert, "target", None)) == (fault.alert, fault.target)

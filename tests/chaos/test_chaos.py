@@ -1,0 +1,79 @@
+"""Every fault, one after another, against a running platform: `make chaos`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import polars as pl
+import pytest
+
+from rtml.columns import TIMESTAMP
+from tests.chaos.definitions import SERVICE
+from tests.chaos.fault import Fault, Outcome, await_end, go_through
+from tests.chaos.faults_data import ClockSkew, HotKey, LateFlood, SchemaBreak
+from tests.chaos.faults_lake import DagsterDown, DeltaConflict, DiskFull, SkewFound
+from tests.chaos.faults_redis import RedisFull, RedisHangs, RedisIsOlder
+from tests.chaos.faults_stream import Lag, StreamKilled, StreamStalled
+from tests.chaos.table import table_of, write_table
+from tests.chaos.world import ENTITIES, World, until
+
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+
+FAULTS: list[type[Fault]] = [
+    RedisFull,
+    RedisHangs,
+    RedisIsOlder,
+    StreamKilled,
+    SchemaBreak,
+    LateFlood,
+    StreamStalled,
+    ClockSkew,
+    HotKey,
+    DiskFull,
+    DeltaConflict,
+    DagsterDown,
+    SkewFound,
+    Lag,
+]
+OUTCOMES: list[Outcome] = []
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.getcwd())
+        with World(tmp_path_factory.mktemp("chaos")) as world:
+            until(lambda: world.age > 12, "the watch tells", 20)
+            world.agree()
+            world.compact()
+            yield world
+
+
+@pytest.mark.parametrize("kind", FAULTS, ids=lambda kind: kind.__name__)
+def test_a_fault_is_told_and_nothing_is_lost(world: World, kind: type[Fault]) -> None:
+    until(lambda: world.age > getattr(kind, "grace", 0), "the watch is old enough", 120)
+    OUTCOMES.append(go_through(kind(), world))
+
+
+def test_in_the_end_all_is_well_online_and_offline(world: World) -> None:
+    for outcome in OUTCOMES:
+        if outcome.resolved is None:
+            await_end(outcome, world)
+    until(lambda: not world.open(), "all alerts resolve", 200, world.open)
+    allowed = {outcome.fault.alert for outcome in OUTCOMES} | {name for o in OUTCOMES for name in o.fault.also}
+    assert {alert.alert for alert in world.ledger()} <= allowed
+    world.compact()
+    world.traffic.pause()
+    present = world.settle()
+    world.compact()
+    answer = world.ask(ENTITIES, present)
+    online = world.truth.compare(ENTITIES, answer.column, present)
+    spine = pl.DataFrame(ENTITIES).with_columns(pl.lit(present).cast(TIMESTAMP).alias("timestamp"))
+    trained = world.store.get_historical_features(SERVICE, spine)
+    offline = world.truth.compare(ENTITIES, lambda name: trained[name].to_list(), present)
+    assert online == offline > 0
+    table = table_of(OUTCOMES)
+    print(f"\n{table}\n{len(world.truth.events):,} events", flush=True)
+    if [type(outcome.fault) for outcome in OUTCOMES] == FAULTS:
+        write_table(table)
