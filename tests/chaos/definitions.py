@@ -28,7 +28,7 @@ orders = EventSource(
     lateness="2m",
     skew="30s",
     starts="2025-01-01",
-    sla=rtml.SLA(lag="2s", heartbeat="4s", late=0.1, refused=0.05, remedy=("restart",)),
+    sla=rtml.SLA(lag="2s", heartbeat="8s", late=0.1, refused=0.05, remedy=("restart",)),
 )
 
 WINDOWS = ["1m", "10m", "1h"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,6 +31,9 @@ class Fault:
     """Alerts that rightly come with it."""
     lingers: ClassVar[bool] = False
     """Whether its alert is about the last minutes, so that its end is awaited while other things go on."""
+
+    def prepare(self, world: World) -> None:
+        """Do what must be done before it breaks."""
 
     def cause(self, world: World) -> None:
         """Break it."""
@@ -61,16 +65,16 @@ class Outcome:
 def go_through(fault: Fault, world: World) -> Outcome:
     """Cause a fault, and assert its alert, what holds meanwhile, and that after the mend all is as if never."""
     until(lambda: (fault.alert, fault.target) not in world.open(), f"{fault.alert} of before resolves", 200, world.open)
+    fault.prepare(world)
     caused = now()
-    fault.cause(world)
-    said = until(
-        lambda: world.told("fired", fault.alert, fault.target, caused), f"{fault.alert} fires", 2 * FIRES_WITHIN,
-        lambda: sorted(world.open()),
-    )  # fmt: skip
-    (fired,) = [alert for alert in world.ledger() if _is(alert, fault) and (alert.fired_at or 0) >= caused]
-    detected = seconds_between(caused, fired.fired_at)
-    print(f"\n{fault.name}: {said[0]['words']}", flush=True)
-    fault.behaves(world)
+    try:
+        fault.cause(world)
+        detected = await_alert(fault, world, caused)
+        fault.behaves(world)
+    except BaseException:
+        with suppress(Exception):
+            fault.mend(world)  # for those that come after
+        raise
     mended = now()
     fault.mend(world)
     compared = world.agree()
@@ -82,6 +86,19 @@ def go_through(fault: Fault, world: World) -> Outcome:
     if not fault.lingers:
         await_end(outcome, world)
     return outcome
+
+
+def await_alert(fault: Fault, world: World, caused: Instant) -> float:
+    """Return how many seconds after the cause the alert fired, when it was told."""
+    said = until(
+        lambda: world.told("fired", fault.alert, fault.target, caused),
+        f"{fault.alert} fires",
+        2 * FIRES_WITHIN,
+        lambda: sorted(world.open()),
+    )
+    (fired,) = [alert for alert in world.ledger() if _is(alert, fault) and (alert.fired_at or 0) >= caused]
+    print(f"\n{fault.name}: {said[0]['words']}", flush=True)
+    return seconds_between(caused, fired.fired_at)
 
 
 def await_end(outcome: Outcome, world: World) -> None:

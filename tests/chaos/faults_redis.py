@@ -92,10 +92,12 @@ class RedisIsOlder(Fault):
     holds: ClassVar = "503 with the reason within 2 s; the flows begin anew from the positions in the copy"
     alert: ClassVar = "redis_unavailable"
 
-    def cause(self, world: World) -> None:
+    def prepare(self, world: World) -> None:
         self._data, self._copy = world.home / "redis", world.home / "redis-copy"
         shutil.copytree(self._data, self._copy)
         time.sleep(5)
+
+    def cause(self, world: World) -> None:
         world.redis.stop()
 
     def behaves(self, world: World) -> None:

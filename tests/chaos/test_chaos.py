@@ -18,7 +18,7 @@ from tests.chaos.faults_stream import Lag, StreamKilled, StreamStalled
 from tests.chaos.table import table_of, write_table
 from tests.chaos.world import ENTITIES, World, until
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 FAULTS: list[type[Fault]] = [
     RedisFull,
