@@ -6,7 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rtml.instants import Instant, now
+from rtml.instants import Instant, now, to_instant
+from rtml_assets.watch.ledger import Alert
 from tests.chaos.definitions import SOURCE
 from tests.chaos.world import World, seconds_between, until
 
@@ -96,9 +97,8 @@ def await_alert(fault: Fault, world: World, caused: Instant) -> float:
         2 * FIRES_WITHIN,
         lambda: sorted(world.open()),
     )
-    (fired,) = [alert for alert in world.ledger() if _is(alert, fault) and (alert.fired_at or 0) >= caused]
     print(f"\n{fault.name}: {said[0]['words']}", flush=True)
-    return seconds_between(caused, fired.fired_at)
+    return seconds_between(caused, first_alert(fault, world, caused).fired_at)
 
 
 def await_end(outcome: Outcome, world: World) -> None:
@@ -110,12 +110,15 @@ def await_end(outcome: Outcome, world: World) -> None:
         RESOLVES_WITHIN,
         lambda: sorted(world.open()),
     )
-    (alert,) = [alert for alert in world.ledger() if _is(alert, fault) and (alert.fired_at or 0) >= outcome.caused]
+    alert = first_alert(fault, world, outcome.caused)
     outcome.resolved = seconds_between(outcome.mended, alert.resolved_at)
-    assert len(world.told("fired", fault.alert, fault.target, outcome.caused)) == 1
-    assert len(world.told("resolved", fault.alert, fault.target, outcome.caused)) == 1
+    for kind in ("fired", "resolved"):
+        said = world.told(kind, fault.alert, fault.target, alert.since)
+        assert [to_instant(each["since"]) for each in said].count(alert.since) == 1, said
     print(f"  {fault.name}: resolved {outcome.resolved:.1f} s after the mend", flush=True)
 
 
-def _is(alert: object, fault: Fault) -> bool:
-    return (getattr(alert, "alert", None), getattr(alert, "target", None)) == (fault.alert, fault.target)
+def first_alert(fault: Fault, world: World, since: Instant) -> Alert:
+    """Return the first of a fault's alerts that fired from an instant on; another fault may raise the same later."""
+    mine = [alert for alert in world.ledger() if (alert.alert, alert.target) == (fault.alert, fault.target)]
+    return min((alert for alert in mine if alert.since >= since), key=lambda alert: alert.since)

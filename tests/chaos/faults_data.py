@@ -86,14 +86,14 @@ class ClockSkew(Fault):
     """One of many producers has a wrong clock."""
 
     name: ClassVar = "a producer's clock is wrong"
-    does: ClassVar = "4 % of events are stamped 10 minutes ahead"
+    does: ClassVar = "4.5 % of events are stamped 10 minutes ahead"
     holds: ClassVar = "those are quarantined as `future`, all others are servable at once"
     alert: ClassVar = "clock_skew"
     target: ClassVar = OF_SOURCE
     lingers: ClassVar = True
 
     def cause(self, world: World) -> None:
-        world.traffic.change(ahead=0.04)
+        world.traffic.change(ahead=0.045)
 
     def behaves(self, world: World) -> None:
         assert world.agree() > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from datetime import date
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import polars as pl
 import pytest
@@ -66,9 +66,11 @@ class DeltaConflict(Fault):
     alert: ClassVar = "delta_conflict"
     target: ClassVar = f"job:compact_{SOURCE}"
 
-    def cause(self, world: World) -> None:
+    def prepare(self, world: World) -> None:
         with Rival(world, pause=1.0):
             world.compact()
+
+    def cause(self, world: World) -> None:
         with Rival(world, pause=0.0), pytest.raises(CompactionError):
             world.compact()
 
@@ -102,16 +104,11 @@ class Rival:
         day = pl.col(EVENT_DATE) == self._day
         while not self._stopped.wait(self._pause):
             try:
-                rows = pl.scan_delta(self._uri).filter(day).head(1).collect()
-                self._write(rows)
+                rows = pl.scan_delta(self._uri).filter(day).collect()
+                write_deltalake(self._uri, rows, mode="overwrite", predicate=f"{EVENT_DATE} = '{self._day}'")
                 self.commits += 1
             except CommitFailedError:
                 continue
-
-    def _write(self, rows: pl.DataFrame) -> None:
-        del rows
-        table: Any = pl.scan_delta(self._uri).filter(pl.col(EVENT_DATE) == self._day).collect()
-        write_deltalake(self._uri, table, mode="overwrite", predicate=f"{EVENT_DATE} = '{self._day}'")
 
 
 class SkewFound(Fault):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import ClassVar
 
 from tests.chaos.fault import OF_SOURCE, Fault
@@ -11,7 +12,7 @@ from tests.chaos.faults_redis import answers
 from tests.chaos.world import TILES, World, until
 
 KILLS = 3
-BURST = 300_000
+BURST = 150_000
 
 
 class StreamKilled(Fault):
@@ -52,6 +53,10 @@ class StreamStalled(Fault):
     def behaves(self, world: World) -> None:
         answers(world)
         _another(world, self._pid)
+
+    def mend(self, world: World) -> None:
+        with suppress(ProcessLookupError):  # as it should be
+            os.kill(self._pid, signal.SIGCONT)
 
 
 def _another(world: World, pid: int) -> None:

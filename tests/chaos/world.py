@@ -46,7 +46,7 @@ from tests.watch.receivers import Hook
 
 FEATURES = "tests.chaos.definitions"
 TILES, MIRROR = f"stream:{SOURCE}:tiles", f"stream:{SOURCE}:mirror"
-LAKE_SIZE = "256m"
+LAKE_SIZE = "512m"
 ENTITIES: list[dict[str, Any]] = [
     {"customer": f"c{number % (CUSTOMERS + 1)}", "store": f"s{number % (STORES + 1)}"}
     for number in range(CUSTOMERS + 1)
@@ -179,7 +179,7 @@ class World:
         connection.close()
         return Answer(answer.status, said, time.monotonic() - begun)
 
-    def settle(self, *flows: str, timeout: float = 90) -> Instant:
+    def settle(self, *flows: str, timeout: float = 240) -> Instant:
         """Return when flows (by default both) have passed on all that was sent, and up to which instant that is."""
         seconds, micros = self.client.time()
         present = int(seconds) * SECOND + int(micros)
