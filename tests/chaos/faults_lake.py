@@ -61,17 +61,17 @@ class DeltaConflict(Fault):
     """Somebody else writes the same days again and again."""
 
     name: ClassVar = "a rival writer in the lake"
-    does: ClassVar = "another process overwrites today's partition of `events/` as fast as it can while compaction runs"
+    does: ClassVar = "another writer overwrites today's partition of `events/` as fast as it can while compaction runs"
     holds: ClassVar = "a few conflicts are retried; a run that meets nothing else fails, and changes nothing"
     alert: ClassVar = "delta_conflict"
     target: ClassVar = f"job:compact_{SOURCE}"
 
     def prepare(self, world: World) -> None:
-        with Rival(world, pause=1.0):
+        with Rival(world, most=2):
             world.compact()
 
     def cause(self, world: World) -> None:
-        with Rival(world, pause=0.0), pytest.raises(CompactionError):
+        with Rival(world), pytest.raises(CompactionError):
             world.compact()
 
     def mend(self, world: World) -> None:
@@ -79,11 +79,11 @@ class DeltaConflict(Fault):
 
 
 class Rival:
-    """Writes a day of `events/` just as it is, again and again, until the block is left."""
+    """Writes a day of `events/` just as it is, again and again, until the block is left, or `most` times."""
 
-    def __init__(self, world: World, pause: float) -> None:
-        """Take the day and the seconds between two commits."""
-        self._uri, self._pause = world.lake.events(SOURCE), pause
+    def __init__(self, world: World, most: int = 1_000_000) -> None:
+        """Take the day."""
+        self._uri, self._most = world.lake.events(SOURCE), most
         self._day: date = to_datetime(now()).date()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -102,7 +102,7 @@ class Rival:
 
     def _run(self) -> None:
         day = pl.col(EVENT_DATE) == self._day
-        while not self._stopped.wait(self._pause):
+        while not self._stopped.is_set() and self.commits < self._most:
             try:
                 rows = pl.scan_delta(self._uri).filter(day).collect()
                 write_deltalake(self._uri, rows, mode="overwrite", predicate=f"{EVENT_DATE} = '{self._day}'")
