@@ -210,11 +210,15 @@ class World:
 
     # ---------------------------------------------------------------------------------------------------------- lake
 
-    def compact(self) -> None:
-        """Build what was touched as Dagster's hourly run does, and publish what was late."""
+    def compact(self, *, quiet: bool = False) -> None:
+        """Build what was touched as Dagster's hourly run does, and publish what was late.
+
+        Events go on meanwhile, unless it is to be `quiet`: then none is sent any more.
+        """
         self.traffic.pause()
         published = self.settle()
-        self.traffic.resume()
+        if not quiet:
+            self.traffic.resume()
         materialize_days(self.settings, self.registry, instance=self.instance)
         self.truth.published = published
 
