@@ -42,7 +42,7 @@ types: $(INSTALLED) ## mypy, strict
 floors: $(INSTALLED) ## who may import whom
 	$(BIN)/lint-imports --no-logo
 
-# The faults of docs/reliability.md, one after another, against a running platform: about ten minutes.
+# The faults of docs/reliability.md, one after another, against a running platform: about six minutes.
 chaos: $(INSTALLED) ## cause every fault, and assert its alert, what holds meanwhile, and recovery
 	$(BIN)/python -m pytest tests/chaos -m chaos -s --no-cov -x $(PYTEST_ARGS)
 
