@@ -20,7 +20,7 @@ OUTCOMES: list[Outcome] = []
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.getcwd())
-        with World(tmp_path_factory.mktemp("chaos"), dagster=False, interval="300ms") as world:
+        with World(tmp_path_factory.mktemp("chaos"), dagster=False, disk=False, interval="300ms") as world:
             until(lambda: world.age > 4, "the watch tells")
             yield world
 

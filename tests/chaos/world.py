@@ -74,12 +74,13 @@ class World:
     Args:
         home: an empty folder.
         dagster: whether Dagster runs, too.
+        disk: whether the lake gets a small disk of its own, where that is allowed.
         interval: the time between two looks of the watch.
     """
 
-    def __init__(self, home: Path, *, dagster: bool = True, interval: str = "1s") -> None:
+    def __init__(self, home: Path, *, dagster: bool = True, disk: bool = True, interval: str = "1s") -> None:
         """Choose the ports; nothing is started yet."""
-        self.home, self._dagster = home, dagster
+        self.home, self._dagster, self._disk = home, dagster, disk
         self.has_own_disk = False
         self._stack = ExitStack()
         self._settings = Settings(
@@ -107,7 +108,7 @@ class World:
 
     def _start(self, stack: ExitStack) -> None:
         self.hook = stack.enter_context(Hook().running())
-        self.has_own_disk = stack.enter_context(own_disk(self.home / "lake"))
+        self.has_own_disk = stack.enter_context(own_disk(self.home / "lake", wanted=self._disk))
         settings = msgspec.structs.replace(self._settings, alert_webhook=self.hook.url())
         self.project = stack.enter_context(Project(settings, [SOURCE], embedded=True, dagster=self._dagster))
         self.project.start_redis()
@@ -262,12 +263,12 @@ class World:
 
 
 @contextmanager
-def own_disk(folder: Path) -> Iterator[bool]:
-    """Put a small disk of its own under a folder, where that is allowed; yield whether it was."""
+def own_disk(folder: Path, *, wanted: bool) -> Iterator[bool]:
+    """Put a small disk of its own under a folder, where that is wanted and allowed; yield whether it was."""
     folder.mkdir(parents=True)
     mount = shutil.which("mount")
     argv = [mount or "mount", "-t", "tmpfs", "-o", f"size={LAKE_SIZE}", "tmpfs", str(folder)]
-    mounted = bool(mount) and subprocess.run(argv, capture_output=True, check=False).returncode == 0
+    mounted = wanted and bool(mount) and subprocess.run(argv, capture_output=True, check=False).returncode == 0
     try:
         yield mounted
     finally:
