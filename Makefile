@@ -17,7 +17,7 @@ PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3 python,$(shell $
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 LOCKED := --no-deps --no-compile --no-build-isolation --use-pep517 --require-hashes
 
-.PHONY: help demo up test audit lint types floors format bench lock install clean
+.PHONY: help demo up test chaos audit lint types floors format bench lock install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,10 @@ types: $(INSTALLED) ## mypy, strict
 
 floors: $(INSTALLED) ## who may import whom
 	$(BIN)/lint-imports --no-logo
+
+# The faults of docs/reliability.md, one after another, against a running platform: about six minutes.
+chaos: $(INSTALLED) ## cause every fault, and assert its alert, what holds meanwhile, and recovery
+	$(BIN)/python -m pytest tests/chaos -m chaos -s --no-cov -x $(PYTEST_ARGS)
 
 format: $(INSTALLED) ## put layout and imports in order
 	$(BIN)/ruff check --fix

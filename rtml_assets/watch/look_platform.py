@@ -19,8 +19,8 @@ from rtml_assets.watch.report import DagsterLook, Disk, LakeLook, Process
 
 PROBE = ".rtml-probe"
 DAEMON, UI = "dagster-daemon", "dagster-ui"
-DAEMON_SECONDS = 75.0
-"""How old a daemon's heartbeat may be: they come every 30 seconds."""
+DAEMON_SECONDS = 120.0
+"""How old a daemon's heartbeat may be: they come every 30 seconds, and late where it loads all definitions first."""
 DAGSTER_TIMEOUT = 5.0
 LATELY = 2 * MINUTE
 """So long ago is lately, for crashes."""

@@ -38,6 +38,7 @@ return {{#found, found[1] and found[1][1] or '', redis.call('EXISTS', KEYS[1])}}
 def look_at_redis(client: Redis, now: Callable[[], Instant]) -> RedisLook:
     """Return how Redis is; never raises."""
     try:
+        client.ping()  # one that is loading answers the rest, and nobody else
         begun = now()
         seconds, micros = client.time()
         ended = now()

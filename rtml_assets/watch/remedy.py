@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from rtml.instants import MINUTE, Duration, Instant, to_text
+from rtml.instants import MINUTE, SECOND, Duration, Instant, to_text
 from rtml_assets.runtime.supervisor import request_restart
 from rtml_assets.watch.agreements import Agreement
 from rtml_assets.watch.ledger import Alert, Ledger
@@ -20,6 +20,8 @@ from rtml_assets.watch.report import Report
 RESTART, BACKFILL = "restart", "backfill"
 EVERY: dict[str, Duration] = {RESTART: 5 * MINUTE, BACKFILL: 60 * MINUTE}
 """How long a remedy is not taken again for the same thing."""
+YOUNG: Duration = 20 * SECOND
+"""So long a process has to begin its work: one that was started just now is not stuck."""
 CURED_BY: dict[str, Collection[str]] = {RESTART: ("stream_stalled",), BACKFILL: ("freshness", "nulls")}
 """Which alerts a remedy is for. Lag is none of a restart: a flow that is merely behind would only lose time."""
 
@@ -58,6 +60,7 @@ class Remedies:
         self._ledger, self._agreed, self._requests = ledger, agreed, requests
         # The mirror passes heartbeats on with its commits: one that was just missed waits for the next.
         self._slack = {"mirror": 2 * mirror_epoch}
+        self._born: dict[str, tuple[int | None, Instant]] = {}
 
     def take(self, alerts: Collection[Alert], report: Report, now: Instant) -> list[Remedy]:
         """Do about open alerts what their SLAs say, and return what is new."""
@@ -65,6 +68,7 @@ class Remedies:
             RESTART: self._restart,
             BACKFILL: self._backfill,
         }
+        self._note_births(report, now)
         taken: list[Remedy] = []
         for alert in alerts:
             agreement = self._agreed.get(alert.target)
@@ -73,9 +77,18 @@ class Remedies:
                     taken += ways[kind](alert, report, now)
         return taken
 
+    def _note_births(self, report: Report, now: Instant) -> None:
+        """Remember since when each process is another one than before; those of the first look are old."""
+        for name, process in report.platform.processes.items():
+            known = self._born.setdefault(name, (process.pid, now - YOUNG))
+            if known[0] != process.pid:
+                self._born[name] = (process.pid, now)
+
     def _restart(self, alert: Alert, report: Report, now: Instant) -> list[Remedy]:
         found = []
         for child in self._stuck(alert.target, report):
+            if now - self._born.get(child, (None, now - YOUNG))[1] < YOUNG:
+                continue
             remedy = ask(self._ledger, RESTART, child, alert, now)
             if remedy is not None:
                 request_restart(self._requests, child)

@@ -5,14 +5,15 @@ import signal
 import sys
 import textwrap
 
+import msgspec
 import pytest
 
 from rtml.instants import MINUTE, SECOND
 from rtml_assets.runtime.supervisor import Child, Supervisor, request_restart, restart_requests
 from rtml_assets.watch.agreements import agreements
 from rtml_assets.watch.ledger import Alert, Ledger, ledger_file
-from rtml_assets.watch.remedy import EVERY, Remedies, remedies, waiting
-from rtml_assets.watch.report import Flow, Partition, Platform, RedisLook, Report, ServerLook, Source
+from rtml_assets.watch.remedy import EVERY, YOUNG, Remedies, remedies, waiting
+from rtml_assets.watch.report import Flow, Partition, Platform, Process, RedisLook, Report, ServerLook, Source
 from tests.runtime.processes import gone, until
 from tests.watch.shops import REGISTRY
 
@@ -96,6 +97,21 @@ def test_a_child_is_restarted_once_in_five_minutes(taking, ledger, tmp_path):
     first, second = remedies(ledger)[::-1]
     assert (first.what, first.target, first.why) == (TILES, "source:payments", "stream_stalled of source:payments")
     assert str(second) == "restart of stream:payments:tiles: requested of the supervisor at 1970-01-01T00:05:00Z"
+
+
+def test_a_child_that_was_started_just_now_is_given_its_time(taking):
+    """Its heartbeats have been missing since before: it is only beginning."""
+
+    def looked(pid):
+        seen = report()
+        platform = msgspec.structs.replace(seen.platform, processes={TILES: Process(pid, 0)})
+        return msgspec.structs.replace(seen, platform=platform)
+
+    assert taking.take([], looked(1), 0) == []
+    assert taking.take([], looked(None), SECOND) == []
+    assert taking.take([alert()], looked(2), 2 * SECOND) == []
+    assert taking.take([alert()], looked(2), 2 * SECOND + YOUNG - 1) == []
+    assert [remedy.what for remedy in taking.take([alert()], looked(2), 2 * SECOND + YOUNG)] == [TILES]
 
 
 def test_only_what_it_cures_is_treated(taking, ledger):
