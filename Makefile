@@ -29,7 +29,7 @@ up: $(INSTALLED) ## all processes of this project, supervised, until Ctrl-C
 	@$(BIN)/rtml up
 
 test: lint types floors ## everything a change must pass: style, types, floors, tests and their coverage
-	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --cov --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## ruff: rules and layout; bandit: what is unsafe
 	$(BIN)/ruff check

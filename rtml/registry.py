@@ -8,8 +8,9 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TypeVar
 
 from rtml.compile import compile_view
@@ -132,11 +133,19 @@ def _import(path: str) -> ModuleType:
         raise
 
 
+class _FromSource(SourceFileLoader):
+    """Compiles a file each time: a cached copy is found by the second and the size, which an edit may leave alike."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise SettingsError(f"no file {str(path)!r} (RTML_FEATURES): expected an import path or a .py file")
     name = f"rtml_features_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=_FromSource(name, str(path)))
     if spec is None or spec.loader is None:
         raise SettingsError(f"{str(path)!r} (RTML_FEATURES) is no Python file")
     module = importlib.util.module_from_spec(spec)

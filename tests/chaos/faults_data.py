@@ -31,7 +31,7 @@ class SchemaBreak(Fault):
     name: ClassVar = "a producer breaks the schema"
     does: ClassVar = "30 % of events have a string for a number"
     holds: ClassVar = (
-        "those are quarantined, all others are servable at once; `rtml quarantine replay --fix` mends them"
+        "those are quarantined, all others are servable at once; `rtml quarantine replay`, with a fix, mends them"
     )
     alert: ClassVar = "refused"
     target: ClassVar = OF_SOURCE

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from rtml.errors import RtmlError
 from rtml.lake import Lake
 from rtml.online import keys
+from rtml_assets import cli_contracts
 from rtml_assets.cli import app
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from streaming.adoption import Adoption
@@ -54,7 +55,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: EmbeddedRed
     monkeypatch.chdir(tmp_path)
     for name, value in {"FEATURES": "features.py", "REDIS_URL": server.url}.items():
         monkeypatch.setenv(f"RTML_{name}", value)
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(cli_contracts.console, "width", 200)
     with connect(server.url) as client:
         client.flushall()
         runs_by(client, lake(tmp_path), "rides", "mirror", "features.py")
@@ -68,7 +69,7 @@ def lake(project: Path) -> Lake:
 
 
 def rtml(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, arguments)
     error = result.exception
     said = str(error) if isinstance(error, RtmlError) else result.output
     return result.exit_code, " ".join(said.split())
