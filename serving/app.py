@@ -100,16 +100,14 @@ class App:
         self.metrics.watch(self.log)
         self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
         self._calls = Calls(settings)
-        self._openapi = Reply(200, encode(openapi()))
-        self._page = page()
         self._sla = Slas(settings, self._reader.read, lambda: self.state.snapshot)
-        self._documents = Documents(Lake(settings.lake_root))
+        self._documents = Documents(lake)
         self._routes = {
             **{path: Route("GET", path, _constant(reply)) for path, reply in sla_files().items()},
-            "/docs": Route("GET", "/docs", self._docs),
+            "/docs": Route("GET", "/docs", _constant(page())),
             "/healthz": Route("GET", "/healthz", self._healthz),
             "/metrics": Route("GET", "/metrics", self._metrics),
-            "/openapi.json": Route("GET", "/openapi.json", self._describe),
+            "/openapi.json": Route("GET", "/openapi.json", _constant(Reply(200, encode(openapi())))),
             "/readyz": Route("GET", "/readyz", self._readyz),
             "/v1/services": Route("GET", "/v1/services", self._services),
             SLA: Route("GET", SLA, lambda _: self._sla.latest()),
@@ -232,12 +230,6 @@ class App:
 
     async def _metrics(self, _: Body) -> Reply:
         return self.metrics.reply()
-
-    async def _describe(self, _: Body) -> Reply:
-        return self._openapi
-
-    async def _docs(self, _: Body) -> Reply:
-        return self._page
 
 
 def _constant(reply: Reply) -> Callable[[Body], Awaitable[Reply]]:

@@ -114,12 +114,20 @@ def insert_new(uri: str, rows: pl.DataFrame, identity: Sequence[str]) -> int:
     """
     days = ", ".join(f"'{day}'" for day in rows[EVENT_DATE].unique())
     same = [f"old.{name} = new.{name}" for name in (EVENT_DATE, *identity)]
-    predicate = " AND ".join([*same, f"old.{EVENT_DATE} IN ({days})"])
+    return merge_new(uri, _stored(rows), " AND ".join([*same, f"old.{EVENT_DATE} IN ({days})"]))
+
+
+def merge_new(uri: str, rows: pl.DataFrame, same: str) -> int:
+    """Append, in one commit, the rows (`new`) that are no row of the table (`old`) by a condition in SQL; how many.
+
+    Raises:
+        CommitFailedError: other writers were faster too often.
+    """
     for attempt in range(ATTEMPTS):
         if (table := open_table(uri)) is None:
-            write_deltalake(uri, _stored(rows.clear()), mode="ignore", partition_by=[EVENT_DATE])
+            write_deltalake(uri, rows.clear(), mode="ignore", partition_by=[EVENT_DATE])
             table = DeltaTable(uri)
-        merge = table.merge(_stored(rows), predicate, source_alias="new", target_alias="old")
+        merge = table.merge(rows, same, source_alias="new", target_alias="old")
         try:
             return int(merge.when_not_matched_insert_all().execute()["num_target_rows_inserted"])
         except CommitFailedError:
