@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from rtml.algebra.binned import Bins, Histogram
 from rtml.algebra.counting import Count, Rows, Tally
+from rtml.algebra.distinct import CountDistinct, Distinct
 from rtml.algebra.extremes import Greatest, Least, Max, Min
 from rtml.algebra.family import Aggregate, Family, Parameters
+from rtml.algebra.frequent import ApproxTopK, Counters
 from rtml.algebra.moments import Mean, Spread, Stddev, Sum, Total, Variance
+from rtml.algebra.quantiles import ApproxPercentile, ApproxPercentiles, Ranks
 from rtml.algebra.recent import Earliest, First, Last, Latest
+from rtml.algebra.uniques import ApproxCountDistinct, Uniques
 from rtml.errors import UnknownNameError
 
 AGGREGATES: dict[str, type[Aggregate]] = {
-    aggregate.name: aggregate for aggregate in (Count, Sum, Mean, Min, Max, Variance, Stddev, First, Last)
+    aggregate.name: aggregate
+    for aggregate in (
+        *(Count, Sum, Mean, Min, Max, Variance, Stddev, First, Last),
+        *(CountDistinct, ApproxCountDistinct, ApproxPercentile, ApproxPercentiles, ApproxTopK, Histogram),
+    )
 }
 FAMILIES: dict[str, type[Family]] = {
-    family.code: family for family in (Rows, Tally, Total, Spread, Least, Greatest, Earliest, Latest)
+    family.code: family
+    for family in (
+        *(Rows, Tally, Total, Spread, Least, Greatest, Earliest, Latest),
+        *(Distinct, Uniques, Ranks, Counters, Bins),
+    )
 }
 
 

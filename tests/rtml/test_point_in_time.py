@@ -23,6 +23,7 @@ from rtml.point_in_time.hidden import find_hidden
 from rtml.point_in_time.index import FAST
 from rtml.point_in_time.join import point_in_time
 from rtml.point_in_time.timeline import Timeline
+from rtml.values import take_rows, to_list
 from tests import oracle
 from tests.oracle import Event
 from tests.rtml.histories import (
@@ -42,7 +43,7 @@ from tests.rtml.histories import (
 
 
 def got(values: Values, row: int) -> Any:
-    return values.values[row].item() if values.valid[row] else None
+    return to_list(take_rows(values, np.array([row])))[0]
 
 
 def expected_events(feature: PlannedFeature, row: Row, events: Sequence[Event]) -> list[Event]:
