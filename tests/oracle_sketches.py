@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from rtml.algebra import catalog
@@ -95,7 +96,7 @@ def _top(aggregate: Any, values: Sequence[Any]) -> list[Any]:
 
 def _bins(aggregate: Any, values: Sequence[Any]) -> list[int]:
     edges = [-math.inf, *aggregate.edges, math.inf]
-    return [sum(low <= float(value) < high for value in values) for low, high in zip(edges, edges[1:], strict=False)]
+    return [sum(low <= float(value) < high for value in values) for low, high in pairwise(edges)]
 
 
 _TRUTHS: dict[type[Aggregate], Callable[[Any, Sequence[Any]], Any]] = {

@@ -13,6 +13,7 @@ from rtml.algebra.frequent import ApproxTopK, Counters
 from rtml.algebra.moments import Mean, Spread, Stddev, Sum, Total, Variance
 from rtml.algebra.quantiles import ApproxPercentile, ApproxPercentiles, Ranks
 from rtml.algebra.recent import Earliest, First, Last, Latest
+from rtml.algebra.references import PercentileBounds, TopCounts
 from rtml.algebra.uniques import ApproxCountDistinct, Uniques
 from rtml.errors import UnknownNameError
 
@@ -23,6 +24,8 @@ AGGREGATES: dict[str, type[Aggregate]] = {
         *(CountDistinct, ApproxCountDistinct, ApproxPercentile, ApproxPercentiles, ApproxTopK, Histogram),
     )
 }
+REFERENCES: dict[str, type[Aggregate]] = {aggregate.name: aggregate for aggregate in (PercentileBounds, TopCounts)}
+"""What others are judged by; definitions cannot name them."""
 FAMILIES: dict[str, type[Family]] = {
     family.code: family
     for family in (
@@ -39,10 +42,9 @@ def aggregate(name: str, parameters: Parameters = ()) -> Aggregate:
         UnknownNameError: the catalog has none of that name.
         DefinitionError: a parameter is not what it should be.
     """
-    try:
-        made = AGGREGATES[name]
-    except KeyError:
-        raise UnknownNameError.of("aggregate", name, AGGREGATES) from None
+    made = AGGREGATES.get(name) or REFERENCES.get(name)
+    if made is None:
+        raise UnknownNameError.of("aggregate", name, AGGREGATES)
     return _made(made, parameters)
 
 

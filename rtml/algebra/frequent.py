@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from rtml.algebra.family import NUMPY_KIND, Aggregate, Array, Family, Kind, Output, Span, States, Values, repeat_groups
-from rtml.algebra.ragged import Gathering, counted, first_of_runs, flat, in_groups, places, sizes
+from rtml.algebra.ragged import Gathering, counted, first_of_runs, flat, places, sizes
 from rtml.errors import CodecError, DefinitionError
 
 VERSION = 1
@@ -141,7 +141,7 @@ class Counters(Gathering):
         return states
 
     def ranked(self, states: Array, k: int) -> tuple[Array, Array, Array, Array]:
-        """Return the first `k` of each state, most frequent first, of equals the lesser: rows, places, values, counts."""
+        """Return the `k` most frequent of each state, of equals the lesser: rows, places in them, values, counts."""
         table = self.table(states)
         values = self.decoded(table.values)
         order = np.lexsort((values, -table.counts, table.owners))

@@ -76,26 +76,19 @@ class Ranks(Sketched):
             raise self.refused(body, f"a sketch of k={sketch.k}")
         return sketch
 
-    def at_ranks(self, states: Array, ranks: list[float], slack: float = 0.0) -> tuple[Array, Array]:
-        """Return the values at ranks in `[0, 1]`, and of how many each state is.
-
-        Those of more values than `few` are `slack` further on; a rank beyond an end is that end.
-        """
+    def at_ranks(self, states: Array, ranks: Array) -> Array:
+        """Return the values at ranks in `[0, 1]`: both have a row a state. Of no values it is 0."""
         opened = self.opened(states)
-        counts = counted(opened.rows, len(states)).astype(np.int64)
-        found = np.zeros((len(states), len(ranks)))
+        counts = counted(opened.rows, len(states))
+        found = np.zeros(ranks.shape)
         listed = np.flatnonzero(counts)
-        starts = (np.cumsum(counts) - counts)[listed]
-        wanted = np.array(ranks)[None, :] * counts[listed][:, None]
+        starts, sizes = (np.cumsum(counts) - counts)[listed, None], counts[listed, None]
         # A product of floats may come out a bit above the integer that it is.
-        place = np.ceil(wanted * (1 - 1e-12)).astype(np.int64) - 1
-        found[listed] = opened.values[starts[:, None] + np.clip(place, 0, counts[listed][:, None] - 1)]
-        moved = [min(max(rank + slack, 0.0), 1.0) for rank in ranks]
+        place = np.ceil(ranks[listed] * sizes * (1 - 1e-12)).astype(np.int64) - 1
+        found[listed] = opened.values[starts + np.clip(place, 0, sizes - 1)]
         for row, body in opened.sketches.items():
-            sketch = self.read(body)
-            counts[row] = sketch.n
-            found[row] = sketch.get_quantiles(moved, inclusive=True)
-        return found, counts
+            found[row] = self.read(body).get_quantiles(ranks[row].tolist(), inclusive=True)
+        return found
 
 
 def rank_error(k: int) -> float:
@@ -138,8 +131,9 @@ class Percentiles(Aggregate):
 
     def _found(self, column: str, kind: Kind, states: States) -> tuple[Array, Array]:
         family = Ranks(column, kind, self.k)
-        found, counts = family.at_ranks(states[family.state], list(self.ranks))
-        return found, counts > 0
+        entries = states[family.state]
+        found = family.at_ranks(entries, np.tile(np.array(self.ranks), (len(entries), 1)))
+        return found, np.array([len(entry) > 0 for entry in entries.tolist()], dtype=bool)
 
 
 @dataclass(frozen=True)

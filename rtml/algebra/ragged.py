@@ -124,10 +124,10 @@ def in_groups(owners: Array, values: Array) -> tuple[Array, Array]:
 
 def counted(owners: Array, groups: int) -> Array:
     """Return how many pairs each owner has."""
-    return np.bincount(owners, minlength=groups)
+    return np.asarray(np.bincount(owners, minlength=groups))
 
 
 def places(counts: Array) -> Array:
     """Return each pair's place among those of its owner, for pairs by owner."""
     starts = np.cumsum(counts) - counts
-    return np.arange(int(counts.sum())) - np.repeat(starts, counts)
+    return np.asarray(np.arange(int(counts.sum())) - np.repeat(starts, counts))

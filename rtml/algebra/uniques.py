@@ -1,8 +1,8 @@
 """Distinct values, estimated: a HyperLogLog sketch.
 
-Flajolet et al., "HyperLogLog" (2007). Of DataSketches' sketches for this, HLL was chosen: its registers are maxima, so a
-state is a matter of which values there were and of nothing else, and all roads have it bit for bit. Theta takes 16 times
-the bytes for the same error; CPC takes 0.6 times as many, and 3 to 5 times as long to combine.
+Flajolet et al., "HyperLogLog" (2007). Of DataSketches' sketches for this, HLL was chosen: its registers are maxima, so
+a state is a matter of which values there were and of nothing else, and all roads have it bit for bit. Theta takes 16
+times the bytes for the same error; CPC takes 0.6 times as many, and 3 to 5 times as long to combine.
 """
 
 from __future__ import annotations
