@@ -38,7 +38,7 @@ def judged(feature: PlannedFeature, roads: Sequence[Values], truth: Values) -> A
         return _all([_frequent(aggregate, values, truth) for values in roads])
     low, high = truth.values[:, 0::2], truth.values[:, 1::2]
     found = [values.values.reshape(len(low), -1) for values in roads]
-    return _all([((low <= values) & (values <= high)).all(axis=1) for values in found])
+    return _all([np.all((low <= values) & (values <= high), axis=1) for values in found])
 
 
 def _all(roads: Sequence[Array]) -> Array:
