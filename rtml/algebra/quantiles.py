@@ -55,8 +55,8 @@ class Ranks(Sketched):
 
     def sketch(self, values: Array, sketches: list[bytes]) -> bytes:
         """Merge."""
-        merged = kll_doubles_sketch(self.k)
-        for body in sketches:
+        merged = self.read(sketches[0]) if sketches else kll_doubles_sketch(self.k)
+        for body in sketches[1:]:
             merged.merge(self.read(body))
         if len(values):
             merged.update(np.ascontiguousarray(values))
@@ -77,7 +77,7 @@ class Ranks(Sketched):
         return sketch
 
     def at_ranks(self, states: Array, ranks: Array) -> Array:
-        """Return the values at ranks in `[0, 1]`: both have a row a state. Of no values it is 0."""
+        """Return the values at ranks in `[0, 1]`: both have a row a state. The ends are exact; of no values it is 0."""
         opened = self.opened(states)
         counts = counted(opened.rows, len(states))
         found = np.zeros(ranks.shape)
@@ -87,7 +87,9 @@ class Ranks(Sketched):
         place = np.ceil(ranks[listed] * sizes * (1 - 1e-12)).astype(np.int64) - 1
         found[listed] = opened.values[starts + np.clip(place, 0, sizes - 1)]
         for row, body in opened.sketches.items():
-            found[row] = self.read(body).get_quantiles(ranks[row].tolist(), inclusive=True)
+            sketch, own = self.read(body), ranks[row]
+            found[row] = sketch.get_quantiles(own.tolist(), inclusive=True)
+            found[row, own <= 0], found[row, own >= 1] = sketch.get_min_value(), sketch.get_max_value()
         return found
 
 

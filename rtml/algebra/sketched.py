@@ -120,6 +120,7 @@ class Sketched(Gathering):
         ends = np.cumsum(counts)
         for group in sorted({*sketches, *np.flatnonzero(counts > self.few).tolist()}):
             own = values[ends[group] - counts[group] : ends[group]]
-            body = self.sketch(own, sketches.get(group, []))
+            others = sketches.get(group, [])
+            body = others[0] if len(others) == 1 and not len(own) else self.sketch(own, others)
             states[group] = SKETCH_HEAD + _SUM.pack(crc32(body)) + body
         return states
