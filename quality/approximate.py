@@ -37,7 +37,7 @@ def judged(feature: PlannedFeature, roads: Sequence[Values], truth: Values) -> A
     if isinstance(aggregate, ApproxTopK):
         return _all([_frequent(aggregate, values, truth) for values in roads])
     low, high = truth.values[:, 0::2], truth.values[:, 1::2]
-    found = [values.values.reshape(len(low), -1) for values in roads]
+    found = [values.values if values.values.ndim > 1 else values.values[:, None] for values in roads]
     return _all([np.all((low <= values) & (values <= high), axis=1) for values in found])
 
 
@@ -65,10 +65,12 @@ def _in_order(aggregate: ApproxTopK, got: list[int], told: list[int], counts: di
     if told[DISTINCT] <= aggregate.most and not told[SHORT]:
         return got == list(counts)[: aggregate.k]
     slack = told[TOTAL] // (aggregate.most + 1) + told[SHORT]
-    least = min(counts.values(), default=0)
+    whole = told[DISTINCT] == len(counts) and not told[SHORT]
+    least = 0 if whole else min(counts.values(), default=0)
     given = set(got)
     missed = max((count for value, count in counts.items() if value not in given), default=0)
     ranked = [counts.get(value, least) for value in got] + [missed]
-    full = len(given) == len(got) and (len(got) == aggregate.k or missed <= slack)
+    known = len(given) == len(got) and all(ranked[:-1])
     highest = np.maximum.accumulate(ranked[::-1])[::-1]
-    return full and bool(np.all(highest[1:] <= np.array(ranked[:-1]) + slack))
+    in_order = bool(np.all(highest[1:] <= np.array(ranked[:-1]) + slack))
+    return known and in_order and (len(got) == aggregate.k or missed <= slack)

@@ -42,8 +42,10 @@ def recomputed(given: Vectors) -> list[Compared]:
     compared = []
     for feature in plan.features:
         expected = truth[feature.name]
-        size = np.zeros(rows.height) if exact(feature) else _or_zero(truth[magnitude(feature)])
-        bound = allowed(feature.aggregate, feature.kind, _or_zero(expected), size)
+        bound = np.zeros(rows.height)
+        if not exact(feature):
+            size = _or_zero(truth[magnitude(feature)])
+            bound = allowed(feature.aggregate, feature.kind, _or_zero(expected), size)
         name = of_view(plan.view, feature.name)
         got, judge = _logged(feature, rows[name]), reference(feature)
         near = None if judge is None else judged(feature, [got, expected], truth[judge.name])

@@ -162,5 +162,7 @@ def _values(
 
 
 def _allowed(feature: PlannedFeature, expected: Values, size: Values | None) -> Array:
-    magnitudes = np.zeros(len(expected.values)) if size is None else np.where(size.valid, size.values, 0.0)
+    if size is None:
+        return np.zeros(len(expected.values))
+    magnitudes = np.where(size.valid, size.values, 0.0)
     return allowed(feature.aggregate, feature.kind, np.where(expected.valid, expected.values, 0), magnitudes)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
-import pytest
 
 from rtml.algebra.family import Array, Parameters
 from rtml.instants import SECOND
 from rtml.plan import Plan, PlannedFeature
 from rtml.point_in_time.gathered import BLOCK
-from rtml.point_in_time.index import FAST
 from rtml.point_in_time.join import point_in_time
 from rtml.values import to_list
 from tests import oracle_sketches as oracle
@@ -54,15 +52,14 @@ def truth(events: pl.DataFrame, key: int, at: int) -> Array:
     return some["x"].drop_nulls().to_numpy()
 
 
-@pytest.mark.parametrize("fast", [True, False], ids=["fast", "generic"])
-def test_ranges_of_many_blocks_are_worth_what_was_promised(fast: bool) -> None:
+def test_ranges_of_many_blocks_are_worth_what_was_promised() -> None:
     events, spine = history(np.random.default_rng(11))
     features = tuple(
         PlannedFeature(f"f{place}", name, "x", "f64", WINDOW, exact=True, parameters=parameters)
         for place, (name, parameters) in enumerate(ASKED)
     )
     plan = Plan("v", "s", 1, "e", (("k", "int"),), features, (10 * SECOND, 600 * SECOND), 0, 0, 1, None, "f")
-    values = point_in_time(plan, events, spine, fast=FAST if fast else {})
+    values = point_in_time(plan, events, spine)
     wanted = [truth(events, key, at).tolist() for key, at in spine.select("k", "at").rows()]
     assert sum(map(len, wanted)) > MANY
     assert {0} < {len(some) // BLOCK for some in wanted}
