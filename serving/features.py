@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from rtml import instants
-from rtml.algebra.family import Kind
+from rtml.algebra.family import Output
 from rtml.errors import InstantError, NotReadyError, RequestError, StaleError
 from rtml.instants import BEGINNING, DAY, Duration, Instant
 from rtml.staleness import REPLACED, OnStale, Status, is_stale
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 LeadingEdge = Literal["wall_clock", "watermark"]
 LEADING_EDGES = ("wall_clock", "watermark")
+Value = float | int | str | list[float] | list[int] | list[str] | None
+"""A feature's value; a list where its aggregate gives one."""
 Row = tuple[str, ...]
 """One entity of a request: its key's tag for each view of the service."""
 
@@ -39,11 +41,11 @@ class FeatureVectors(msgspec.Struct, frozen=True):
     values; `watermark` is the instant (µs) up to which all of the service's sources are servable, and `age_ms` how far
     that lies before `at`; both are `None` while nothing is servable. `last_ingested` is by view and row the newest
     event that the entity's stream had, and `published_to` by view up to when late events were published before the
-    read: the beginning of time where there was nothing. `kinds` are the features' types.
+    read: the beginning of time where there was nothing. `outputs` are the features' types.
     """
 
     features: list[str]
-    rows: list[list[float | int | None]]
+    rows: list[list[Value]]
     status: dict[str, list[Status]]
     at: Instant
     watermark: Instant | None
@@ -51,7 +53,7 @@ class FeatureVectors(msgspec.Struct, frozen=True):
     last_ingested: dict[str, list[Instant]] = {}
     published_to: dict[str, Instant] = {}
     on_stale: OnStale = "serve"
-    kinds: list[Kind] = []
+    outputs: list[Output] = []
 
     def part(self, start: int, stop: int) -> FeatureVectors:
         """Return the answer to some of the rows."""
@@ -196,7 +198,7 @@ class Lookup:
             last_ingested={view: spread(merge.last_ingested, merge.places) for view, merge in merges.items()},
             published_to={view: merge.lookup.version.published_to for view, merge in merges.items()},
             on_stale=question.service.on_stale,
-            kinds=[merges[view].lookup.plan.feature(feature).output for view, feature in question.service.columns],
+            outputs=[merges[view].lookup.plan.feature(feature).output for view, feature in question.service.columns],
         )
 
 

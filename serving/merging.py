@@ -9,6 +9,7 @@ from typing import Any
 from rtml.answer import Answer, Fetched, answer
 from rtml.instants import Instant
 from rtml.staleness import REPLACED, Status, status_of
+from rtml.values import to_list
 from serving.last_event import expired
 from serving.reader import ViewLookup
 from streaming.services import Service
@@ -73,14 +74,10 @@ class ViewMerge:
         ]
 
     def _take(self, found: Answer, statuses: list[Status]) -> None:
-        unsound = "damaged" in statuses
+        sound = [status != "damaged" for status in statuses]
         old = REPLACED[self._service.on_stale].intersection(statuses)
         for feature in self._columns:
-            values = _listed(found, feature)
-            if unsound:
-                values = [
-                    None if status == "damaged" else value for value, status in zip(values, statuses, strict=True)
-                ]
+            values = to_list(found.features[feature], sound)
             if old:
                 instead = self._instead[feature]
                 values = [instead if status in old else value for value, status in zip(values, statuses, strict=True)]
@@ -94,7 +91,9 @@ class ViewMerge:
         empty = answer(self.lookup.plan, self.lookup.at, [Fetched()])
         defaults = self._service.defaults
         return {
-            feature: defaults[name] if (name := f"{self.view}__{feature}") in defaults else _listed(empty, feature)[0]
+            feature: defaults[name]
+            if (name := f"{self.view}__{feature}") in defaults
+            else to_list(empty.features[feature])[0]
             for feature in self._columns
         }
 
@@ -102,8 +101,3 @@ class ViewMerge:
 def spread(values: list[Any], places: Places) -> list[Any]:
     """Return each row's value, of one for each entity."""
     return values if places is None else [values[place] for place in places]
-
-
-def _listed(found: Answer, feature: str) -> list[Any]:
-    values, valid = found.features[feature]
-    return [value if there else None for value, there in zip(values.tolist(), valid.tolist(), strict=True)]

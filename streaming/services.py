@@ -62,7 +62,7 @@ class Service(msgspec.Struct, frozen=True):
             service.description,
             float(service.log),
             service.on_stale,
-            dict(service.defaults),
+            service.served_defaults,
         )
 
     def means_the_same(self, other: Service) -> bool:

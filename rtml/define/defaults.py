@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from rtml.algebra import catalog
+from rtml.algebra.family import Kind, Output
 from rtml.define.naming import check_type
 from rtml.define.views import StreamFeatureView
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.staleness import ON_STALE
 
-_WORDS = {"f64": "a finite number, or None", "i64": "an integer of 64 bits, or None"}
+_WORDS: dict[Kind, str] = {"f64": "a finite number", "i64": "an integer of 64 bits", "str": "a string"}
 _INTEGERS = range(-(2**63), 2**63)
 
 
@@ -35,22 +37,48 @@ def check_staleness(
             f"{where}: defaults are given under on_stale='default' only; it is {on_stale!r}, "
             f"and there is one for {next(iter(defaults))!r}"
         )
-    kinds = {f"{view.name}__{name}": _kind(view, name) for view, name in columns}
+    outputs = {f"{view.name}__{name}": _output(view, name) for view, name in columns}
     for name, value in defaults.items():
-        if name not in kinds:
-            raise UnknownNameError.of("feature", str(name), kinds, f"{where}: defaults")
-        if not _fits(kinds[name], value):
-            raise DefinitionError.at(where, f"defaults[{name!r}]", _WORDS[kinds[name]], value)
+        if name not in outputs:
+            raise UnknownNameError.of("feature", str(name), outputs, f"{where}: defaults")
+        if not _fits(outputs[name], value):
+            raise DefinitionError.at(where, f"defaults[{name!r}]", _words(outputs[name]), value)
 
 
-def _kind(view: StreamFeatureView, name: str) -> str:
+def served_defaults(defaults: Mapping[str, object], columns: Sequence[tuple[StreamFeatureView, str]]) -> dict[str, Any]:
+    """Return checked defaults as values of their features' types."""
+    outputs = {f"{view.name}__{name}": _output(view, name) for view, name in columns}
+    return {name: _served(outputs[name], value) for name, value in defaults.items()}
+
+
+def _served(output: Output, value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_served(Output(output.kind), each) for each in value]
+    return value if value is None or output.kind != "f64" else float(value)
+
+
+def _output(view: StreamFeatureView, name: str) -> Output:
     feature = view.resolved[name]
-    return catalog.aggregate(feature.aggregate).output("f64" if feature.kind == "f64" else "i64")
+    return catalog.aggregate(feature.aggregate, feature.parameters).output(cast("Kind", feature.kind))
 
 
-def _fits(kind: str, value: object) -> bool:
+def _words(output: Output) -> str:
+    words = f"a list of at most {output.width} of these: {_WORDS[output.kind]}" if output.width else _WORDS[output.kind]
+    return f"{words}, or None"
+
+
+def _fits(output: Output, value: Any) -> bool:
     if value is None:
         return True
+    if output.width:
+        listed = isinstance(value, list | tuple) and len(value) <= output.width
+        return listed and all(_is_of(output.kind, each) for each in value)
+    return _is_of(output.kind, value)
+
+
+def _is_of(kind: Kind, value: object) -> bool:
+    if kind == "str":
+        return isinstance(value, str)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if kind == "i64":

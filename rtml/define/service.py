@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from rtml.define.defaults import check_staleness
+from rtml.define.defaults import check_staleness, served_defaults
 from rtml.define.drift import Drift
 from rtml.define.naming import check_name, check_owners, check_type
 from rtml.define.sla import SLA, check_sla
@@ -107,6 +108,11 @@ class FeatureService:
     def key_types(self) -> dict[str, str]:
         """The join keys of all views, each once, with their types."""
         return {key: kind for view in self.views for key, kind in view.key_types.items()}
+
+    @property
+    def served_defaults(self) -> dict[str, Any]:
+        """The defaults as values of their features' types, by `view__feature`."""
+        return served_defaults(self.defaults, self.columns)
 
     def spine(self) -> Spine:
         """Return which rows its training set has.
