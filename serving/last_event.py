@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from rtml.algebra.family import Array
 from rtml.answer import Fetched
 from rtml.instants import BEGINNING, Instant
 from rtml.online.adaptive import absolute
@@ -31,29 +32,30 @@ def last_event(fetched: Fetched, plan: Plan, at: Instant) -> Instant:
     The header knows the stream's latest. Where that is none, or not before the instant, tiles tell: those that hold
     records exactly, the others that it was not before their start.
     """
-    layout = Records(plan)
     newest = fetched.header.max_event_time
-    found = [_latest(np.frombuffer(fetched.late, layout.wide, offset=1), at)] if fetched.late else []
+    found = [_latest(np.frombuffer(fetched.late, Records.of(plan).wide, offset=1), at)] if fetched.late else []
     if BEGINNING < newest < at:
         return max(newest, *found) if found else newest
-    found += [bound for tile, value in fetched.tiles.items() if value for bound in _bounds(fetched, plan, tile, at)]
+    tiles = () if fetched.reading is None else fetched.reading.tiles
+    for tile, value in zip(tiles, fetched.values, strict=True):
+        if value is not None:
+            found += _bounds(fetched, plan, tile, value, at)
     return max(found, default=BEGINNING)
 
 
-def _bounds(fetched: Fetched, plan: Plan, tile: Tile, at: Instant) -> Iterator[Instant]:
-    layout, value = Records(plan), fetched.tiles[tile]
-    assert value is not None
+def _bounds(fetched: Fetched, plan: Plan, tile: Tile, value: bytes, at: Instant) -> Iterator[Instant]:
+    layout = Records.of(plan)
     if value[0] == RAW:
         yield _latest(absolute(layout, tile, value[1:]), at)
     elif plan.tiles.end(tile) <= at:
         yield plan.tiles.start(tile)
     elif tile.level == 0 and tile.index in fetched.raw:
         # The instant cuts it: what it stands for may all be later.
-        size = raw_count(value) * layout.narrow.itemsize
-        data = fetched.raw[tile.index][:size]
-        yield _latest(absolute(layout, tile, data[: len(data) // layout.narrow.itemsize * layout.narrow.itemsize]), at)
+        width, data = layout.narrow.itemsize, fetched.raw[tile.index]
+        count = min(raw_count(value), len(data) // width)
+        yield _latest(absolute(layout, tile, data[: count * width]), at)
 
 
-def _latest(records: np.ndarray, at: Instant) -> Instant:
+def _latest(records: Array, at: Instant) -> Instant:
     times = records["time"].astype(np.int64)
     return int(times[times < at].max(initial=BEGINNING))
