@@ -31,6 +31,10 @@ MOST_ROWS = 32
 """The most rows that are read together, and the most entities of a view that are merged at once: some milliseconds,
 during which the loop does nothing else."""
 
+MOST_AT_ONCE = 1_000
+"""The most rows of a long request that are read in one round trip: the loop does nothing else while it packs the
+commands, and while it takes the replies apart."""
+
 
 @dataclass(slots=True)
 class _Waiting:
@@ -154,17 +158,29 @@ class Batches:
 
     async def _answer_long(self, question: Question, waiting: _Waiting) -> None:
         try:
-            lookup = Lookup(question, self._turns, question.rows(waiting.entities))
-            await self._fetch([lookup], [waiting], perf_counter())
-            merging = perf_counter()
-            for _ in lookup.merge(MOST_ROWS):
-                await asyncio.sleep(0)  # merged in pieces, so that others are answered between
-            vectors = lookup.vectors()
-            _note([waiting], "merge", merging, perf_counter())
+            starts = range(0, len(waiting.entities), MOST_AT_ONCE)
+            parts = [await self._read_long(question, waiting, start) for start in starts]
+            vectors = parts[0][1] if len(parts) == 1 else FeatureVectors.joined([part for _, part in parts])
             waiting.give(vectors)
-            self._take(question, waiting.entities, lookup.rows, vectors)
+            self._take(question, waiting.entities, [row for rows, _ in parts for row in rows], vectors)
         except Exception as error:  # noqa: BLE001
             waiting.fail(error)
+
+    async def _read_long(
+        self, question: Question, waiting: _Waiting, start: int
+    ) -> tuple[Sequence[Row], FeatureVectors]:
+        """Read some rows of a long request in one round trip; others are answered between one step and the next."""
+        rows = question.rows(waiting.entities[start : start + MOST_AT_ONCE], first=start)
+        lookup = Lookup(question, self._turns, rows)
+        await asyncio.sleep(0)
+        await self._fetch([lookup], [waiting], perf_counter())
+        await asyncio.sleep(0)
+        merging = perf_counter()
+        for _ in lookup.merge(MOST_ROWS):
+            await asyncio.sleep(0)
+        vectors = lookup.vectors()
+        _note([waiting], "merge", merging, perf_counter())
+        return rows, vectors
 
     def _take(self, question: Question, entities: Rows, rows: Sequence[Row], vectors: FeatureVectors) -> None:
         if self._log is not None:

@@ -74,14 +74,14 @@ def _check_size(count: int, most: int) -> None:
         raise TooLargeError(f"a request may name {most} entities (max_entities, RTML_MAX_ENTITIES); got {count}")
 
 
-def entity_tags(plan: Plan, entities: Rows) -> list[str]:
-    """Return the entities' key tags.
+def entity_tags(plan: Plan, entities: Rows, first: int = 0) -> list[str]:
+    """Return the entities' key tags; errors count them from `first`.
 
     Raises:
         RequestError: a join key is missing, or of another type.
     """
     known: dict[tuple[Any, ...], str] = {}
-    return [_tag(plan, row, entity, known) for row, entity in enumerate(entities)]
+    return [_tag(plan, row, entity, known) for row, entity in enumerate(entities, first)]
 
 
 def _tag(plan: Plan, row: int, entity: Mapping[str, Any], known: dict[tuple[Any, ...], str]) -> str:

@@ -68,6 +68,19 @@ class FeatureVectors(msgspec.Struct, frozen=True):
             last_ingested={view: [found[place] for place in places] for view, found in self.last_ingested.items()},
         )
 
+    @staticmethod
+    def joined(parts: Sequence[FeatureVectors]) -> FeatureVectors:
+        """Return answers to the same question as one, rows in order."""
+        first = parts[0]
+        return msgspec.structs.replace(
+            first,
+            rows=[row for part in parts for row in part.rows],
+            status={view: [one for part in parts for one in part.status[view]] for view in first.status},
+            last_ingested={
+                view: [one for part in parts for one in part.last_ingested[view]] for view in first.last_ingested
+            },
+        )
+
     def replaced(self, view: str) -> list[bool]:
         """Return in which rows the service gave other values of a view than were computed, as those were too old."""
         statuses = REPLACED[self.on_stale]
@@ -122,14 +135,14 @@ class Question:
         """Whether a version is further behind than its view's `freshness`."""
         return is_stale(self.at, self.snapshot.reach(version), version.plan.freshness, self.epoch)
 
-    def rows(self, entities: Rows) -> list[Row]:
-        """Return the entities' key tags.
+    def rows(self, entities: Rows, first: int = 0) -> list[Row]:
+        """Return the entities' key tags; errors count them from `first`.
 
         Raises:
             RequestError: an entity lacks a join key, or has one of another type.
         """
         plans = {version.plan.entity: version.plan for version in self.versions}
-        tags = {entity: entity_tags(plan, entities) for entity, plan in plans.items()}
+        tags = {entity: entity_tags(plan, entities, first) for entity, plan in plans.items()}
         return list(zip(*(tags[version.plan.entity] for version in self.versions), strict=True))
 
 

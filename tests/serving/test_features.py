@@ -77,7 +77,7 @@ def test_a_key_must_be_there_and_of_its_type():
     question = ask("shopping")
     assert question.rows([{"user": "a", "shop": 1, "more": None}]) == [("rtml:{user|a}", "rtml:{shop|1}")]
     wrong: list[tuple[dict[str, object], str]] = [
-        ({"user": "a"}, "entity 0: key 'shop' of entity 'shop' .* is missing"),
+        ({"user": "a"}, "entity 3: key 'shop' of entity 'shop' .* is missing"),
         ({"user": "a", "shp": 1}, "is missing. Did you mean 'shp'"),
         ({"user": 1, "shop": 1}, "must be a string; got 1"),
         ({"user": "a", "shop": True}, "must be an integer; got True"),
@@ -86,7 +86,7 @@ def test_a_key_must_be_there_and_of_its_type():
     ]
     for entity, said in wrong:
         with pytest.raises(RequestError, match=said):
-            question.rows([entity])
+            question.rows([entity], first=3)
 
 
 def test_of_no_entities_there_are_no_rows_and_nothing_is_read():
@@ -97,7 +97,8 @@ def test_of_no_entities_there_are_no_rows_and_nothing_is_read():
     assert vectors.features == ["user_purchases__count_3h", "shop_visits__count_1h"]
 
 
-def test_an_answer_can_be_parted():
+def test_an_answer_can_be_parted_and_joined():
     whole = FeatureVectors(["v__a"], [[1], [2], [3]], {"v": ["fresh", "stale", "missing"]}, PRESENT, None, None)
-    part = whole.part(1, 3)
-    assert (part.rows, part.status) == ([[2], [3]], {"v": ["stale", "missing"]})
+    parts = [whole.part(0, 1), whole.part(1, 3)]
+    assert (parts[1].rows, parts[1].status) == ([[2], [3]], {"v": ["stale", "missing"]})
+    assert FeatureVectors.joined(parts) == whole
