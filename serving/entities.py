@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from rtml.errors import RequestError, TooLargeError, near_miss
@@ -16,6 +17,9 @@ Entities = Rows | Mapping[str, Any]
 
 MOST_ENTITIES = Settings().max_entities
 """How many a request may name, unless the settings say otherwise."""
+
+_MANY, _LONG = 30, 200
+"""So many names of a wrong entity are looked through, and so many letters of a name or a value repeated."""
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "bool": bool}
 _WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
@@ -35,14 +39,31 @@ def as_rows(entities: Entities, most: int) -> Rows:
     if not isinstance(entities, Mapping):
         _check_size(len(entities), most)
         return entities
-    columns = {name: _as_list(value) for name, value in entities.items()}
-    lengths = {name: len(column) for name, column in columns.items() if column is not None}
-    if not columns:
+    if not entities:
         raise RequestError("entities given by columns must have one for each join key; got none")
-    count = _common(lengths)
+    lists = {name: values for name, value in entities.items() if (values := _as_list(value)) is not None}
+    count = _common({name: len(values) for name, values in lists.items()})
     _check_size(count, most)
-    spread = [[entities[name]] * count if column is None else column for name, column in columns.items()]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*spread, strict=True)]
+    return [_Row(entities, lists, place) for place in range(count)]
+
+
+class _Row(Mapping[str, Any]):
+    """One row of columns, which are not copied: a few of them may be all that anybody looks at."""
+
+    __slots__ = ("_lists", "_place", "_shared")
+
+    def __init__(self, shared: Mapping[str, Any], lists: Mapping[str, list[Any]], place: int) -> None:
+        self._shared, self._lists, self._place = shared, lists, place
+
+    def __getitem__(self, name: str) -> Any:
+        values = self._lists.get(name)
+        return self._shared[name] if values is None else values[self._place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shared)
+
+    def __len__(self) -> int:
+        return len(self._shared)
 
 
 def _as_list(value: Any) -> list[Any] | None:
@@ -96,12 +117,17 @@ def _tag(plan: Plan, row: int, entity: Mapping[str, Any], known: dict[tuple[Any,
         try:
             found = known[key] = keys.entity_tag(plan.entity, values)
         except UnicodeEncodeError:
-            raise RequestError(f"entity {row}: a key is no text that UTF-8 can hold; got {values!r}") from None
+            raise RequestError(
+                f"entity {row}: a key is no text that UTF-8 can hold; got {repr(values)[:_LONG]}"
+            ) from None
     return found
 
 
 def _bad_key(plan: Plan, row: int, entity: Mapping[str, Any], name: str, kind: str) -> RequestError:
     where = f"entity {row}: key {name!r} of entity {plan.entity!r} (view {plan.view!r})"
     if name not in entity:
-        return RequestError(f"{where} is missing.{near_miss(name, [str(key) for key in entity])}")
-    return RequestError(f"{where} must be {_WORDS[kind]}; got {entity[name]!r}")
+        return RequestError(
+            f"{where} is missing.{near_miss(name, [str(key)[:_LONG] for key in islice(entity, _MANY)])}"
+        )
+    got = repr(entity[name])
+    return RequestError(f"{where} must be {_WORDS[kind]}; got {got if len(got) <= _LONG else got[:_LONG] + '…'}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ SHOPPING = "/v1/features/shopping"
 def test_columns_are_rows(columns: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     found = as_rows(columns, 10)
     assert found == rows
+    assert [dict(row) for row in found] == rows
     assert all(type(value) in (str, int, type(None), np.str_) for row in found for value in row.values())
 
 
@@ -54,6 +56,23 @@ def test_more_than_allowed_are_refused_in_words(entities: Any) -> None:
     assert len(as_rows(entities, 4)) == 4
     with pytest.raises(TooLargeError, match=r"may name 3 entities \(max_entities, RTML_MAX_ENTITIES\); got 4"):
         as_rows(entities, 3)
+
+
+def test_a_wrong_entity_of_any_size_is_told_of_briefly_and_at_once(served: Any) -> None:
+    wide = {f"column {number}": number for number in range(60_000)}
+    for entities, said in [
+        ([wide], "is missing. Known: column 0, column 1,"),
+        ({**wide, "shop": [7] * 10_000}, "is missing. Known: column 0, column 1,"),
+        ([{"user": ["x"] * 100_000}], "must be a string; got ['x', 'x',"),
+        ([{"x" * 1_000_000: 1}], "is missing. Known: xxx"),
+    ]:
+        started = time.monotonic()
+        answer = served.http.post(SHOPPING, json={"entities": entities})
+        assert answer.status_code == 400
+        message = answer.json()["error"]["message"]
+        assert said in message
+        assert len(message) < 1_000
+        assert time.monotonic() - started < 10
 
 
 def test_the_cap_is_a_setting_that_servers_describe(feature_redis: Filled, serve: Serve) -> None:
