@@ -7,7 +7,9 @@ RtmlError
 ├── UnknownNameError     a name that nothing has; offers the nearest one
 ├── RequestError         a request that does not fit what it asks for
 ├── SendError            events that may not be appended to a stream
+├── TooLargeError        a request for more than one may ask for at once
 ├── NotReadyError        a view whose version is not (yet) servable
+├── StaleError           a view whose stream is further behind than a service allows
 ├── UnavailableError     Redis, or another part, did not answer
 ├── CodecError           bytes that this version of rtml cannot read
 └── OverflowedError      an integer sum beyond 64 bits
@@ -60,8 +62,16 @@ class SendError(RtmlError):
     """Events that may not be appended to a stream."""
 
 
+class TooLargeError(RtmlError):
+    """A request for more than one may ask for at once: a body too long, or too many entities."""
+
+
 class NotReadyError(RtmlError):
     """A view whose version is not (yet) servable."""
+
+
+class StaleError(RtmlError):
+    """A view whose stream is further behind than a service with `on_stale="refuse"` allows."""
 
 
 class UnavailableError(RtmlError):

@@ -98,7 +98,9 @@ class App:
         self.metrics = Metrics(lambda: self.state.snapshot)
         self.log = FeatureLog(lake, settings.log_epoch_us)
         self.metrics.watch(self.log)
-        self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
+        self._batches = Batches(
+            self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log, settings.max_entities
+        )
         self._calls = Calls(settings)
         self._sla = Slas(settings, self._reader.read, lambda: self.state.snapshot)
         self._documents = Documents(lake)
@@ -107,7 +109,9 @@ class App:
             "/docs": Route("GET", "/docs", _constant(page())),
             "/healthz": Route("GET", "/healthz", self._healthz),
             "/metrics": Route("GET", "/metrics", self._metrics),
-            "/openapi.json": Route("GET", "/openapi.json", _constant(Reply(200, encode(openapi())))),
+            "/openapi.json": Route(
+                "GET", "/openapi.json", _constant(Reply(200, encode(openapi(settings.max_entities))))
+            ),
             "/readyz": Route("GET", "/readyz", self._readyz),
             "/v1/services": Route("GET", "/v1/services", self._services),
             SLA: Route("GET", SLA, lambda _: self._sla.latest()),

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from serving.entities import MOST_ENTITIES
 from serving.guard import COOKIE, LOGIN, OPEN, Login
 from serving.heartbeats import Heartbeats
 from serving.listing import Listing
@@ -18,11 +19,21 @@ _SCHEMA = "#/components/schemas/"
 _JSON = "application/json"
 
 
-def openapi() -> dict[str, Any]:
-    """Return the description as a document."""
+def openapi(max_entities: int = MOST_ENTITIES) -> dict[str, Any]:
+    """Return the description as a document, of a server that takes so many entities in one request."""
     structs = (FeatureRequest, FeatureResponse, Listing, Heartbeats, Sla, History, Health, Readiness, Login, Failure)
     _, schemas = msgspec.json.schema_components(structs, ref_template=_SCHEMA + "{name}")
+    _describe_entities(schemas[FeatureRequest.__name__]["properties"]["entities"], max_entities)
     return _secured(_document(schemas))
+
+
+def _describe_entities(schema: dict[str, Any], most: int) -> None:
+    """Say what rows and columns of entities hold, and how many there may be."""
+    value = {"type": ["string", "integer", "boolean"]}
+    column = {"type": "array", "items": value, "maxItems": most}
+    rows = {"type": "array", "items": {"type": "object", "additionalProperties": value}, "maxItems": most}
+    columns = {"type": "object", "additionalProperties": {"anyOf": [value, column]}, "minProperties": 1}
+    schema["anyOf"] = [rows, columns]
 
 
 def _document(schemas: dict[str, Any]) -> dict[str, Any]:
@@ -153,11 +164,12 @@ _WHY = {
     401: "No valid API key came with the request.",
     403: "The key does not have the scope that this needs; the message names it.",
     404: "There is no such thing; the message offers the nearest name.",
-    413: "Too long a body, or too many entities.",
+    413: "Too long a body (RTML_MAX_BODY_BYTES), or too many entities (RTML_MAX_ENTITIES).",
     422: "An integer sum needs more than 64 bits.",
     429: "Too many requests; ask again after `Retry-After` seconds.",
     500: "An unexpected error, with the request id under which it was logged.",
-    503: "A view is not ready, or Redis does not answer; ask again after `Retry-After` seconds.",
+    503: "A view is not ready, or stale where its service refuses that, or Redis does not answer; ask again after "
+    "`Retry-After` seconds.",
 }
 
 

@@ -16,24 +16,21 @@ from rtml.errors import (
     OverflowedError,
     RequestError,
     RtmlError,
+    StaleError,
+    TooLargeError,
     UnavailableError,
     UnknownNameError,
     near_miss,
 )
 from rtml.instants import Instant
-from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge, Status
+from rtml.staleness import Status
+from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge
 
-MOST_ENTITIES = 10_000
-"""The most entities of a request."""
 RETRY_SECONDS = 1
 """After how long a client may ask again when something was not ready."""
 
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _NOT_ONE_OF = re.compile(r"Invalid enum value '(.*)' - at `\$\.leading_edge`", re.DOTALL)
-
-
-class TooLargeError(RtmlError):
-    """A request beyond `max_body_bytes` or `MOST_ENTITIES`."""
 
 
 class LateBodyError(RtmlError):
@@ -44,14 +41,11 @@ class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Which entities, and at which instant."""
 
     entities: Annotated[
-        list[dict[str, Any]],
+        list[dict[str, Any]] | dict[str, Any],
         Meta(
-            description="One object of join keys a row; other fields of it are ignored.",
-            examples=[[{"origin": "JFK"}]],
-            extra_json_schema={
-                "maxItems": MOST_ENTITIES,
-                "items": {"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}},
-            },
+            description="One object of join keys a row; or one object that has for each join key a list with a value "
+            "for each row, or one value that all rows share. Other fields are ignored.",
+            examples=[[{"origin": "JFK"}], {"user": "u1", "item": ["a", "b"]}],
         ),
     ]
     at: Annotated[
@@ -92,8 +86,9 @@ class FeatureResponse(msgspec.Struct):
     status: Annotated[
         dict[str, list[Status]],
         Meta(
-            description="Per view one status a row. `fresh`; `stale`: beyond the view's freshness or ttl; `partial`: a "
-            "window reaches behind published history; `missing`: never seen; `damaged`: raw records are lost."
+            description="Per view one status a row. `fresh`; `stale`: the stream is further behind than the view's "
+            "freshness; `expired`: the entity's last event is older than the view's ttl; `partial`: a window reaches "
+            "behind published history; `missing`: never seen; `damaged`: raw records are lost."
         ),
     ]
     at: Annotated[str, Meta(description="The instant that windows end at, RFC 3339.")]
@@ -153,17 +148,13 @@ def decode_request(body: bytes) -> FeatureRequest:
 
     Raises:
         RequestError: it is not JSON, or does not fit; the message says where.
-        TooLargeError: more than `MOST_ENTITIES` entities.
     """
     try:
-        request = _decoder.decode(body)
+        return _decoder.decode(body)
     except msgspec.ValidationError as error:
         raise RequestError(_misfit(str(error))) from None
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body must be JSON: {error}") from None
-    if len(request.entities) > MOST_ENTITIES:
-        raise TooLargeError(f"a request may name {MOST_ENTITIES} entities; got {len(request.entities)}")
-    return request
 
 
 def _misfit(message: str) -> str:
@@ -198,6 +189,7 @@ _FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
     TooLargeError: (413, "too_large", ()),
     OverflowedError: (422, "overflowed", ()),
     NotReadyError: (503, "not_ready", _RETRY),
+    StaleError: (503, "stale", _RETRY),
     UnavailableError: (503, "unavailable", _RETRY),
 }
 
