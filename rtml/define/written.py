@@ -14,7 +14,7 @@ import polars as pl
 
 from rtml.columns import TIMESTAMP
 from rtml.define.contract import Column, Event, Timestamp
-from rtml.define.source import EventSource
+from rtml.define.source import EventSource, RedisStream
 from rtml.errors import DefinitionError
 from rtml.instants import to_datetime, to_instant
 
@@ -115,15 +115,32 @@ class Kept(msgspec.Struct, frozen=True):
     skew: str
     starts: str
     ends: str | None
+    key: tuple[str, ...] = ()
+    """The columns whose values choose an event's partition."""
 
     @classmethod
-    def of(cls, source: EventSource) -> Self:
-        """Write down a source."""
+    def of(cls, source: EventSource, key: tuple[str, ...] = ()) -> Self:
+        """Write down a source, and what its partitions are chosen by."""
         ends = None if source.last_day is None else source.last_day.isoformat()
         stream = source.stream
         days = (source.first_day.isoformat(), ends)
         return cls(
-            source.name, Contract.of(source), stream.name, stream.partitions, source.lateness, source.skew, *days
+            source.name, Contract.of(source), stream.name, stream.partitions, source.lateness, source.skew, *days, key
+        )
+
+    def source(self, contract: Contract | None = None) -> EventSource:
+        """Return the source that was written down, or what it is with another contract."""
+        contract = contract or self.contract
+        return EventSource(
+            name=self.name,
+            schema=contract.model(),
+            timestamp=contract.timestamp,
+            event_id=contract.event_id,
+            stream=RedisStream(self.stream, self.partitions),
+            lateness=self.lateness,
+            skew=self.skew,
+            starts=self.starts,
+            ends=self.ends,
         )
 
 
