@@ -58,6 +58,9 @@ class Metrics:
         self.wait, self.redis, self.merge, self.encode = (stages.labels(stage) for stage in STAGES)
         self._rows = Counter("rtml_rows", "Entities served", ["service"], registry=registry)
         self._statuses = Counter("rtml_row_statuses", "Rows by status", ["view", "status"], registry=registry)
+        self.pushed = Counter(
+            "rtml_pushed_events", "Pushed events by what came of them", ["source", "outcome"], registry=registry
+        )
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
         self._row_counters: dict[str, Counter] = {}
         self._status_counters: dict[tuple[str, str], Counter] = {}

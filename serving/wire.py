@@ -22,6 +22,7 @@ from rtml.errors import (
 )
 from rtml.instants import Instant
 from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge, Status
+from serving.pushed import Pushed
 
 MOST_ENTITIES = 10_000
 """The most entities of a request."""
@@ -109,6 +110,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
     code: Annotated[str, Meta(description="One word for programs.", examples=["unknown_service"])]
     message: Annotated[str, Meta(description="One sentence for people.")]
     request_id: Annotated[str | None, Meta(description="The request's id, which the server's log has, too.")] = None
+    pushed: Annotated[Pushed | None, Meta(description="Of a push: what came of its events.")] = None
 
 
 class Failure(msgspec.Struct):
@@ -210,7 +212,7 @@ def failure(status: int, code: str, message: str, headers: Sequence[tuple[str, s
 
 def encode_problem(problem: Problem, request_id: str) -> bytes:
     """Return the body that says what went wrong, and with which request."""
-    return encode(Failure(Problem(problem.code, problem.message, request_id)))
+    return encode(Failure(msgspec.structs.replace(problem, request_id=request_id)))
 
 
 def failure_of(error: RtmlError) -> Reply | None:

@@ -45,8 +45,6 @@ SCHEMA: dict[str, pl.DataType] = {
     "compatibility": pl.String(),
 }
 LOCK_SECONDS = 60
-KEPT, HELD = "kept", "held"
-"""Fields of what a source's flows run by; the others are named after flows."""
 
 
 class Registered(NamedTuple):
@@ -220,7 +218,7 @@ def _go_on(
     client: Redis, lake: Lake, name: str, reason: str, defined: Kept | None = None
 ) -> tuple[EventSource, Registry]:
     """Return what a source's flow last ran by; a Redis that lost that has to be told by a definition that loads."""
-    stored: Any = client.hget(keys.contract(name), KEPT)
+    stored: Any = client.hget(keys.contract(name), keys.KEPT)
     kept = defined if stored is None else msgspec.json.decode(stored, type=Kept)
     if kept is None:
         raise RequestError(reason)
@@ -234,17 +232,19 @@ def _go_on(
 
 def _note(client: Redis, kept: Kept, held: str) -> None:
     """Note what a source's flows run by, which is also what pushed events are judged by."""
-    noted: dict[Any, Any] = {KEPT: msgspec.json.encode(kept), HELD: held}
+    noted: dict[Any, Any] = {keys.KEPT: msgspec.json.encode(kept), keys.HELD: held}
     client.hset(keys.contract(kept.name), mapping=noted)
 
 
 def held(client: Redis, source: str) -> str:
     """Return why a source's flows do not run by the definitions; empty when they do."""
-    words: Any = client.hget(keys.contract(source), HELD)
+    words: Any = client.hget(keys.contract(source), keys.HELD)
     return words.decode() if words else ""
 
 
 def running(client: Redis, source: str) -> dict[str, str]:
     """Return the hash of the contract that each of a source's flows runs by."""
     stored: dict[Any, Any] = client.hgetall(keys.contract(source))
-    return {flow.decode(): text.decode() for flow, text in stored.items() if flow.decode() not in (KEPT, HELD)}
+    return {
+        flow.decode(): text.decode() for flow, text in stored.items() if flow.decode() not in (keys.KEPT, keys.HELD)
+    }
