@@ -12,8 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from rtml.algebra import catalog
-from rtml.algebra.family import Array, States, Values
+from rtml.algebra.family import Array, Span, States, Values
 from rtml.algebra.states import concatenate, group_runs
 from rtml.instants import BEGINNING, Instant
 from rtml.online.codec import PREFIX, RAW, Header, Records, raw_count
@@ -125,7 +124,7 @@ def answer(plan: Plan, at: Instant, entities: Sequence[Fetched]) -> Answer:
     for feature in plan.features:
         number = windows.index(feature.span)
         part = {name: column[number :: len(windows)] for name, column in states.items()}
-        values[feature.name] = catalog.aggregate(feature.aggregate).finalize(feature.column, feature.kind, part)
+        values[feature.name] = feature.finalize(part, Span(*feature.span.edges(at, plan.tiles.finest)))
     return Answer(values)
 
 
@@ -192,7 +191,7 @@ class _Gathered:
         loose: _Loose,
     ) -> _Gathered:
         columns = np.array(bounds, dtype=np.int64).reshape(-1, 5).T
-        tiles = plan.states.unpack(np.frombuffer(b"".join(packed), dtype=plan.states.dtype))
+        tiles = plan.states.unpack_bytes(packed)
         owner, times, edge_start, edge_end, lifted = loose.lifted()
         owners = np.concatenate([columns[0], owner])
         latest = np.array([entity.header.max_event_time for entity in entities], dtype=np.int64)
