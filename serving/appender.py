@@ -13,7 +13,6 @@ import msgspec
 import redis
 
 from rtml import instants
-from rtml.define.source import EventSource
 from rtml.define.written import Kept
 from rtml.errors import UnavailableError
 from rtml.instants import Instant
@@ -35,8 +34,7 @@ class Judge(NamedTuple):
     """What judges the events of a source, as long as its flows run by the same."""
 
     stored: bytes
-    key: tuple[str, ...]
-    source: EventSource
+    kept: Kept
     gate: Gate
 
 
@@ -82,13 +80,12 @@ class Appender:
         judge = look.judge
         judged = _judged(judge, events, look.clock)
         arrived = self._write(judge, judged, events, look.unread) if judged.places else []
+        lateness = judge.kept.lateness_us
         late = [
-            place
-            for place, time, at in zip(judged.places, judged.times, arrived, strict=True)
-            if at - time > judge.source.lateness_us
+            place for place, time, at in zip(judged.places, judged.times, arrived, strict=True) if at - time > lateness
         ]
         last = instants.to_text(max(arrived)) if arrived else None
-        has_id = judge.source.event_id is not None
+        has_id = judge.kept.event_id is not None
         return Pushed(len(arrived), judged.refused, late, idempotent=has_id, ingested_at=last)
 
     def _look(self, source: str) -> Look:
@@ -116,7 +113,7 @@ class Appender:
                 "now would move its watermark past them; send them with stamps (`Producer.send(…, ingested_at=…)`)"
             )
         judge = self._judge(source, stored)
-        read = parse_positions(dict(zip(positions[::2], positions[1::2], strict=True)), judge.source.stream.partitions)
+        read = parse_positions(dict(zip(positions[::2], positions[1::2], strict=True)), judge.kept.partitions)
         unread = [number for number, position in enumerate(read) if position.offset == START]
         # The stream's ids are whole milliseconds: what is not too early for this one is for none of them.
         clock = int(seconds) * 1_000_000 + int(micros) // 1_000 * 1_000
@@ -126,8 +123,7 @@ class Appender:
         judge = self._judges.get(source)
         if judge is None or judge.stored != stored:
             kept = msgspec.json.decode(stored, type=Kept)
-            made = kept.source()
-            judge = self._judges[source] = Judge(stored, kept.key, made, Gate(made))
+            judge = self._judges[source] = Judge(stored, kept, Gate(kept))
         return judge
 
     def _write(self, judge: Judge, judged: Judged, events: Sequence[bytes], unread: Sequence[int]) -> list[Instant]:
@@ -135,18 +131,18 @@ class Appender:
 
         Where a push can be repeated they go in pieces, so that Redis answers others between; else all of them or none.
         """
-        key, idle = judge.source.stream.key, sorted({*unread}.difference(judged.partitions))
+        key, idle = judge.kept.redis_stream.key, sorted({*unread}.difference(judged.partitions))
         accepted = zip(judged.places, judged.partitions, strict=True)
         commands: list[Command] = [("XADD", key(number), "*", "data", events[place]) for place, number in accepted]
         commands += [("XADD", key(number), "*", "tick", 1) for number in idle]
-        step = len(commands) if judge.source.event_id is None else PIECE
+        step = len(commands) if judge.kept.event_id is None else PIECE
         offsets: list[bytes] = []
         try:
             for start in range(0, len(commands), step):
                 *_, written = self._ask([("MULTI",), *commands[start : start + step], ("EXEC",)])
                 offsets += _without_errors(written)
         except (redis.RedisError, OSError) as error:
-            raise _not_taken(judge.source, error) from None
+            raise _not_taken(judge.kept, error) from None
         return [arrived_at(offset) for offset in offsets[: len(judged.places)]]
 
     def _ask(self, commands: Sequence[Command]) -> list[Any]:
@@ -178,30 +174,30 @@ def _judged(judge: Judge, events: Sequence[bytes], clock: Instant) -> Judged:
         gated = judge.gate(
             Entries(0, [str(place) for place in places], [clock] * len(piece), [clock] * len(piece), list(piece))
         )
-        refused = [_refused(judge.source, one) for one in gated.refused]
+        refused = [_refused(judge.kept, one) for one in gated.refused]
         barred = {one.index for one in refused}
         all_of_it.places.extend(place for place in places if place not in barred)
-        all_of_it.times.extend(gated.good[judge.source.timestamp].dt.epoch("us").to_list())
-        all_of_it.partitions.extend(partitions_of(gated.good, judge.key, judge.source.stream.partitions))
+        all_of_it.times.extend(gated.good[judge.kept.timestamp].dt.epoch("us").to_list())
+        all_of_it.partitions.extend(partitions_of(gated.good, judge.kept.key, judge.kept.partitions))
         all_of_it.refused.extend(refused)
     return all_of_it
 
 
-def _refused(source: EventSource, one: Refused) -> RefusedEvent:
+def _refused(kept: Kept, one: Refused) -> RefusedEvent:
     message = "; ".join(failure.detail for failure in one.failures)
-    return RefusedEvent(int(one.offset), one.failures[0].reason, message, event_id(one.payload, source.event_id))
+    return RefusedEvent(int(one.offset), one.failures[0].reason, message, event_id(one.payload, kept.event_id))
 
 
 def _away(error: Exception) -> UnavailableError:
     return UnavailableError(f"Redis does not answer: {error}; no event was appended")
 
 
-def _not_taken(source: EventSource, error: Exception) -> UnavailableError:
+def _not_taken(kept: Kept, error: Exception) -> UnavailableError:
     """Say what who pushed may do now."""
-    if source.event_id is not None:
+    if kept.event_id is not None:
         what = "push all of them again: those that were appended already count once"
     elif isinstance(error, redis.ResponseError):
         what = "no event was appended"
     else:
-        what = f"whether they were appended is not known, and events of source {source.name!r} have no id to tell"
+        what = f"whether they were appended is not known, and events of source {kept.name!r} have no id to tell"
     return UnavailableError(f"Redis did not take the events: {error}; {what}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -16,8 +16,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import polars as pl
 
-from rtml.define.contract import Column
-from rtml.define.source import EventSource
+from rtml.define.column import Column
 from rtml.errors import InstantError, near_miss
 from rtml.instants import to_instant
 
@@ -54,13 +53,11 @@ class Decoded(NamedTuple):
 
 
 class Decoder:
-    """Decodes the messages of one source."""
+    """Decodes the messages of one contract."""
 
-    def __init__(self, source: EventSource, *, lenient: bool = False) -> None:
+    def __init__(self, columns: Mapping[str, Column], *, lenient: bool = False) -> None:
         """Compile the contract; `lenient` takes nulls everywhere."""
-        self._columns = {
-            name: replace(column, nullable=column.nullable or lenient) for name, column in source.columns.items()
-        }
+        self._columns = {name: replace(column, nullable=column.nullable or lenient) for name, column in columns.items()}
         fields: list[Any] = []
         for number, column in enumerate(self._columns.values()):
             kind = _json_type(column)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from rtml import instants
-from rtml.define.source import EventSource
 from rtml.instants import MINUTE, Instant
 from streaming.decode import Reason
 from streaming.gate import Refused
+
+if TYPE_CHECKING:
+    from rtml.define.source import EventSource
 
 LONGEST_ID = 64
 _log = logging.getLogger("rtml.stream")
