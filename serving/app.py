@@ -131,7 +131,7 @@ class App:
         self.state.stop()
         await asyncio.to_thread(self.guard.stop)
         await asyncio.to_thread(self.log.stop)
-        await asyncio.to_thread(self._pushes.close)
+        await self._pushes.close()
         await asyncio.to_thread(self._calls.close)
         self._client.close()
         await self._reader.close()

@@ -6,6 +6,7 @@ at once. The flows judge again: a push only says at once, and to whom it concern
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -68,8 +69,8 @@ class Appender:
         """Close all connections."""
         self._client.close()
 
-    def append(self, source: str, events: Sequence[bytes]) -> Pushed:
-        """Append what a source's contract allows, and return what came of each event.
+    def append(self, source: str, pushes: Sequence[Sequence[bytes]]) -> list[Pushed]:
+        """Append what a source's contract allows of some pushes, together; return what came of each.
 
         Raises:
             UnknownSourceError: no flow has ever run for it.
@@ -77,16 +78,14 @@ class Appender:
             UnavailableError: Redis did not take them; says whether they can be pushed again.
         """
         look = self._look(source)
-        judge = look.judge
-        judged = _judged(judge, events, look.clock)
-        arrived = self._write(judge, judged, events, look.unread) if judged.places else []
-        lateness = judge.kept.lateness_us
-        late = [
-            place for place, time, at in zip(judged.places, judged.times, arrived, strict=True) if at - time > lateness
-        ]
-        last = instants.to_text(max(arrived)) if arrived else None
-        has_id = judge.kept.event_id is not None
-        return Pushed(len(arrived), judged.refused, late, idempotent=has_id, ingested_at=last)
+        events = [event for push in pushes for event in push]
+        judged = _judged(look.judge, events, look.clock)
+        arrived = self._write(look.judge, judged, events, look.unread) if judged.places else []
+        told, start = [], 0
+        for push in pushes:
+            told.append(_told(look.judge.kept, judged, arrived, range(start, start + len(push))))
+            start += len(push)
+        return told
 
     def _look(self, source: str) -> Look:
         asked: list[Command] = [
@@ -181,6 +180,27 @@ def _judged(judge: Judge, events: Sequence[bytes], clock: Instant) -> Judged:
         all_of_it.partitions.extend(partitions_of(gated.good, judge.kept.key, judge.kept.partitions))
         all_of_it.refused.extend(refused)
     return all_of_it
+
+
+def _told(kept: Kept, judged: Judged, arrived: Sequence[Instant], places: range) -> Pushed:
+    """Return what came of the events at some places, as whoever pushed those counts them."""
+    one = slice(bisect_left(judged.places, places.start), bisect_left(judged.places, places.stop))
+    lateness, own = kept.lateness_us, arrived[one]
+    late = [
+        place - places.start
+        for place, time, at in zip(judged.places[one], judged.times[one], own, strict=True)
+        if at - time > lateness
+    ]
+    first, behind = (bisect_left(judged.refused, place, key=_index) for place in (places.start, places.stop))
+    refused = [
+        msgspec.structs.replace(event, index=event.index - places.start) for event in judged.refused[first:behind]
+    ]
+    last = instants.to_text(max(own)) if own else None
+    return Pushed(len(own), refused, late, idempotent=kept.event_id is not None, ingested_at=last)
+
+
+def _index(event: RefusedEvent) -> int:
+    return event.index
 
 
 def _refused(kept: Kept, one: Refused) -> RefusedEvent:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from rtml.errors import RequestError, UnavailableError, near_miss
+from rtml.errors import RequestError, RtmlError, UnavailableError, near_miss
 from rtml.settings import Settings
 from serving.metrics import Metrics
 from serving.pushed import Pushed, ReplayTimeError, UnknownSourceError
@@ -20,13 +22,32 @@ if TYPE_CHECKING:
     from serving.appender import Appender
 
 WORKERS = 4
-MOST_WAITING = 64
-"""So many pushes are taken on at once; their bodies are held until it is their turn."""
+MOST_BODIES = 16
+"""Bodies of this many times the longest are held, until it is their turn."""
 EVENTS_FIELD = "events"
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    body: bytes
+    answer: asyncio.Future[Pushed]
+
+    def tell(self, told: Pushed | Exception) -> None:
+        """Let who waits know; who hung up does not."""
+        if self.answer.done():
+            return
+        if isinstance(told, Exception):
+            self.answer.set_exception(told)
+        else:
+            self.answer.set_result(told)
+
+
 class Pushes:
-    """Takes pushes: by threads of their own, so that they hold up no request for features."""
+    """Takes pushes: by threads of their own, so that they hold up no request for features.
+
+    What is pushed to a source while others are being appended to it waits, and is then appended together: most of what
+    a small push costs is the same for many.
+    """
 
     def __init__(self, settings: Settings, metrics: Metrics, sources: Callable[[], Collection[str]]) -> None:
         """Take the settings, what counts, and what names the sources that are served."""
@@ -34,7 +55,9 @@ class Pushes:
         self._lock = threading.Lock()
         self._appender: Appender | None = None
         self._workers = ThreadPoolExecutor(WORKERS, "rtml-push")
-        self._waiting = 0
+        self._open: dict[str, deque[_Waiting]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._held = 0
 
     async def push(self, source: str, body: bytes) -> Reply:
         """Append events to a source's stream, and say what came of each.
@@ -44,35 +67,69 @@ class Pushes:
             TooLargeError: there are more than `max_events`.
             UnavailableError: Redis did not take them, or too many pushes wait.
         """
-        if self._waiting >= MOST_WAITING:
-            raise UnavailableError(f"{MOST_WAITING} pushes wait already; no event of this one was appended")
-        self._waiting += 1
+        if self._held and self._held + len(body) > MOST_BODIES * self._settings.max_body_bytes:
+            raise UnavailableError(f"pushes of {self._held} bytes wait already; no event of this one was appended")
+        self._held += len(body)
         try:
-            pushed = await asyncio.get_running_loop().run_in_executor(self._workers, self._append, source, body)
+            pushed = await self._waited(source, body)
         except UnknownSourceError as error:
-            known = self._sources()
-            return failure(404, "unknown_source", f"{error}{near_miss(source, known)}")
+            return failure(404, "unknown_source", f"{error}{near_miss(source, self._sources())}")
         except ReplayTimeError as error:
             return failure(409, "replay_time", str(error))
         finally:
-            self._waiting -= 1
+            self._held -= len(body)
         self._count(source, pushed)
         return answer(pushed)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Finish what was begun, and close all connections."""
+        await asyncio.gather(*self._running)
         self._workers.shutdown()
         if self._appender is not None:
             self._appender.close()
 
-    def _append(self, source: str, body: bytes) -> Pushed:
-        events = events_of(body, self._settings.max_events)
-        return self._loaded().append(source, events)
+    async def _waited(self, source: str, body: bytes) -> Pushed:
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(body, loop.create_future())
+        others = self._open.get(source)
+        if others is None:
+            self._open[source] = deque([waiting])
+            task = loop.create_task(self._drain(source))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        else:
+            others.append(waiting)
+        return await waiting.answer
+
+    async def _drain(self, source: str) -> None:
+        """Append what waits for a source, together, until nothing does."""
+        loop, waiting = asyncio.get_running_loop(), self._open[source]
+        while waiting:
+            together = [waiting.popleft()]
+            room = self._settings.max_body_bytes - len(together[0].body)
+            while waiting and (room := room - len(waiting[0].body)) >= 0:
+                together.append(waiting.popleft())
+            told: Sequence[Pushed | Exception]
+            try:
+                told = await loop.run_in_executor(self._workers, self._append, source, [one.body for one in together])
+            # Whatever it was, those who wait must hear of it.
+            except Exception as error:  # noqa: BLE001
+                told = [error] * len(together)
+            for one, what in zip(together, told, strict=True):
+                one.tell(what)
+        del self._open[source]
+
+    def _append(self, source: str, bodies: list[bytes]) -> list[Pushed | Exception]:
+        """Return what came of each body; one that is no push is none of the others' concern."""
+        read = [_events_or_error(body, self._settings.max_events) for body in bodies]
+        pushes = [events for events in read if not isinstance(events, Exception)]
+        told = iter(self._loaded().append(source, pushes) if pushes else ())
+        return [events if isinstance(events, Exception) else next(told) for events in read]
 
     def _loaded(self) -> Appender:
         with self._lock:
             if self._appender is None:
-                # It loads Polars and pandera, which who only asks for features does without.
+                # It loads Polars, which who only asks for features may do without.
                 from serving.appender import Appender  # noqa: PLC0415
 
                 self._appender = Appender(self._settings)
@@ -93,6 +150,13 @@ def answer(pushed: Pushed) -> Reply:
     message = f"none of {len(pushed.refused)} events was accepted; event {first.index}: {first.message}"
     problem = Problem("refused", message, pushed=pushed)
     return Reply(422, b"", problem=problem)
+
+
+def _events_or_error(body: bytes, most: int) -> list[bytes] | RtmlError:
+    try:
+        return events_of(body, most)
+    except RtmlError as error:
+        return error
 
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
