@@ -20,6 +20,7 @@ from rtml.instants import Instant
 from rtml.online import keys
 from rtml.settings import Settings
 from serving.pushed import Pushed, RefusedEvent, ReplayTimeError, UnknownSourceError
+from serving.wire import LONGEST_MESSAGE
 from streaming.broker import Command, connect, pipelined
 from streaming.entries import Entries
 from streaming.gate import Gate, Refused
@@ -205,7 +206,9 @@ def _index(event: RefusedEvent) -> int:
 
 def _refused(kept: Kept, one: Refused) -> RefusedEvent:
     message = "; ".join(failure.detail for failure in one.failures)
-    return RefusedEvent(int(one.offset), one.failures[0].reason, message, event_id(one.payload, kept.event_id))
+    return RefusedEvent(
+        int(one.offset), one.failures[0].reason, message[:LONGEST_MESSAGE], event_id(one.payload, kept.event_id)
+    )
 
 
 def _away(error: Exception) -> UnavailableError:

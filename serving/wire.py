@@ -29,6 +29,9 @@ MOST_ENTITIES = 10_000
 RETRY_SECONDS = 1
 """After how long a client may ask again when something was not ready."""
 
+LONGEST_MESSAGE = 2_000
+"""What a request said is not said back at any length."""
+
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _NOT_ONE_OF = re.compile(r"Invalid enum value '(.*)' - at `\$\.leading_edge`", re.DOTALL)
 
@@ -170,10 +173,10 @@ def decode_request(body: bytes) -> FeatureRequest:
 
 def _misfit(message: str) -> str:
     if found := _UNKNOWN_FIELD.search(message):
-        return f"unknown field {found[1]!r} in the request.{near_miss(found[1], FeatureRequest.__struct_fields__)}"
+        return f"unknown field {found[1]!r:.100} in the request.{near_miss(found[1], FeatureRequest.__struct_fields__)}"
     if found := _NOT_ONE_OF.search(message):
         near = near_miss(found[1], LEADING_EDGES)
-        return f"leading_edge must be 'wall_clock' or 'watermark'; got {found[1]!r}.{near}"
+        return f"leading_edge must be 'wall_clock' or 'watermark'; got {found[1]!r:.100}.{near}"
     return f"the request does not fit: {message}"
 
 
@@ -206,6 +209,8 @@ _FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
 
 def failure(status: int, code: str, message: str, headers: Sequence[tuple[str, str]] = ()) -> Reply:
     """Return the answer that says what went wrong."""
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}…"
     problem = Problem(code, message)
     return Reply(status, encode(Failure(problem)), headers=headers, problem=problem)
 

@@ -71,7 +71,7 @@ def event_id(payload: bytes, field: str | None) -> str | None:
         return None
     try:
         message = msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):  # which msgspec's errors are, and Python's of what is no UTF-8
         return None
     found = message.get(field) if isinstance(message, dict) else None
     return str(found)[:LONGEST_ID] if isinstance(found, (str, int)) else None
