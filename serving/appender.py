@@ -205,7 +205,7 @@ def _index(event: RefusedEvent) -> int:
 
 
 def _refused(kept: Kept, one: Refused) -> RefusedEvent:
-    message = "; ".join(failure.detail for failure in one.failures)
+    message = "; ".join(failure.detail.removesuffix(".") for failure in one.failures)
     return RefusedEvent(
         int(one.offset), one.failures[0].reason, message[:LONGEST_MESSAGE], event_id(one.payload, kept.event_id)
     )
