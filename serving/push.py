@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +25,7 @@ WORKERS = 4
 MOST_BODIES = 16
 """Bodies of this many times the longest are held, until it is their turn."""
 EVENTS_FIELD = "events"
+_BEFORE = "Redis did not take what was pushed before"
 
 
 @dataclass(frozen=True)
@@ -109,12 +110,16 @@ class Pushes:
             room = self._settings.max_body_bytes - len(together[0].body)
             while waiting and (room := room - len(waiting[0].body)) >= 0:
                 together.append(waiting.popleft())
-            told: Sequence[Pushed | Exception]
+            told: list[Pushed | Exception]
             try:
                 told = await loop.run_in_executor(self._workers, self._append, source, [one.body for one in together])
             # Whatever it was, those who wait must hear of it.
             except Exception as error:  # noqa: BLE001
                 told = [error] * len(together)
+                if isinstance(error, UnavailableError):  # they would each wait as long, in vain
+                    told += [UnavailableError(f"{_BEFORE}; no event of this push was appended")] * len(waiting)
+                    together += waiting
+                    waiting.clear()
             for one, what in zip(together, told, strict=True):
                 one.tell(what)
         del self._open[source]

@@ -144,6 +144,15 @@ def test_a_source_without_event_ids_says_that_each_push_counts(shops: Shops) -> 
         assert shops.pings(3, told["ingested_at"]) == [count]
 
 
+def test_what_no_text_can_hold_stops_no_flow(shops: Shops) -> None:
+    """Whoever writes to the stream himself may write anything; a flow that fell over it would do so for ever."""
+    half = b'{"\\ud800": 1, "host": "\\ud800"}'
+    shops.platform.send_bytes("pings", [b'{"at": "\xff", "host": 3}', half, b"\xff", b"[" * 100_000])
+    shops.platform.settle()
+    stored = pl.scan_delta(Lake(shops.platform.lake).quarantine("pings")).collect()
+    assert sorted(stored["reason"]) == ["missing_field", "not_json", "not_json", "not_json"]
+
+
 def test_a_source_on_replay_time_takes_no_events_of_now(shops: Shops) -> None:
     at = pl.Series([instants.to_instant("2024-01-01T00:00:00Z")]).cast(TIMESTAMP)
     stamped = pl.DataFrame({"at": at, "host": [4]})
