@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from rtml import instants
 from rtml.define.written import Kept
@@ -66,7 +64,6 @@ class Appender:
     def __init__(self, settings: Settings) -> None:
         """Take the settings, whose Redis is the one to write to."""
         self._client = connect(settings, timeout=settings.redis_timeout_seconds)
-        self._client.set_retry(Retry(NoBackoff(), 0))  # who pushed has a deadline, and is told to try again
         self._judges: dict[str, Judge] = {}
 
     def close(self) -> None:
