@@ -7,7 +7,7 @@ import math
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtml.algebra import catalog
@@ -21,6 +21,8 @@ from tests.oracle import Event
 NAMES = sorted(catalog.AGGREGATES)
 INTEGERS = st.integers(-(2**62), 2**62)
 FLOATS = st.floats(-1e12, 1e12, allow_subnormal=False)
+LAWS = settings(max_examples=50)
+"""Of each aggregate and kind; many share their states."""
 
 
 def rows(kind: Kind, least: int = 0) -> st.SearchStrategy[list[tuple[int, int, float | int | None]]]:
@@ -64,6 +66,7 @@ def size_of(found: list[tuple[int, int, float | int | None]]) -> float:
 @pytest.mark.parametrize("kind", ["f64", "i64"])
 @pytest.mark.parametrize("name", NAMES)
 class TestLaws:
+    @LAWS
     @given(data=st.data())
     def test_the_empty_state_is_the_identity(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -73,6 +76,7 @@ class TestLaws:
         assert_same(one, schema.combine(concatenate([empty, one]), np.array([0])))
         assert_same(one, schema.combine(concatenate([one, empty]), np.array([0])))
 
+    @LAWS
     @given(data=st.data())
     def test_combine_is_associative_and_the_order_is_free(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -86,6 +90,7 @@ class TestLaws:
             turned = {column: part[::-1] for column, part in states.items()}
             assert_same(whole, schema.combine(turned, np.array([0])), size_of(found))
 
+    @LAWS
     @given(data=st.data())
     def test_combine_changes_none_of_its_inputs(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -94,6 +99,7 @@ class TestLaws:
             column.setflags(write=False)
         schema.combine(states, np.array([0]))
 
+    @LAWS
     @given(data=st.data())
     def test_lower_is_lift_and_combine(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -114,6 +120,7 @@ class TestLaws:
         combined = schema.combine({column: part[order] for column, part in states.items()}, starts)
         assert_same(combined, {column: lowered[column].to_numpy() for column in schema.names}, size_of(found))
 
+    @LAWS
     @given(data=st.data())
     def test_the_value_is_the_oracles(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
