@@ -14,7 +14,24 @@ if TYPE_CHECKING:
     from rtml.define.drift import Drift
     from rtml.define.entity import Entity
     from rtml.define.expectation import Expect
-    from rtml.define.feature import Count, First, Last, Max, Mean, Min, Stddev, Sum, Variance, Window
+    from rtml.define.feature import (
+        ApproxCountDistinct,
+        ApproxPercentile,
+        ApproxPercentiles,
+        ApproxTopK,
+        Count,
+        CountDistinct,
+        First,
+        Histogram,
+        Last,
+        Max,
+        Mean,
+        Min,
+        Stddev,
+        Sum,
+        Variance,
+        Window,
+    )
     from rtml.define.label import LabelSource
     from rtml.define.service import FeatureService
     from rtml.define.sla import SLA
@@ -28,6 +45,10 @@ _HOME = {
     **dict.fromkeys(("Event", "Field", "Timestamp"), "rtml.define.contract"),
     **dict.fromkeys(
         ("Count", "First", "Last", "Max", "Mean", "Min", "Stddev", "Sum", "Variance", "Window"), "rtml.define.feature"
+    ),
+    **dict.fromkeys(
+        ("ApproxCountDistinct", "ApproxPercentile", "ApproxPercentiles", "ApproxTopK", "CountDistinct", "Histogram"),
+        "rtml.define.feature",
     ),
     "EventSource": "rtml.define.source",
     "RedisStream": "rtml.define.stream",
@@ -44,7 +65,12 @@ _HOME = {
 
 __all__ = [
     "SLA",
+    "ApproxCountDistinct",
+    "ApproxPercentile",
+    "ApproxPercentiles",
+    "ApproxTopK",
     "Count",
+    "CountDistinct",
     "Drift",
     "Entity",
     "Event",
@@ -53,6 +79,7 @@ __all__ = [
     "FeatureService",
     "Field",
     "First",
+    "Histogram",
     "LabelSource",
     "Last",
     "LeftOutWarning",
