@@ -136,6 +136,7 @@ class Aggregate(ABC):
 
     name: ClassVar[str]
     takes_column: ClassVar[bool] = True
+    takes_number: ClassVar[bool] = True
     takes_boolean: ClassVar[bool] = False
     takes_string: ClassVar[bool] = False
     commutative: ClassVar[bool] = True
