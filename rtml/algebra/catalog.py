@@ -27,6 +27,7 @@ AGGREGATES: dict[str, type[Aggregate]] = {
 JUDGES: dict[str, type[Aggregate]] = {Reach.name: Reach}
 """Aggregates that only tolerances are judged by: no feature has them."""
 
+
 def aggregate(name: str, parameters: Parameters = ()) -> Aggregate:
     """Return an aggregate by name, with its parameters.
 

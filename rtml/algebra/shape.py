@@ -101,7 +101,8 @@ class Skew(Aggregate):
         least, greatest = (states[f"{column}.{end}"].astype(np.float64) for end in ("min", "max"))
         valid = (n >= self.least) & (least < greatest) & (m2 > 0)
         count, deviation = np.where(valid, n, self.least).astype(np.float64), np.sqrt(np.where(valid, m2, 1.0))
-        return Values(self._adjusted(count, deviation, states[f"{column}.{self.family.code}"]), valid)
+        values = self._adjusted(count, deviation, states[f"{column}.{self.family.code}"])
+        return Values(values, valid & np.isfinite(values))
 
     @staticmethod
     def _adjusted(n: Array, deviation: Array, moment: Array) -> Array:
