@@ -137,7 +137,7 @@ def _shape(aggregate: str, values: list[float]) -> Value:
         return None
     n = len(values)
     exact = [Fraction(x) for x in values]
-    mean = sum(exact) / n
+    mean = sum(exact, Fraction(0)) / n
     scale = max(abs(x - mean) for x in exact)
     apart = [float((x - mean) / scale) for x in exact]
     m2, m3, m4 = (math.fsum(x**power for x in apart) / n for power in (2, 3, 4))

@@ -52,4 +52,4 @@ class Share(Mean):
 
 def _seconds(span: Span) -> Array:
     """Return the windows' lengths; of one that a rounded edge has made longer, the longer one."""
-    return (np.asarray(span.end, dtype=np.float64) - np.asarray(span.start)) / SECOND
+    return np.subtract(span.end, span.start, dtype=np.float64) / SECOND

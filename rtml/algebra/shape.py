@@ -107,7 +107,7 @@ class Skew(Aggregate):
     @staticmethod
     def _adjusted(n: Array, deviation: Array, moment: Array) -> Array:
         skew = moment / deviation / deviation / deviation * np.sqrt(n)
-        return skew * np.sqrt(n * (n - 1)) / (n - 2)
+        return np.asarray(skew * np.sqrt(n * (n - 1)) / (n - 2))
 
 
 class Kurtosis(Skew):
@@ -120,7 +120,7 @@ class Kurtosis(Skew):
     @staticmethod
     def _adjusted(n: Array, deviation: Array, moment: Array) -> Array:
         excess = moment / deviation / deviation / deviation / deviation * n - 3
-        return ((n + 1) * excess + 6) * (n - 1) / ((n - 2) * (n - 3))
+        return np.asarray(((n + 1) * excess + 6) * (n - 1) / ((n - 2) * (n - 3)))
 
 
 class Reach(Aggregate):

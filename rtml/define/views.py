@@ -154,8 +154,8 @@ class StreamFeatureView:
         found: dict[str, Feature] = {}
         for aggregation in self.features:
             check_type(where, "features", aggregation, Aggregation, "aggregates such as Count(windows=['1h'])")
-            check_name(f"{where}: feature", aggregation.stem)
             kind = self._kind(where, aggregation)
+            check_name(f"{where}: feature", aggregation.stem)
             for window, length in aggregation.resolved(where):
                 name = f"{aggregation.stem}_{window.label}"
                 if name in found:
@@ -168,7 +168,10 @@ class StreamFeatureView:
         return found
 
     def _kind(self, where: str, aggregation: Aggregation) -> str:
-        aggregate = catalog.aggregate(aggregation.aggregate, aggregation.parameters)
+        try:
+            aggregate = catalog.aggregate(aggregation.aggregate, aggregation.parameters)
+        except DefinitionError as error:
+            raise DefinitionError(f"{where}: {aggregation.stem}: {error}") from None
         if not aggregate.takes_column:
             return "i64"
         column = aggregation.column
