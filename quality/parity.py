@@ -9,7 +9,9 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from rtml.algebra.family import Array, Kind, Values
+from rtml.algebra import catalog
+from rtml.algebra.custom import Custom
+from rtml.algebra.family import Array, Kind, Parameters, Values
 from rtml.plan import Plan, PlannedFeature
 
 WORST = 20
@@ -26,9 +28,10 @@ MAGNITUDE = {
     "share": "mean",
     **dict.fromkeys(("variance", "stddev"), "max"),
     **dict.fromkeys(("skew", "kurtosis"), "reach"),
+    "custom": "custom",
 }
 """The aggregate of |x| by which a tolerance is judged: what is not here is exact."""
-OF_VALUES = ("reach", "decayed_count")
+OF_VALUES = ("reach", "decayed_count", "custom")
 """Of these, the aggregate is that of the values themselves."""
 
 _WORST_COLUMNS = {"got": pl.Float64(), "expected": pl.Float64(), "difference": pl.Float64(), "why": pl.String()}
@@ -39,17 +42,22 @@ def is_exact(aggregate: str, kind: Kind) -> bool:
     return aggregate not in MAGNITUDE or (aggregate == "sum" and kind == "i64")
 
 
-def allowed(aggregate: str, kind: Kind, expected: Array, magnitude: Array) -> Array:
+def allowed(aggregate: str, kind: Kind, expected: Array, magnitude: Array, parameters: Parameters = ()) -> Array:
     """Return by how much each value may differ: a finite number, since finite values are never infinitely apart.
 
     Sums by 1e-9 · Σ|x|, means by that over their count. Variances and standard deviations by 1e-6 of themselves, and
     by what numbers of size |x| cannot tell: distances from a mean that is off by `noise` = 8 · 2⁻⁵³ · max|x| give a
     variance that is off by noise² + 2 · noise · σ, and a σ that is off by noise. Skewness and kurtosis are of
-    distances in σ: by their powers, each of them off by r = noise / σ. `magnitude` is the aggregate `MAGNITUDE` of |x|.
+    distances in σ: by their powers, each of them off by r = noise / σ. Custom aggregates by the part of themselves that
+    they declare. `magnitude` is the aggregate `MAGNITUDE` of |x|.
     """
     if is_exact(aggregate, kind):
         return np.zeros(len(expected))
     size = _finite(magnitude)
+    if aggregate == "custom":
+        definition = catalog.aggregate(aggregate, parameters)
+        assert isinstance(definition, Custom)
+        return definition.tolerance * _finite(np.abs(expected))
     if MAGNITUDE[aggregate] not in ("max", "reach"):
         return SUM_TOLERANCE * size
     noise, own = NOISE * size, _finite(np.abs(expected))

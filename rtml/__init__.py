@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtml.define.contract import Event, Field, Timestamp
+    from rtml.define.custom import CustomAggregate
     from rtml.define.drift import Drift
     from rtml.define.entity import Entity
     from rtml.define.expectation import Expect
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from rtml.define.spine import Spine
     from rtml.define.views import StreamFeatureView
     from rtml.errors import LeftOutWarning, NotBuiltWarning, RtmlError
+    from rtml.laws import check_laws
 
 _HOME = {
     **dict.fromkeys(("Event", "Field", "Timestamp"), "rtml.define.contract"),
@@ -74,6 +76,7 @@ _HOME = {
         "rtml.define.feature",
     ),
     **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
+    "CustomAggregate": "rtml.define.custom",
     "Drift": "rtml.define.drift",
     "Entity": "rtml.define.entity",
     "Expect": "rtml.define.expectation",
@@ -81,6 +84,7 @@ _HOME = {
     "SLA": "rtml.define.sla",
     "LabelSource": "rtml.define.label",
     **dict.fromkeys(("LeftOutWarning", "NotBuiltWarning", "RtmlError"), "rtml.errors"),
+    "check_laws": "rtml.laws",
     "Spine": "rtml.define.spine",
     "StreamFeatureView": "rtml.define.views",
 }
@@ -88,6 +92,7 @@ _HOME = {
 __all__ = [
     "SLA",
     "Count",
+    "CustomAggregate",
     "DecayedCount",
     "DecayedMean",
     "DecayedSum",
@@ -123,6 +128,7 @@ __all__ = [
     "Timestamp",
     "Variance",
     "Window",
+    "check_laws",
 ]
 
 

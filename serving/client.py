@@ -48,7 +48,7 @@ class FeatureClient:
         self._epoch = epoch
         self._background = background
         self._turns = Turns()
-        self.state = ServingState(self._client)
+        self.state = ServingState(self._client, client.features if isinstance(client, Settings) else "")
         if background:
             self.state.refresh()
             self.state.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from rtml.algebra.counting import Count
+from rtml.algebra.custom import CUSTOM, Custom
 from rtml.algebra.decayed import DecayedCount, DecayedMean, DecayedSum
 from rtml.algebra.extremes import Max, Min
 from rtml.algebra.family import Aggregate, Parameters
@@ -35,7 +36,7 @@ def aggregate(name: str, parameters: Parameters = ()) -> Aggregate:
         UnknownNameError: the catalog has none of that name.
         DefinitionError: a parameter is not what it should be.
     """
-    made = AGGREGATES.get(name) or JUDGES.get(name)
+    made = AGGREGATES.get(name) or JUDGES.get(name) or (Custom if name == CUSTOM else None)
     if made is None:
         raise UnknownNameError.of("aggregate", name, AGGREGATES)
     return _made(made, parameters)

@@ -42,7 +42,7 @@ def recomputed(given: Vectors) -> list[Compared]:
     for feature in plan.features:
         expected = truth[feature.name]
         size = np.zeros(rows.height) if exact(feature) else or_zero(truth[magnitude(feature)])
-        bound = allowed(feature.aggregate, feature.kind, or_zero(expected), size)
+        bound = allowed(feature.aggregate, feature.kind, or_zero(expected), size, feature.parameters)
         name = of_view(plan.view, feature.name)
         compared.append(Compared(name, _logged(feature, rows[name]), expected, bound))
     return compared

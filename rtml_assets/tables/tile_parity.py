@@ -166,4 +166,4 @@ def _values(
 
 def _allowed(feature: PlannedFeature, expected: Values, size: Values | None) -> Array:
     magnitudes = np.zeros(len(expected.values)) if size is None else or_zero(size)
-    return allowed(feature.aggregate, feature.kind, or_zero(expected), magnitudes)
+    return allowed(feature.aggregate, feature.kind, or_zero(expected), magnitudes, feature.parameters)
