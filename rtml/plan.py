@@ -101,6 +101,14 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
         """The states that all windows share."""
         return StateSchema.of(tuple(family for feature in self.features for family in feature.families))
 
+    def require_functions(self) -> None:
+        """Refuse to go on where this process cannot compute the view's aggregates.
+
+        Raises:
+            UnknownNameError, DefinitionError: a custom aggregate was never loaded here, or is another one by now.
+        """
+        _ = self.states.types  # asks every family for its columns
+
     @cached_property
     def lanes(self) -> dict[str, Kind]:
         """The value columns that raw records keep: name → kind."""

@@ -44,7 +44,7 @@ class CustomAggregates:
 
 def _unknown(plan: Plan) -> str | None:
     try:
-        _ = plan.states.types  # asks every family for its columns
+        plan.require_functions()
     except RtmlError as error:
         return str(error)
     return None

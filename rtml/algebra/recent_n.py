@@ -108,16 +108,33 @@ class Listed(Family):
         return np.frombuffer(b"".join(entries.tolist()), dtype=self.record), sizes // width
 
     def keep(self, records: Array, group: Array, count: int) -> tuple[Array, Array]:
-        """Return each group's list, one after the other, and their lengths."""
-        sign = -1 if self.newest_first else 1
-        order = np.lexsort((records["id64"], records["time"], sign * group))[::sign]
-        records, group = records[order], group[order]
+        """Return the lists of groups that stand one after the other, and their lengths."""
+        order = _in_order(records, group, self.newest_first)
         if self.distinct:
-            first = _first_of_each(records["value"], group)
-            records, group = records[first], group[first]
+            order = order[_first_of_each(records["value"][order], group)]
+            group = group[order]
         lengths = np.bincount(group, minlength=count)
         rank = np.arange(len(group)) - (np.cumsum(lengths) - lengths)[group]
-        return records[rank < self.n], np.minimum(lengths, self.n)
+        return records[order[rank < self.n]], np.minimum(lengths, self.n)
+
+
+def _in_order(records: Array, group: Array, newest_first: bool) -> Array:
+    """Return the places of records group by group, each in order of time and id64.
+
+    Group and time as one number are sorted many times faster than one after the other; they fit but for odd times.
+    """
+    times = np.ascontiguousarray(records["time"])
+    if not len(times):
+        return np.empty(0, dtype=np.int64)
+    first, last = int(times.min()), int(times.max())
+    if (last - first + 1) * (int(group[-1]) + 1) < 1 << 63:
+        packed = group * (last - first + 1) + (last - times if newest_first else times - first)
+        order = np.argsort(packed)
+        packed = packed[order]
+        if not np.any(packed[1:] == packed[:-1]):
+            return order
+    sign = -1 if newest_first else 1
+    return np.lexsort((records["id64"], times, sign * group))[::sign]
 
 
 def _first_of_each(values: Array, group: Array) -> Array:
