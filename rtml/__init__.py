@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     from rtml.define.label import LabelSource
     from rtml.define.service import FeatureService
     from rtml.define.sla import SLA
-    from rtml.define.source import EventSource, RedisStream
+    from rtml.define.source import EventSource
     from rtml.define.spine import Spine
+    from rtml.define.stream import RedisStream
     from rtml.define.views import StreamFeatureView
     from rtml.errors import LeftOutWarning, NotBuiltWarning, RtmlError
     from rtml.laws import check_laws
@@ -75,7 +76,8 @@ _HOME = {
         ),
         "rtml.define.feature",
     ),
-    **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
+    "EventSource": "rtml.define.source",
+    "RedisStream": "rtml.define.stream",
     "CustomAggregate": "rtml.define.custom",
     "Drift": "rtml.define.drift",
     "Entity": "rtml.define.entity",
