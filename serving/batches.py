@@ -3,6 +3,9 @@
 While the loop is busy with one request, others arrive. Those for the same service at the same instant (by default: now)
 then share one round trip to Redis and one merge, whose cost is mostly per call and not per row. A request alone waits
 for nobody. Very long requests are read in pieces instead, so that the others are not held up behind them.
+
+Each has a time of its own all the same: who has the least hears when it is up, and the rest are read for as long as
+theirs lasts.
 """
 
 from __future__ import annotations
@@ -11,19 +14,18 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtml.errors import OverflowedError, UnavailableError
 from rtml.instants import Instant
+from serving.admission import Admission
+from serving.budget import Budget, DeadlineError, budget_of
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, Question, Row
 from serving.metrics import Metrics
 from serving.reader import Turns
-from serving.redis_io import RedisReader
+from serving.redis_io import LateReplyError, RedisReader
 from serving.state import ServingState
-
-if TYPE_CHECKING:
-    from serving.tracing import Trace
 
 MOST_ROWS = 32
 """The most rows that are read and merged at once: some milliseconds, during which the loop does nothing else."""
@@ -36,15 +38,18 @@ class _Waiting:
     entities: Entities
     answer: asyncio.Future[FeatureVectors]
     since: float
-    trace: Trace | None = None
+    budget: Budget
 
     def fail(self, error: Exception) -> None:
         if not self.answer.done():
             self.answer.set_exception(error)
 
-    def give(self, vectors: FeatureVectors) -> None:
-        if not self.answer.done():
-            self.answer.set_result(vectors)
+    def give(self, vectors: FeatureVectors) -> bool:
+        """Answer, if that is still waited for."""
+        if self.answer.done():
+            return False
+        self.answer.set_result(vectors)
+        return True
 
 
 @dataclass(frozen=True)
@@ -58,8 +63,17 @@ class _Asked:
 class Batches:
     """Answers requests, together where they can be."""
 
-    def __init__(self, state: ServingState, reader: RedisReader, metrics: Metrics, epoch: int, log: FeatureLog) -> None:
-        """Take the parts that do the work."""
+    def __init__(
+        self,
+        state: ServingState,
+        reader: RedisReader,
+        metrics: Metrics,
+        epoch: int,
+        log: FeatureLog,
+        admission: Admission | None = None,
+    ) -> None:
+        """Take the parts that do the work; an admission hears how long requests wait."""
+        self._admission = admission
         self._log = log
         self._state = state
         self._reader = reader
@@ -75,16 +89,18 @@ class Batches:
         entities: Entities,
         at: Instant | None,
         leading_edge: LeadingEdge,
-        trace: Trace | None = None,
+        budget: Budget | None = None,
     ) -> FeatureVectors:
-        """Return a service's features of entities; a trace hears of the stages.
+        """Return a service's features of entities, within a budget; by default that of a request that comes now.
 
         Raises:
-            UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError, OverflowedError.
+            UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError, OverflowedError,
+            DeadlineError.
         """
         loop = asyncio.get_running_loop()
         key = (service, at, leading_edge)
-        waiting = _Waiting(entities, loop.create_future(), perf_counter(), trace)
+        budget = budget or budget_of(self._reader.timeout)
+        waiting = _Waiting(entities, loop.create_future(), perf_counter(), budget)
         together = self._open.get(key)
         if together is None:
             self._open[key] = [waiting]
@@ -117,6 +133,9 @@ class Batches:
         task.add_done_callback(self._running.discard)
 
     async def _answer(self, question: Question, batch: list[_Asked]) -> None:
+        batch = [asked for asked in batch if not self._is_late(asked.waiting, "queue", asked.waiting.since)]
+        if not batch:
+            return
         try:
             vectors = await self._read(question, batch)
         except OverflowedError as error:
@@ -130,16 +149,28 @@ class Batches:
             for asked in batch:
                 asked.waiting.fail(error)
         else:
-            start = 0
-            for asked in batch:
-                stop = start + len(asked.rows)
-                asked.waiting.give(vectors.part(start, stop) if len(batch) > 1 else vectors)
-                start = stop
-            entities = [entity for asked in batch for entity in asked.waiting.entities]
-            self._log.take(question, entities, [row for asked in batch for row in asked.rows], vectors)
+            self._give(question, batch, vectors)
+
+    def _give(self, question: Question, batch: list[_Asked], vectors: FeatureVectors) -> None:
+        """Answer each with its own rows, and log what was answered."""
+        places: list[int] = []
+        entities: list[Mapping[str, Any]] = []
+        start = 0
+        for asked in batch:
+            stop = start + len(asked.rows)
+            if asked.waiting.give(vectors.part(start, stop) if len(batch) > 1 else vectors):
+                places.extend(range(start, stop))
+                entities.extend(asked.waiting.entities)
+            start = stop
+        rows = [row for asked in batch for row in asked.rows]
+        if len(places) < len(rows):
+            rows, vectors = [rows[place] for place in places], vectors.at_places(places)
+        self._log.take(question, entities, rows, vectors)
 
     async def _answer_long(self, question: Question, waiting: _Waiting) -> None:
         try:
+            if self._is_late(waiting, "queue", waiting.since):
+                return
             lookups = [
                 Lookup(question, self._turns, question.rows(waiting.entities[start : start + MOST_ROWS], first=start))
                 for start in range(0, len(waiting.entities), MOST_ROWS)
@@ -148,12 +179,15 @@ class Batches:
             merging = perf_counter()
             parts = []
             for lookup in lookups:
+                if self._is_late(waiting, "merge", merging):
+                    return
                 parts.append(lookup.vectors())
                 await asyncio.sleep(0)  # merged in pieces, so that others are answered between
             vectors = FeatureVectors.joined(parts)
-            _note([waiting], "merge", merging, perf_counter())
-            waiting.give(vectors)
-            self._log.take(question, waiting.entities, [row for lookup in lookups for row in lookup.rows], vectors)
+            waiting.budget.spend("merge", merging, perf_counter())
+            if waiting.give(vectors):
+                rows = [row for lookup in lookups for row in lookup.rows]
+                self._log.take(question, waiting.entities, rows, vectors)
         except Exception as error:  # noqa: BLE001
             waiting.fail(error)
 
@@ -161,40 +195,71 @@ class Batches:
         lookup = Lookup(question, self._turns, [row for asked in batch for row in asked.rows])
         together = [asked.waiting for asked in batch]
         started = perf_counter()
-        self._metrics.wait.observe(started - together[0].since)
         await self._fetch([lookup], together, started)
         merging = perf_counter()
         vectors = lookup.vectors()
         merged = perf_counter()
         self._metrics.redis.observe(merging - started)
         self._metrics.merge.observe(merged - merging)
-        _note(together, "merge", merging, merged)
+        for waiting in together:
+            if not self._is_late(waiting, "merge", merging):
+                waiting.budget.spend("merge", merging, merged, len(together))
         return vectors
 
     async def _fetch(self, lookups: list[Lookup], together: list[_Waiting], started: float) -> None:
-        """Read for all lookups at once: one round trip, but for rare heads and torn raw records."""
+        """Read for all lookups at once: one round trip, but for rare heads and torn raw records.
+
+        It lasts no longer than the time of the last of those who wait; who has less hears when it is up.
+        """
+        waits = [waiting.budget.begin(waiting.since, started) for waiting in together]
+        self._metrics.queue.observe(max(waits))
+        if self._admission is not None:
+            self._admission.began(min(waits))
+        last = max(waiting.budget.until for waiting in together)
+        timers = self._timers([waiting for waiting in together if waiting.budget.until < last], started)
         error = None
         try:
             while pending := [lookup for lookup in lookups if lookup.unfinished]:
                 asked = [lookup.commands() for lookup in pending]
-                replies = iter(await self._reader.read([command for commands in asked for command in commands]))
+                commands = [command for commands in asked for command in commands]
+                replies = iter(await self._reader.read(commands, max(0.0, last - perf_counter())))
                 for lookup, commands in zip(pending, asked, strict=True):
                     lookup.absorb([next(replies) for _ in commands])
         except UnavailableError as caught:
             self._metrics.redis_failures.inc()
             error = str(caught)
+            if isinstance(caught, LateReplyError):
+                for waiting in together:
+                    self._expire(waiting, "redis", started)
             raise
         finally:
+            ended = perf_counter()
+            for timer in timers:
+                timer.cancel()
             for waiting in together:
-                if waiting.trace is not None:
-                    waiting.trace.add("wait", waiting.since, started)
-                    waiting.trace.add("redis", started, perf_counter(), len(together), error)
+                waiting.budget.spend("redis", started, ended, len(together), error)
 
+    def _timers(self, less: list[_Waiting], started: float) -> list[asyncio.TimerHandle]:
+        """Tell those who have less time than others, each when it is up."""
+        loop, now = asyncio.get_running_loop(), perf_counter()
+        return [
+            loop.call_later(max(0.0, waiting.budget.until - now), self._expire, waiting, "redis", started)
+            for waiting in less
+        ]
 
-def _note(together: list[_Waiting], stage: str, start: float, end: float) -> None:
-    for waiting in together:
-        if waiting.trace is not None:
-            waiting.trace.add(stage, start, end, len(together))
+    def _is_late(self, waiting: _Waiting, stage: str, start: float) -> bool:
+        """Whether a request is not waited for any more: its time is up, in a stage that began at `start`."""
+        if waiting.budget.is_over(perf_counter()):
+            self._expire(waiting, stage, start)
+        return waiting.answer.done()
+
+    def _expire(self, waiting: _Waiting, stage: str, start: float) -> None:
+        if waiting.answer.done():
+            return
+        error = waiting.budget.error(stage, start, perf_counter())
+        if isinstance(error, DeadlineError):
+            self._metrics.late(stage)
+        waiting.fail(error)
 
 
 def _packed(question: Question, together: list[_Waiting]) -> list[list[_Asked]]:

@@ -18,6 +18,7 @@ READ_SECONDS = 10.0
 DISCARD_SECONDS = 3.0
 MOST_DISCARDED, LEAST_DISCARDED = 16, 16_777_216
 """So many times the longest body, and at least so many bytes, are read and thrown away."""
+SHORT_BYTES = 16_384
 HURRY_SECONDS = 1.0
 LOOK_SECONDS = 0.25
 
@@ -104,6 +105,12 @@ class Incoming:
         self._all, self._headers, self._exchange = bodies, headers, exchange
         self._is_read = False
         self._pieces: AsyncIterator[bytes] | None = None
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it says that it is: it came with its headers, or right behind them."""
+        said = self._headers.get("content-length")
+        return said is not None and said.isdecimal() and int(said) <= SHORT_BYTES
 
     async def read(self) -> bytes:
         """Return it.

@@ -91,7 +91,7 @@ def test_what_a_url_leaves_out_is_given() -> None:
 def test_a_certificate_needs_its_key() -> None:
     with pytest.raises(SettingsError, match="tls_cert and tls_key belong together"):
         Settings(tls_cert="c.pem")
-    with pytest.raises(SettingsError, match="rate_limit must be 0 or more"):
+    with pytest.raises(SettingsError, match=r"rate_limit \(RTML_RATE_LIMIT\) must be 0 or more; got -1"):
         Settings(rate_limit=-1)
 
 

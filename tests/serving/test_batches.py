@@ -24,9 +24,9 @@ class Counting(RedisReader):
 
     trips = 0
 
-    async def read(self, commands):
+    async def read(self, commands, within=None):
         self.trips += 1
-        return await super().read(commands)
+        return await super().read(commands, within)
 
 
 @pytest.fixture

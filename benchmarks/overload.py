@@ -1,0 +1,241 @@
+"""Overload: what a feature server answers, and how fast, when more is asked of it than it can do.
+
+Its capacity is measured first, by connections that each ask again as soon as they are answered. Then requests come at
+multiples of it whether or not earlier ones were answered, each on a connection of its own while it lasts, and each with a
+latency that counts from when it was due.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import numpy as np
+import uvloop
+
+from benchmarks.harness import SOURCE
+from rtml import instants, registry
+from rtml.online import keys
+from rtml.settings import Settings
+from rtml_assets.runtime.ports import free_port
+from rtml_assets.runtime.probes import server_is_up
+from rtml_assets.runtime.redis_server import EmbeddedRedis
+from streaming.broker import connect
+from streaming.positions import Position, raise_position
+from streaming.services import Service, write_services
+from streaming.versions import Version, create_version, go_live
+
+DEFINITIONS = "benchmarks.definitions"
+CONNECTIONS = 800
+"""As many requests may be on their way at once; those due beyond them wait here, which counts as their latency."""
+WARMING_SECONDS = 1.0
+"""So much of each run is not counted."""
+
+
+@dataclass
+class Result:
+    """What came of a run's requests: status and latency in seconds of each."""
+
+    seconds: float
+    statuses: list[int] = field(default_factory=list)
+    latencies: list[float] = field(default_factory=list)
+
+    def told(self) -> dict[str, float]:
+        """Return the figures of a run."""
+        status, latency = np.array(self.statuses), np.array(self.latencies) * 1e3
+        good = latency[status == 200]
+        shed = latency[status == 503]
+        quantiles = np.percentile(good, [50, 99]) if len(good) else (np.nan, np.nan)
+        return {
+            "asked/s": len(status) / self.seconds,
+            "answered/s": len(good) / self.seconds,
+            "p50 ms": float(quantiles[0]),
+            "p99 ms": float(quantiles[1]),
+            "refused/s": len(shed) / self.seconds,
+            "refused p99 ms": float(np.percentile(shed, 99)) if len(shed) else 0.0,
+            "other": float(np.sum((status != 200) & (status != 503))),
+        }
+
+
+class Connection(asyncio.Protocol):
+    """One connection to the server: a request at a time."""
+
+    def __init__(self, load: Load) -> None:
+        """Take whose it is."""
+        self._load, self._read, self._length = load, b"", 0
+        self.due = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Be free."""
+        # Its class is uvloop's own, and no subclass of asyncio's.
+        self._transport = cast("asyncio.WriteTransport", transport)
+
+    def ask(self, due: float) -> None:
+        """Send a request that was due then."""
+        self.due = due
+        self._transport.write(self._load.request)
+
+    def data_received(self, data: bytes) -> None:
+        """Take the answer, once it is whole."""
+        self._read += data
+        head, ended, body = self._read.partition(b"\r\n\r\n")
+        if not ended:
+            return
+        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+        if len(body) >= length:
+            self._read = b""
+            self._load.answered(self, int(head[9:12]))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Count what was never answered."""
+        self._load.lost(self)
+
+
+class Load:
+    """Requests over a bounded number of connections."""
+
+    def __init__(self, port: int, request: bytes) -> None:
+        """Take what to ask where."""
+        self.port, self.request = port, request
+        self._free: list[Connection] = []
+        self._waiting: deque[float] = deque()
+        self._result = Result(0.0)
+        self._counted_from = self._until = 0.0
+        self._closed = False
+
+    async def connect(self, count: int) -> None:
+        """Open connections."""
+        loop = asyncio.get_running_loop()
+        for _ in range(count):
+            _, connection = await loop.create_connection(lambda: Connection(self), "127.0.0.1", self.port)
+            self._free.append(connection)
+
+    async def closed(self, seconds: float) -> Result:
+        """Ask again on each connection as soon as it is answered."""
+        self._begin(seconds, closed=True)
+        now = time.perf_counter()
+        while self._free:
+            self._free.pop().ask(now)
+        await asyncio.sleep(seconds + WARMING_SECONDS + 1)
+        return self._result
+
+    async def open(self, rate: float, seconds: float) -> Result:
+        """Ask at a rate, whatever becomes of it, at random distances."""
+        self._begin(seconds, closed=False)
+        gaps = np.random.default_rng(7).exponential(1 / rate, int(rate * (seconds + WARMING_SECONDS) * 1.2))
+        due = deque((time.perf_counter() + np.cumsum(gaps)).tolist())
+        while (now := time.perf_counter()) < self._until:
+            while due and due[0] <= now:
+                self._ask(due.popleft())
+            await asyncio.sleep(0.001)
+        while self._waiting or len(self._free) < CONNECTIONS:
+            if time.perf_counter() > self._until + 30:
+                raise TimeoutError("requests were not answered within 30 s")
+            await asyncio.sleep(0.01)
+        return self._result
+
+    def _begin(self, seconds: float, *, closed: bool) -> None:
+        self._counted_from = time.perf_counter() + WARMING_SECONDS
+        self._until = self._counted_from + seconds
+        self._result, self._closed = Result(seconds), closed
+
+    def _ask(self, due: float) -> None:
+        if self._free:
+            self._free.pop().ask(due)
+        else:
+            self._waiting.append(due)
+
+    def answered(self, connection: Connection, status: int) -> None:
+        """Note an answer, and go on."""
+        now = time.perf_counter()
+        if self._counted_from <= (now if self._closed else connection.due) < self._until:
+            self._result.statuses.append(status)
+            self._result.latencies.append(now - connection.due)
+        if self._closed:
+            if now < self._until:
+                connection.ask(now)
+            else:
+                self._free.append(connection)
+        elif self._waiting:
+            connection.ask(self._waiting.popleft())
+        else:
+            self._free.append(connection)
+
+    def lost(self, connection: Connection) -> None:
+        """Note a connection that the server closed."""
+        self._result.statuses.append(0)
+        self._result.latencies.append(0.0)
+
+
+@contextmanager
+def server(**given: str) -> Iterator[Settings]:
+    """A feature server over a Redis with one version of the benchmarks' view, and no events yet."""
+    with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(Path(folder)) as redis, connect(redis.url) as client:
+        found = registry.load(DEFINITIONS)
+        for plan in found.plans.values():
+            go_live(client, create_version(client, Version(plan, f"{plan.fingerprint}.1", "ready")))
+        raise_position(client, keys.position(SOURCE), 0, Position("5-0", instants.now()))
+        write_services(client, [Service.of(service, found.plans) for service in found.services.values()])
+        settings = Settings(DEFINITIONS, home=folder, redis_url=redis.url, port=free_port())
+        environment = {
+            **os.environ,
+            **settings.environment(),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            **given,
+        }
+        process = subprocess.Popen([sys.executable, "-m", "serving"], env=environment, stdout=subprocess.DEVNULL)
+        try:
+            while not server_is_up(settings):
+                time.sleep(0.05)
+            yield settings
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def request(service: str, key: str) -> bytes:
+    """Return a request for one entity."""
+    body = msgspec.json.encode({"entities": [{key: "c1"}]})
+    head = f"POST /v1/features/{service} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+async def measure(settings: Settings, times: list[float], seconds: float) -> Iterator[tuple[str, Result]]:
+    """Return the capacity, and what comes of multiples of it."""
+    rows = []
+    load = Load(settings.port, request("fraud", "card"))
+    await load.connect(16)
+    capacity = await load.closed(seconds)
+    rows.append(("16 connections", capacity))
+    await load.connect(CONNECTIONS - 16)
+    rate = len(capacity.statuses) / capacity.seconds
+    for factor in times:
+        rows.append((f"{factor:g} x", await load.open(rate * factor, seconds)))
+    return rows
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--times", type=float, nargs="*", default=[0.5, 0.8, 1.5, 2, 3])
+    given = parser.parse_args()
+    with server() as settings, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        for name, result in runner.run(measure(settings, given.times, given.seconds)):
+            print(f"{name:>15}", "  ".join(f"{what} {value:8.1f}" for what, value in result.told().items()))
+
+
+if __name__ == "__main__":
+    main()
