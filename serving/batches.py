@@ -29,6 +29,8 @@ from serving.state import ServingState
 
 MOST_ROWS = 32
 """The most rows that are read and merged at once: some milliseconds, during which the loop does nothing else."""
+SLACK_SECONDS = 0.01
+"""So much longer those may wait for Redis who left it to the server how long."""
 
 Entities = Sequence[Mapping[str, Any]]
 
@@ -136,6 +138,7 @@ class Batches:
         batch = [asked for asked in batch if not self._is_late(asked.waiting, "queue", asked.waiting.since)]
         if not batch:
             return
+        self._begin([asked.waiting for asked in batch])
         try:
             vectors = await self._read(question, batch)
         except OverflowedError as error:
@@ -171,11 +174,13 @@ class Batches:
         try:
             if self._is_late(waiting, "queue", waiting.since):
                 return
+            planning = self._begin([waiting])
             lookups = [
                 Lookup(question, self._turns, question.rows(waiting.entities[start : start + MOST_ROWS], first=start))
                 for start in range(0, len(waiting.entities), MOST_ROWS)
             ]
-            await self._fetch(lookups, [waiting], perf_counter())
+            started = perf_counter()
+            await self._fetch(lookups, [waiting], started)
             merging = perf_counter()
             parts = []
             for lookup in lookups:
@@ -184,7 +189,7 @@ class Batches:
                 parts.append(lookup.vectors())
                 await asyncio.sleep(0)  # merged in pieces, so that others are answered between
             vectors = FeatureVectors.joined(parts)
-            waiting.budget.spend("merge", merging, perf_counter())
+            waiting.budget.spend("merge", merging, perf_counter(), before=started - planning)
             if waiting.give(vectors):
                 rows = [row for lookup in lookups for row in lookup.rows]
                 self._log.take(question, waiting.entities, rows, vectors)
@@ -192,6 +197,7 @@ class Batches:
             waiting.fail(error)
 
     async def _read(self, question: Question, batch: list[_Asked]) -> FeatureVectors:
+        planning = perf_counter()
         lookup = Lookup(question, self._turns, [row for asked in batch for row in asked.rows])
         together = [asked.waiting for asked in batch]
         started = perf_counter()
@@ -200,10 +206,10 @@ class Batches:
         vectors = lookup.vectors()
         merged = perf_counter()
         self._metrics.redis.observe(merging - started)
-        self._metrics.merge.observe(merged - merging)
+        self._metrics.merge.observe(merged - merging + started - planning)
         for waiting in together:
             if not self._is_late(waiting, "merge", merging):
-                waiting.budget.spend("merge", merging, merged, len(together))
+                waiting.budget.spend("merge", merging, merged, len(together), before=started - planning)
         return vectors
 
     async def _fetch(self, lookups: list[Lookup], together: list[_Waiting], started: float) -> None:
@@ -211,12 +217,8 @@ class Batches:
 
         It lasts no longer than the time of the last of those who wait; who has less hears when it is up.
         """
-        waits = [waiting.budget.begin(waiting.since, started) for waiting in together]
-        self._metrics.queue.observe(max(waits))
-        if self._admission is not None:
-            self._admission.began(min(waits))
         last = max(waiting.budget.until for waiting in together)
-        timers = self._timers([waiting for waiting in together if waiting.budget.until < last], started)
+        timers = self._timers(together, last, started)
         error = None
         try:
             while pending := [lookup for lookup in lookups if lookup.unfinished]:
@@ -230,21 +232,32 @@ class Batches:
             error = str(caught)
             if isinstance(caught, LateReplyError):
                 for waiting in together:
-                    self._expire(waiting, "redis", started)
+                    self._expire(waiting, "redis", started, len(together))
             raise
         finally:
             ended = perf_counter()
             for timer in timers:
                 timer.cancel()
             for waiting in together:
-                waiting.budget.spend("redis", started, ended, len(together), error)
+                if not waiting.answer.done():
+                    waiting.budget.spend("redis", started, ended, len(together), error)
 
-    def _timers(self, less: list[_Waiting], started: float) -> list[asyncio.TimerHandle]:
-        """Tell those who have less time than others, each when it is up."""
+    def _begin(self, together: list[_Waiting]) -> float:
+        """Note how long those have waited who are read for now; return the present."""
+        now = perf_counter()
+        waits = [waiting.budget.begin(waiting.since, now) for waiting in together]
+        self._metrics.queue.observe(max(waits))
+        if self._admission is not None:
+            self._admission.began(min(waits))
+        return now
+
+    def _timers(self, together: list[_Waiting], last: float, started: float) -> list[asyncio.TimerHandle]:
+        """Tell those who have less time than the last, each when it is up."""
         loop, now = asyncio.get_running_loop(), perf_counter()
         return [
-            loop.call_later(max(0.0, waiting.budget.until - now), self._expire, waiting, "redis", started)
-            for waiting in less
+            loop.call_later(max(0.0, until - now), self._expire, waiting, "redis", started, len(together))
+            for waiting in together
+            if (until := waiting.budget.until) < (last if waiting.budget.is_own else last - SLACK_SECONDS)
         ]
 
     def _is_late(self, waiting: _Waiting, stage: str, start: float) -> bool:
@@ -253,10 +266,12 @@ class Batches:
             self._expire(waiting, stage, start)
         return waiting.answer.done()
 
-    def _expire(self, waiting: _Waiting, stage: str, start: float) -> None:
+    def _expire(self, waiting: _Waiting, stage: str, start: float, shared: int = 1) -> None:
         if waiting.answer.done():
             return
-        error = waiting.budget.error(stage, start, perf_counter())
+        now = perf_counter()
+        error = waiting.budget.error(stage, start, now)
+        waiting.budget.spend(stage, start, now, shared, str(error))
         if isinstance(error, DeadlineError):
             self._metrics.late(stage)
         waiting.fail(error)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from serving.tracing import Trace
 
 STAGES = ("queue", "decode", "redis", "merge", "encode")
-"""The parts of a feature request. `queue`: from its arrival until it is read for, but for `decode`."""
+"""The parts of a feature request. `queue`: from its arrival until work on it begins, but for `decode`. `merge`: working
+out what is to be read, and the values from what was read."""
 LEAST_MS, MOST_MS = 1, 60_000
 """What `timeout_ms` may be."""
 
@@ -43,9 +44,11 @@ class Budget:
         self.spent: dict[str, float] = {}
         """Seconds by stage."""
 
-    def spend(self, stage: str, start: float, end: float, shared: int = 1, error: str | None = None) -> None:
-        """Note a stage, which `shared` requests had together."""
-        self.spent[stage] = self.spent.get(stage, 0.0) + end - start
+    def spend(
+        self, stage: str, start: float, end: float, shared: int = 1, error: str | None = None, before: float = 0.0
+    ) -> None:
+        """Note a stage, which `shared` requests had together; `before` are seconds of it that came earlier."""
+        self.spent[stage] = self.spent.get(stage, 0.0) + end - start + before
         if self.trace is not None:
             self.trace.add(stage, start, end, shared, error)
 
