@@ -1,8 +1,8 @@
 """Overload: what a feature server answers, and how fast, when more is asked of it than it can do.
 
 Its capacity is measured first, by connections that each ask again as soon as they are answered. Then requests come at
-multiples of it whether or not earlier ones were answered, each on a connection of its own while it lasts, and each with a
-latency that counts from when it was due.
+multiples of it whether or not earlier ones were answered, each on a connection of its own while it lasts; its latency
+counts from when it was due. The same is asked of a server that takes on whatever comes.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from streaming.versions import Version, create_version, go_live
 DEFINITIONS = "benchmarks.definitions"
 CONNECTIONS = 800
 """As many requests may be on their way at once; those due beyond them wait here, which counts as their latency."""
+TIMES = (0.5, 1.0, 2.0, 3.0)
+SERVERS = {"refuses": {}, "takes on all": {"RTML_QUEUE_TARGET": "0s", "RTML_MAX_IN_FLIGHT": "0"}}
 WARMING_SECONDS = 1.0
 """So much of each run is not counted."""
 
@@ -99,8 +101,9 @@ class Connection(asyncio.Protocol):
             self._load.answered(self, int(head[9:12]))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Count what was never answered."""
-        self._load.lost(self)
+        """Count it, where the server closed it."""
+        del error
+        self._load.lost()
 
 
 class Load:
@@ -173,7 +176,7 @@ class Load:
         else:
             self._free.append(connection)
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self) -> None:
         """Note a connection that the server closed."""
         self._result.statuses.append(0)
         self._result.latencies.append(0.0)
@@ -208,33 +211,33 @@ def server(**given: str) -> Iterator[Settings]:
 def request(service: str, key: str) -> bytes:
     """Return a request for one entity."""
     body = msgspec.json.encode({"entities": [{key: "c1"}]})
-    head = f"POST /v1/features/{service} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    head = f"POST /v1/features/{service} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-async def measure(settings: Settings, times: list[float], seconds: float) -> Iterator[tuple[str, Result]]:
-    """Return the capacity, and what comes of multiples of it."""
-    rows = []
-    load = Load(settings.port, request("fraud", "card"))
-    await load.connect(16)
-    capacity = await load.closed(seconds)
-    rows.append(("16 connections", capacity))
-    await load.connect(CONNECTIONS - 16)
-    rate = len(capacity.statuses) / capacity.seconds
-    for factor in times:
-        rows.append((f"{factor:g} x", await load.open(rate * factor, seconds)))
-    return rows
+async def measure(port: int, seconds: float, rates: list[float]) -> tuple[float, list[Result]]:
+    """Return a server's capacity in requests per second, and what comes of rates; without any, of multiples of it."""
+    load = Load(port, request("fraud", "card"))
+    await load.connect(CONNECTIONS // 4)
+    full = await load.closed(seconds)
+    capacity = len(full.statuses) / full.seconds
+    await load.connect(CONNECTIONS - CONNECTIONS // 4)
+    return capacity, [await load.open(rate, seconds) for rate in rates or [capacity * factor for factor in TIMES]]
 
 
 def main() -> None:
     """Measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--times", type=float, nargs="*", default=[0.5, 0.8, 1.5, 2, 3])
-    given = parser.parse_args()
-    with server() as settings, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        for name, result in runner.run(measure(settings, given.times, given.seconds)):
-            print(f"{name:>15}", "  ".join(f"{what} {value:8.1f}" for what, value in result.told().items()))
+    seconds = parser.parse_args().seconds
+    rates: list[float] = []
+    for name, given in SERVERS.items():
+        with server(**given) as settings, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            capacity, results = runner.run(measure(settings.port, seconds, rates))
+        rates = rates or [capacity * factor for factor in TIMES]
+        print(f"{name}: capacity {capacity:,.0f} requests/s")
+        for factor, result in zip(TIMES, results, strict=True):
+            print(f"  {factor:3g} x ", "  ".join(f"{what} {value:,.1f}" for what, value in result.told().items()))
 
 
 if __name__ == "__main__":

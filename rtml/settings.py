@@ -59,7 +59,7 @@ class Settings(msgspec.Struct, frozen=True):
     dagster_port: int = 3000
     """The Dagster UI's port."""
     redis_timeout: str = "500ms"
-    """How long the feature server waits for Redis, and the time that a request has which sets no `timeout_ms`."""
+    """How long the feature server waits for Redis; and how long requests wait for it that set no `timeout_ms`."""
     redis_read_url: str = ""
     """A replica of that Redis, which the feature server reads features from; by default `redis_url`."""
     redis_connections: int = 32

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from rtml.access import of_run
 from rtml.errors import RtmlError, UnavailableError, near_miss
-from rtml.lake import Lake
+from rtml.lake_paths import Lake
 from rtml.settings import Settings
 from serving.admission import Admission, OverloadedError
 from serving.batches import Batches
@@ -120,13 +120,14 @@ class App:
 
     def start(self) -> None:
         """Look at Redis, and go on looking; where it does not answer yet, requests hear so until it does."""
+        logs = False
         try:
-            self.state.refresh()
+            logs = any(service.log for service in self.state.refresh().services.values())
         except UnavailableError as error:
             _log.warning("%s", error)
         self.guard.start()
         self.state.start()
-        self.log.start()
+        self.log.start(soon=logs)
 
     def drain(self) -> None:
         """Say that this server is not ready any more, and send those who are connected elsewhere; go on answering."""

@@ -29,9 +29,6 @@ from serving.state import ServingState
 
 MOST_ROWS = 32
 """The most rows that are read and merged at once: some milliseconds, during which the loop does nothing else."""
-SLACK_SECONDS = 0.01
-"""So much longer those may wait for Redis who left it to the server how long."""
-
 Entities = Sequence[Mapping[str, Any]]
 
 
@@ -184,10 +181,10 @@ class Batches:
             merging = perf_counter()
             parts = []
             for lookup in lookups:
-                if self._is_late(waiting, "merge", merging):
-                    return
                 parts.append(lookup.vectors())
                 await asyncio.sleep(0)  # merged in pieces, so that others are answered between
+                if self._is_late(waiting, "merge", merging):
+                    return
             vectors = FeatureVectors.joined(parts)
             waiting.budget.spend("merge", merging, perf_counter(), before=started - planning)
             if waiting.give(vectors):
@@ -217,6 +214,8 @@ class Batches:
 
         It lasts no longer than the time of the last of those who wait; who has less hears when it is up.
         """
+        for waiting in together:
+            waiting.budget.read(started)
         last = max(waiting.budget.until for waiting in together)
         timers = self._timers(together, last, started)
         error = None
@@ -257,12 +256,12 @@ class Batches:
         return [
             loop.call_later(max(0.0, until - now), self._expire, waiting, "redis", started, len(together))
             for waiting in together
-            if (until := waiting.budget.until) < (last if waiting.budget.is_own else last - SLACK_SECONDS)
+            if (until := waiting.budget.until) < last
         ]
 
     def _is_late(self, waiting: _Waiting, stage: str, start: float) -> bool:
         """Whether a request is not waited for any more: its time is up, in a stage that began at `start`."""
-        if waiting.budget.is_over(perf_counter()):
+        if waiting.budget.is_over(perf_counter(), stage):
             self._expire(waiting, stage, start)
         return waiting.answer.done()
 

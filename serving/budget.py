@@ -1,7 +1,8 @@
 """The time that one request has, and what it goes by for: its stages.
 
-A deadline counts from when the request came. It bounds the wait for the request's body, for the server, for Redis, and
-the merge; work for a request whose time is up is not begun.
+A deadline counts from when the request came, and bounds all of it: the wait for its body, for the server, for Redis,
+and the merge; work for a request whose time is up is not begun. Who sets no deadline waits as long as the server waits
+for Redis, first for its turn and then for Redis: a long merge is answered, however long.
 """
 
 from __future__ import annotations
@@ -61,9 +62,14 @@ class Budget:
         waited = self.spent["queue"] = max(0.0, now - self.arrived - self.spent.get("decode", 0.0))
         return waited
 
-    def is_over(self, now: float) -> bool:
-        """Whether its time is up."""
-        return now >= self.until
+    def read(self, now: float) -> None:
+        """Begin to wait for Redis."""
+        if not self.is_own:
+            self.until = now + self.seconds
+
+    def is_over(self, now: float, stage: str) -> bool:
+        """Whether its time is up, in a stage."""
+        return now >= self.until and (self.is_own or stage != "merge")
 
     def error(self, stage: str, start: float, now: float) -> RtmlError:
         """Return what a request hears whose time was up in a stage that began at `start`.

@@ -75,8 +75,8 @@ class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
     timeout_ms: Annotated[
         int | None,
         Meta(
-            description="How long the answer may take, counted from the request's arrival; then it is 504. By default "
-            "as long as the server waits for Redis.",
+            description="How long the answer may take, counted from the request's arrival; then it is 504. Without it, "
+            "a request waits for its turn, and then for Redis, as long as the server is set to.",
             examples=[50],
             extra_json_schema={"minimum": LEAST_MS, "maximum": MOST_MS},
         ),
