@@ -8,6 +8,7 @@ from rtml.access import is_fingerprint
 from rtml.errors import SettingsError, near_miss
 from rtml.instants import Duration, parse_duration
 from rtml.logs import FORMATS
+from rtml.secrets import mask
 
 if TYPE_CHECKING:
     from rtml.settings import Settings
@@ -25,6 +26,7 @@ DURATIONS = (
 OPTIONAL_DURATIONS = ("queue_target", "drain")
 """Those that may be `0s`."""
 NOTHING = "0s"
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 LEAST = {"max_body_bytes": 1, "redis_connections": 1, "rate_limit": 0, "max_in_flight": 0}
 """The least that numbers may be."""
 
@@ -43,10 +45,7 @@ def check(settings: Settings) -> None:
         if getattr(settings, name) < least:
             got = getattr(settings, name)
             raise SettingsError(f"{name} (RTML_{name.upper()}) must be {least} or more; got {got:g}")
-    for name in ("alert_webhook", "alert_slack_webhook"):
-        # Its value is not said: it may be a secret.
-        if (url := getattr(settings, name)) and not url.startswith(("http://", "https://")):
-            raise SettingsError(f"{name} (RTML_{name.upper()}) must be a URL like 'https://…'; got something else")
+    _check_urls(settings)
     if not settings.features:
         raise SettingsError("features (RTML_FEATURES) must be an import path or a .py file; got nothing")
     _check_access(settings)
@@ -62,6 +61,16 @@ def check(settings: Settings) -> None:
 def optional_duration(text: str) -> Duration:
     """Return the microseconds of a duration that may be `0s`."""
     return 0 if text == NOTHING else parse_duration(text)
+
+
+def _check_urls(settings: Settings) -> None:
+    for name in ("alert_webhook", "alert_slack_webhook"):
+        # Its value is not said: it may be a secret.
+        if (url := getattr(settings, name)) and not url.startswith(("http://", "https://")):
+            raise SettingsError(f"{name} (RTML_{name.upper()}) must be a URL like 'https://…'; got something else")
+    if settings.redis_read_url and not settings.redis_read_url.startswith(REDIS_SCHEMES):
+        got = mask(settings.redis_read_url)
+        raise SettingsError(f"redis_read_url (RTML_REDIS_READ_URL) must be a URL like 'redis://…'; got {got!r}")
 
 
 def _check_access(settings: Settings) -> None:
