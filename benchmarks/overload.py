@@ -67,7 +67,8 @@ class Result:
             "p99 ms": float(quantiles[1]),
             "refused/s": len(shed) / self.seconds,
             "refused p99 ms": float(np.percentile(shed, 99)) if len(shed) else 0.0,
-            "other": float(np.sum((status != 200) & (status != 503))),
+            "late": float(np.sum(status == 504)),
+            "lost": float(np.sum(status == 0)),
         }
 
 

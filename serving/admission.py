@@ -49,17 +49,13 @@ class Admission:
         self._least, self._peak, self._refused = inf, 0, 0
         self._expected = 0.0
 
-    def check(self) -> None:
-        """Refuse a request that has just come, before anything is done for it.
-
-        Raises:
-            OverloadedError: there are enough in the works.
-        """
+    def is_full(self) -> bool:
+        """Whether a request that comes now is refused, before anything is done for it."""
         self._look()
-        if self.in_flight >= self.limit:
-            self._refused += 1
-            why = f"waits were over {self._target * 1_000:g} ms" if self.is_overloaded else "max_in_flight"
-            raise OverloadedError(f"the server has {self.in_flight} requests in the works, and takes no more ({why})")
+        if self.in_flight < self.limit:
+            return False
+        self._refused += 1
+        return True
 
     def enter(self, budget: Budget) -> None:
         """Take on a request that is there as a whole; `leave` must follow.
@@ -67,7 +63,8 @@ class Admission:
         Raises:
             OverloadedError: there are enough in the works, or it would only be read for after its time is up.
         """
-        self.check()
+        if self.is_full():
+            raise OverloadedError(f"the server has {self.in_flight} requests in the works, and takes no more for now")
         if self.is_overloaded and self._clock() + self._expected > budget.until:
             self._refused += 1
             raise OverloadedError(

@@ -15,7 +15,7 @@ from rtml.lake_paths import Lake
 from rtml.settings import Settings
 from serving.admission import Admission, OverloadedError
 from serving.batches import Batches
-from serving.bodies import Bodies
+from serving.bodies import Bodies, is_short
 from serving.bodies import Exchange as BodyExchange
 from serving.budget import Budget, server_timing
 from serving.correlation import Call, Calls, Headers
@@ -44,6 +44,7 @@ from serving.wire import (
     encode_vectors,
     failure,
     failure_of,
+    overloaded,
     unexpected,
     with_timings,
 )
@@ -52,6 +53,8 @@ Body = Callable[[], Awaitable[bytes]]
 """Reads a request's body, when a handler wants it."""
 
 DRAINING = "draining: this server was told to end, and answers for a while yet"
+_FEATURES_LABEL = f"{FEATURES}{{service}}"
+_OVERLOADED = overloaded("the server has more to do than it can, and takes no more for now")
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _log = logging.getLogger("rtml.serving")
 
@@ -143,15 +146,18 @@ class App:
 
     async def __rsgi__(self, scope: Scope, exchange: Exchange) -> None:
         """Answer one request; the RSGI entry."""
-        body = self.bodies.of(scope.headers, exchange)
         refusal = self.guard.check(scope)
-        overload = self._overload(scope) if refusal is None else None
-        if stopped := refusal or overload:
-            reply = self._refuse(scope, stopped)
+        if refusal is None and scope.path.startswith(FEATURES) and self._admission.is_full():
+            # What costs as much as an answer relieves nobody: the server itself drops a short body.
+            reply = self._turn_away(scope)
+            if not is_short(scope.headers):
+                await self.bodies.of(scope.headers, exchange).discard()
         else:
-            reply = await self.answer(scope.method, scope.path, body.read, scope.headers, scope.query_string)
-        # To refuse must cost next to nothing: the server itself drops a short body, which is here by now.
-        if overload is None or not body.is_short:
+            body = self.bodies.of(scope.headers, exchange)
+            if refusal is None:
+                reply = await self.answer(scope.method, scope.path, body.read, scope.headers, scope.query_string)
+            else:
+                reply = self._refuse(scope, refusal)
             await body.discard()
         safe = security_headers(scope.path, secure=self._secure)
         headers = [("content-type", reply.content_type), *safe, *reply.headers]
@@ -159,22 +165,17 @@ class App:
             headers.append(("connection", "close"))
         exchange.response_bytes(reply.status, headers, reply.body)
 
-    def _overload(self, scope: Scope) -> Reply | None:
-        """Return the answer to a request for features that comes to a server which has enough to do."""
-        if not scope.path.startswith(FEATURES):
-            return None
-        try:
-            self._admission.check()
-        except OverloadedError as error:
-            self.metrics.refused.inc()
-            service = named(FEATURES, scope.path)
-            if service:
-                self.metrics.answered_by(service, 503)
-            return failure_of(error)
-        return None
+    def _turn_away(self, scope: Scope) -> Reply:
+        """Answer a request for features that comes to a server which has enough to do."""
+        call = self._calls.begin(scope.headers)
+        self.metrics.refused.inc()
+        self.metrics.answered(_FEATURES_LABEL, _OVERLOADED.status, perf_counter() - call.started)
+        if service := named(FEATURES, scope.path):
+            self.metrics.answered_by(service, _OVERLOADED.status)
+        return self._calls.end(call, scope.method, scope.path, _FEATURES_LABEL, _OVERLOADED)
 
     def _refuse(self, scope: Scope, refusal: Reply) -> Reply:
-        """Answer a request that does not get in; `answer` never hears of it."""
+        """Answer a request that the guard does not let pass; `answer` never hears of it."""
         call = self._calls.begin(scope.headers)
         route = self._route(scope.path, call)
         label = route.label if route else "other"
@@ -213,7 +214,7 @@ class App:
 
     def _route(self, path: str, call: Call, query: str = "") -> Route | None:
         if service := named(FEATURES, path):
-            return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(service, body, call), service)
+            return Route("POST", _FEATURES_LABEL, lambda body: self._features(service, body, call), service)
         if source := named(HEARTBEATS, path):
             return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(source))
         if name := named(RUNBOOKS, path):

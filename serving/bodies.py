@@ -106,12 +106,6 @@ class Incoming:
         self._is_read = False
         self._pieces: AsyncIterator[bytes] | None = None
 
-    @property
-    def is_short(self) -> bool:
-        """Whether it says that it is: it came with its headers, or right behind them."""
-        said = self._headers.get("content-length")
-        return said is not None and said.isdecimal() and int(said) <= SHORT_BYTES
-
     async def read(self) -> bytes:
         """Return it.
 
@@ -167,6 +161,12 @@ class Incoming:
     def _is_sent(self) -> bool:
         headers = self._headers
         return headers.get("content-length") not in (None, "0") or headers.get("transfer-encoding") is not None
+
+
+def is_short(headers: Headers) -> bool:
+    """Whether a body says that it is short: it came with its headers, or right behind them."""
+    said = headers.get("content-length")
+    return said is not None and said.isdecimal() and int(said) <= SHORT_BYTES
 
 
 def _too_large(most: int, said: str) -> TooLargeError:

@@ -247,6 +247,11 @@ def failure(status: int, code: str, message: str, headers: Sequence[tuple[str, s
     return Reply(status, encode(Failure(problem)), headers=headers, problem=problem)
 
 
+def overloaded(message: str) -> Reply:
+    """Return the answer to a request that is not taken on."""
+    return failure(503, "overloaded", message, _RETRY)
+
+
 def encode_problem(problem: Problem, request_id: str) -> bytes:
     """Return the body that says what went wrong, and with which request."""
     return encode(Failure(Problem(problem.code, problem.message, request_id)))
