@@ -90,6 +90,10 @@ class Settings(msgspec.Struct, frozen=True):
     """Requests per second that one key, or one address without a key, may make; 0: any number."""
     max_body_bytes: int = 4_194_304
     """The longest body of a request to the feature server."""
+    max_entities: int = 10_000
+    """The most entities that one request for features may name."""
+    max_events: int = 10_000
+    """The most events of one push to the feature server."""
     tls_cert: str = ""
     """File of the feature server's certificate (PEM, with its chain); with it, the server speaks HTTPS alone."""
     tls_key: str = ""

@@ -27,7 +27,10 @@ OPTIONAL_DURATIONS = ("queue_target", "drain")
 """Those that may be `0s`."""
 NOTHING = "0s"
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
-LEAST = {"max_body_bytes": 1, "redis_connections": 1, "rate_limit": 0, "max_in_flight": 0}
+LEAST = {
+    **dict.fromkeys(("rate_limit", "max_in_flight"), 0),
+    **dict.fromkeys(("max_body_bytes", "max_entities", "max_events", "redis_connections"), 1),
+}
 """The least that numbers may be."""
 
 

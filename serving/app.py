@@ -30,7 +30,8 @@ from serving.listing import listing
 from serving.metrics import Metrics
 from serving.openapi import openapi
 from serving.page import page
-from serving.paths import FEATURES, HEARTBEATS, named
+from serving.paths import EVENTS, FEATURES, HEARTBEATS, named
+from serving.push import Pushes
 from serving.runbooks import RUNBOOKS, runbook
 from serving.sla import SLA, SLA_HISTORY, Slas
 from serving.sla_files import sla_files
@@ -55,6 +56,7 @@ Body = Callable[[], Awaitable[bytes]]
 DRAINING = "draining: this server was told to end, and answers for a while yet"
 _FEATURES_LABEL = f"{FEATURES}{{service}}"
 _OVERLOADED = overloaded("the server has more to do than it can, and takes no more for now")
+NAMED = (_FEATURES_LABEL, f"{EVENTS}{{source}}", f"{HEARTBEATS}{{source}}")
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _log = logging.getLogger("rtml.serving")
 
@@ -104,9 +106,9 @@ class App:
         self.is_draining = False
         self._admission = Admission(settings.queue_target_seconds, settings.max_in_flight)
         self.metrics.admit(self._admission)
-        self._batches = Batches(
-            self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log, self._admission
-        )
+        epoch, most = settings.tile_epoch_us, settings.max_entities
+        self._batches = Batches(self.state, self._reader, self.metrics, epoch, self.log, most, self._admission)
+        self._pushes = Pushes(settings, self.metrics, lambda: self.state.snapshot.watermarks)
         self._calls = Calls(settings)
         self._sla = Slas(settings, self._reader.read, lambda: self.state.snapshot)
         self._documents = Documents(lake)
@@ -115,7 +117,9 @@ class App:
             "/docs": Route("GET", "/docs", _constant(page())),
             "/healthz": Route("GET", "/healthz", self._healthz),
             "/metrics": Route("GET", "/metrics", self._metrics),
-            "/openapi.json": Route("GET", "/openapi.json", _constant(Reply(200, encode(openapi())))),
+            "/openapi.json": Route(
+                "GET", "/openapi.json", _constant(Reply(200, encode(openapi(settings.max_entities))))
+            ),
             "/readyz": Route("GET", "/readyz", self._readyz),
             "/v1/services": Route("GET", "/v1/services", self._services),
             SLA: Route("GET", SLA, lambda _: self._sla.latest()),
@@ -141,6 +145,7 @@ class App:
         self.state.stop()
         await asyncio.to_thread(self.guard.stop)
         await asyncio.to_thread(self.log.stop)
+        await self._pushes.close()
         await asyncio.to_thread(self._calls.close)
         await self._links.close()
 
@@ -168,7 +173,7 @@ class App:
     def _turn_away(self, scope: Scope) -> Reply:
         """Answer a request for features that comes to a server which has enough to do."""
         call = self._calls.begin(scope.headers)
-        self.metrics.refused.inc()
+        self.metrics.overloaded.inc()
         self.metrics.answered(_FEATURES_LABEL, _OVERLOADED.status, perf_counter() - call.started)
         if service := named(FEATURES, scope.path):
             self.metrics.answered_by(service, _OVERLOADED.status)
@@ -191,7 +196,7 @@ class App:
         route = self._route(path, call, query)
         try:
             if route is None:
-                near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}", f"{HEARTBEATS}{{source}}"])
+                near = near_miss(path, [*self._routes, *NAMED])
                 reply = failure(404, "not_found", f"no path {path!r}.{near}")
             elif method != route.method and not (method == "HEAD" and route.method == "GET"):
                 allowed = "GET, HEAD" if route.method == "GET" else route.method
@@ -202,7 +207,7 @@ class App:
         # Whatever it was, the client must hear of it.
         except Exception as error:  # noqa: BLE001
             if isinstance(error, OverloadedError):
-                self.metrics.refused.inc()
+                self.metrics.overloaded.inc()
             reply = _failed(error, method, path, call)
         finally:
             self.metrics.in_progress.dec()
@@ -215,6 +220,8 @@ class App:
     def _route(self, path: str, call: Call, query: str = "") -> Route | None:
         if service := named(FEATURES, path):
             return Route("POST", _FEATURES_LABEL, lambda body: self._features(service, body, call), service)
+        if filled := named(EVENTS, path):
+            return Route("POST", f"{EVENTS}{{source}}", lambda body: self._push(filled, body))
         if source := named(HEARTBEATS, path):
             return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(source))
         if name := named(RUNBOOKS, path):
@@ -251,6 +258,9 @@ class App:
             return Reply(200, encoded)
         timings = budget.timings()
         return Reply(200, with_timings(encoded, timings), headers=[server_timing(timings)])
+
+    async def _push(self, source: str, body: Body) -> Reply:
+        return await self._pushes.push(source, await body())
 
     async def _services(self, _: Body) -> Reply:
         return Reply(200, encode(listing(self.state.snapshot)))

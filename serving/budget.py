@@ -53,10 +53,13 @@ class Budget:
         if self.trace is not None:
             self.trace.add(stage, start, end, shared, error)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is not in the queue any more."""
+        return "queue" in self.spent
+
     def begin(self, since: float, now: float) -> float:
         """End the queue, in which the decoded request was `since`; return how long it was in all."""
-        if "queue" in self.spent:  # it is read for again
-            return self.spent["queue"]
         if self.trace is not None:
             self.trace.add("queue", since, now)
         waited = self.spent["queue"] = max(0.0, now - self.arrived - self.spent.get("decode", 0.0))

@@ -36,7 +36,7 @@ class _Taken:
     """Those rows of an answer that are to be logged."""
 
     question: Question
-    entities: list[Mapping[str, Any]]
+    entities: list[dict[str, Any]]
     vectors: FeatureVectors
     served_at: Instant
 
@@ -80,7 +80,10 @@ class FeatureLog:
         places = [place for place in places if not any(keys.is_probe(tag) for tag in rows[place])]
         if not places:
             return
-        taken = _Taken(question, [entities[place] for place in places], vectors.at_places(places), self._now())
+        # The keys alone: a request may hold whatever else.
+        names = list(dict.fromkeys(name for version in question.versions for name in version.plan.key_names))
+        kept = [{name: entities[place][name] for name in names} for place in places]
+        taken = _Taken(question, kept, vectors.at_places(places), self._now())
         with self._lock:
             self._held.append(taken)
             self._rows += len(places)

@@ -14,6 +14,7 @@ from rtml.lake import (
     EVENT_DATE,
     LAST_INGESTED,
     PUBLISHED_TO,
+    REPLACED,
     SERVED_AT,
     SERVICE_VERSION,
     STATUS,
@@ -48,6 +49,7 @@ def served_frame(
         view = version.view
         columns[of_view(view, VERSION)] = [version.version] * count
         columns[of_view(view, STATUS)] = vectors.status[view]
+        columns[of_view(view, REPLACED)] = vectors.replaced(view)
         columns[of_view(view, LAST_INGESTED)] = [_known(instant) for instant in vectors.last_ingested[view]]
         columns[of_view(view, PUBLISHED_TO)] = [_known(vectors.published_to[view])] * count
     series = [_series(name, columns[name], kind) for name, kind in schema.items() if name != EVENT_DATE]

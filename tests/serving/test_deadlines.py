@@ -9,12 +9,13 @@ import pytest
 from rtml import instants
 from rtml.errors import UnavailableError
 from rtml.lake import Lake
-from serving.batches import MOST_ROWS, Batches
+from serving.batches import Batches
 from serving.budget import STAGES, Budget, DeadlineError
 from serving.feature_log import FeatureLog
 from serving.metrics import Metrics
 from serving.redis_io import RedisReader, connect_reader
 from serving.state import ServingState
+from serving.waiting import MOST_ROWS
 from tests.serving.online import OwnRedis, fill
 
 SPENDING = "/v1/features/spending"
