@@ -59,7 +59,7 @@ def against_duckdb(view: StreamFeatureView, scale: int) -> list[Row]:
 def agreeing(values: Mapping[str, Values], made: Mapping[str, np.ma.MaskedArray[Any, Any]]) -> int:
     """Count equal values: floats to nine digits, standard deviations to six."""
     equal = 0
-    for name, (found, valid) in values.items():
+    for name, (found, valid, _) in values.items():
         present = ~np.ma.getmaskarray(made[name])
         digits = 1e-6 if name.startswith("amount_stddev") else 1e-9
         close = np.isclose(found, made[name].filled(0), rtol=digits, atol=0)

@@ -80,6 +80,7 @@ def _magnitudes(plan: Plan) -> list[PlannedFeature]:
             aggregate=MAGNITUDE[feature.aggregate],
             column=_size(feature.column),
             kind="f64",
+            parameters=(),
         )
         for feature in plan.features
         if not exact(feature)
@@ -238,7 +239,7 @@ def _compare(one: Compared, absent: Array, damaged: Array, unsettled: Array) -> 
     open_rows = ~same & unsettled & ~absent & ~damaged
     wrong = ~same & ~open_rows
     differences = np.where(both, _difference(one), 0.0)
-    size = np.abs(one.expected.values.astype(np.float64))
+    size = np.abs(_leading(one.expected.values).astype(np.float64))
     relative = np.divide(differences, size, out=np.zeros(len(size)), where=(size > 0) & np.isfinite(size))
     verdict = FeatureParity(
         feature=one.feature,
@@ -253,6 +254,11 @@ def _compare(one: Compared, absent: Array, damaged: Array, unsettled: Array) -> 
     return verdict, np.flatnonzero(wrong)
 
 
+def _leading(values: Array) -> Array:
+    """Return one number a row: of lists the largest."""
+    return values.max(axis=1, initial=0) if values.ndim > 1 else values
+
+
 def _close(one: Compared) -> Array:
     apart = _difference(one)
     bounded = np.isfinite(one.allowed) & (one.allowed > 0) & np.isfinite(apart)
@@ -261,11 +267,24 @@ def _close(one: Compared) -> Array:
 
 def _difference(one: Compared) -> Array:
     """Return |got − expected|: integers are subtracted as such, no two NaNs or infinities of one sign differ."""
+    apart = _differences(one)
+    return apart.max(axis=1, initial=0.0) if apart.ndim > 1 else apart
+
+
+def _differences(one: Compared) -> Array:
+    """Return the same place by place, where values are lists; those of unlike length differ in the first."""
     got, expected = one.got.values, one.expected.values
-    with np.errstate(invalid="ignore", over="ignore"):
-        apart: Array = np.abs((got - expected).astype(np.float64))
     same = (got == expected) | ((got != got) & (expected != expected))  # noqa: PLR0124
-    return np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
+    if got.dtype.kind == "u":
+        apart: Array = np.where(same, 0.0, np.inf)  # hashes of strings
+    else:
+        with np.errstate(invalid="ignore", over="ignore"):
+            apart = np.abs((got - expected).astype(np.float64))
+        apart = np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
+    if one.got.lengths is not None and one.expected.lengths is not None:
+        apart[np.arange(got.shape[1]) >= one.got.lengths[:, None]] = 0.0
+        apart[one.got.lengths != one.expected.lengths, 0] = np.inf
+    return apart
 
 
 def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array, reasons: Array) -> pl.DataFrame:
@@ -275,15 +294,19 @@ def _wrong_rows(identity: pl.DataFrame, one: Compared, rows: Array, reasons: Arr
     chosen = rows[np.argsort(-apart, kind="stable")[:WORST]]
     return identity[chosen].with_columns(
         pl.lit(one.feature).alias("feature"),
-        got=_values(one.got, chosen),
-        expected=_values(one.expected, chosen),
+        got=_values(one, one.got, chosen),
+        expected=_values(one, one.expected, chosen),
         difference=pl.Series(np.sort(-apart)[:WORST] * -1, dtype=pl.Float64),
         why=pl.Series([reasons[row] or _why(one, row) for row in chosen], dtype=pl.String),
     )
 
 
-def _values(values: Values, rows: Array) -> pl.Series:
-    shown = zip(values.values[rows].tolist(), values.valid[rows].tolist(), strict=True)
+def _values(one: Compared, values: Values, rows: Array) -> pl.Series:
+    """Return what is shown of some rows: of lists the place that differs the most."""
+    found = values.values[rows]
+    if found.ndim > 1:
+        found = found[np.arange(len(rows)), _differences(one)[rows].argmax(axis=1)]
+    shown = zip(found.tolist(), values.valid[rows].tolist(), strict=True)
     return pl.Series([float(value) if there else None for value, there in shown], dtype=pl.Float64)
 
 

@@ -23,6 +23,7 @@ def compile_view(view: StreamFeatureView) -> Plan:
             cast("Kind", feature.kind),
             feature.window.length,
             feature.window.exact,
+            feature.parameters,
         )
         for feature in view.resolved.values()
     )

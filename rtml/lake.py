@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rtml.algebra.family import EVENT_TIME, ID64, Kind
+from rtml.algebra.family import EVENT_TIME, ID64, RAGGED
 from rtml.columns import SPINE_TIME, TIMESTAMP
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, KEY_TYPES
+from rtml.values import value_type
 
 if TYPE_CHECKING:
     from rtml.define.service import FeatureService
@@ -73,15 +74,17 @@ LATE: dict[str, pl.DataType] = {
 }
 """When a late event became servable, in the source's own time."""
 
-VALUE_TYPES: dict[Kind, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64()}
-"""The types of features' values."""
-
 SERVED_AT, WATERMARK, SERVICE_VERSION = "served_at", "watermark", "service_version"
 VERSION, STATUS, LAST_INGESTED, PUBLISHED_TO = "version", "status", "last_ingested", "published_to"
 """What `served/` says of each view, in columns `view__…`."""
 
 _TYPE_WORDS: dict[pl.DataType, str] = {pl.Float64(): "f64", pl.Int64(): "i64", pl.String(): "str", pl.Boolean(): "bool"}
-_NUMPY_TO_POLARS: dict[str, pl.DataType] = {"<i8": pl.Int64(), "<f8": pl.Float64(), "<u8": pl.Int64()}
+_NUMPY_TO_POLARS: dict[str, pl.DataType] = {
+    "<i8": pl.Int64(),
+    "<f8": pl.Float64(),
+    "<u8": pl.Int64(),
+    RAGGED: pl.Binary(),
+}
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,7 @@ def served_schema(plans: Sequence[Plan], columns: Sequence[tuple[str, str]]) -> 
     and the partition's day, that of `timestamp`.
     """
     by_view = {plan.view: plan for plan in plans}
-    values = {f"{view}__{feature}": VALUE_TYPES[by_view[view].feature(feature).output] for view, feature in columns}
+    values = {f"{view}__{feature}": value_type(by_view[view].feature(feature).output) for view, feature in columns}
     seen: dict[str, pl.DataType] = {
         VERSION: pl.String(),
         STATUS: pl.String(),
@@ -211,7 +214,7 @@ def with_type(name: str, dtype: pl.DataType) -> str:
 
 def values_schema(plan: Plan) -> dict[str, pl.DataType]:
     """Return a view's features as columns of values."""
-    return {feature.name: VALUE_TYPES[feature.output] for feature in plan.features}
+    return {feature.name: value_type(feature.output) for feature in plan.features}
 
 
 def features_schema(plan: Plan) -> dict[str, pl.DataType]:
@@ -227,7 +230,7 @@ def training_schema(service: FeatureService, plans: Mapping[str, Plan]) -> dict[
     columns: dict[str, pl.DataType] = {name: KEY_TYPES[kind] for name, kind in kinds.items()}
     columns[SPINE_TIME] = TIMESTAMP
     for view, name in service.columns:
-        columns[f"{view.name}__{name}"] = VALUE_TYPES[plans[view.name].feature(name).output]
+        columns[f"{view.name}__{name}"] = value_type(plans[view.name].feature(name).output)
     for label in spine.labels:
         columns |= label.columns
     return {**columns, EVENT_DATE: pl.Date()}

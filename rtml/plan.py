@@ -7,7 +7,7 @@ from functools import cached_property
 import msgspec
 
 from rtml.algebra import catalog
-from rtml.algebra.family import Kind
+from rtml.algebra.family import Aggregate, Family, Kind, Output, Parameters, Span, States, Values
 from rtml.algebra.states import StateSchema
 from rtml.instants import DAY, Duration, format_duration
 from rtml.tiles import Ladder, Window
@@ -18,7 +18,7 @@ FORGET_AFTER = 7 * DAY
 """How long an entity without events outlives its longest window in Redis."""
 
 
-class PlannedFeature(msgspec.Struct, frozen=True):
+class PlannedFeature(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
     """One feature of a plan; `window` is in microseconds, `kind` is how its column is kept."""
 
     name: str
@@ -27,16 +27,31 @@ class PlannedFeature(msgspec.Struct, frozen=True):
     kind: Kind
     window: Duration
     exact: bool
+    parameters: Parameters = ()
+
+    @cached_property
+    def definition(self) -> Aggregate:
+        """The aggregate, with its parameters."""
+        return catalog.aggregate(self.aggregate, self.parameters)
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """The families whose states the value is made of."""
+        return self.definition.families(self.column, self.kind)
+
+    def finalize(self, states: States, span: Span) -> Values:
+        """Return the feature's values: what states are worth that stand for these windows."""
+        return self.definition.finalize(self.column, self.kind, states, span)
 
     @property
     def span(self) -> Window:
         """The window as a value of the tile algebra."""
         return Window(self.window, self.exact)
 
-    @property
-    def output(self) -> Kind:
+    @cached_property
+    def output(self) -> Output:
         """The type of the feature's values."""
-        return catalog.aggregate(self.aggregate).output(self.kind)
+        return self.definition.output(self.kind)
 
 
 class Plan(msgspec.Struct, frozen=True, dict=True):
@@ -74,12 +89,7 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def states(self) -> StateSchema:
         """The states that all windows share."""
-        families = [
-            family
-            for feature in self.features
-            for family in catalog.aggregate(feature.aggregate).families(feature.column, feature.kind)
-        ]
-        return StateSchema.of(tuple(families))
+        return StateSchema.of(tuple(family for feature in self.features for family in feature.families))
 
     @cached_property
     def lanes(self) -> dict[str, Kind]:

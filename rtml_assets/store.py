@@ -14,10 +14,11 @@ import polars as pl
 from rtml.define.label import LabelSource
 from rtml.errors import LeftOutWarning, NotBuiltWarning
 from rtml.instants import Instant, to_instant
-from rtml.lake import VALUE_TYPES, Lake
+from rtml.lake import Lake
 from rtml.projection import KEY_TYPES
 from rtml.registry import Registry, load
 from rtml.settings import Settings, load_settings
+from rtml.values import value_type
 from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.logged import logged_features
 from rtml_assets.tables.training_set import Progress, TrainingSet
@@ -202,4 +203,4 @@ def _keys(versions: list[Version], rows: Sequence[Mapping[str, Any]]) -> list[pl
 def _dtype(versions: list[Version], column: str) -> pl.DataType:
     view, feature = column.split("__")
     plan = next(version.plan for version in versions if version.view == view)
-    return VALUE_TYPES[plan.feature(feature).output]
+    return value_type(plan.feature(feature).output)

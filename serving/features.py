@@ -13,6 +13,7 @@ from rtml.errors import InstantError, NotReadyError, RequestError, near_miss
 from rtml.instants import BEGINNING, DAY, Instant
 from rtml.online import keys
 from rtml.plan import Plan
+from rtml.values import to_list
 from serving.reader import Command, Turns, ViewLookup, last_event
 from serving.state import Snapshot
 from streaming.services import Service
@@ -21,6 +22,8 @@ from streaming.versions import Version
 LeadingEdge = Literal["wall_clock", "watermark"]
 LEADING_EDGES = ("wall_clock", "watermark")
 Status = Literal["fresh", "stale", "partial", "missing", "damaged"]
+Value = float | int | str | list[float] | list[int] | list[str] | None
+"""A feature's value; a list where its aggregate gives one."""
 Row = tuple[str, ...]
 """One entity of a request: its key's tag for each view of the service."""
 
@@ -41,7 +44,7 @@ class FeatureVectors(msgspec.Struct, frozen=True):
     """
 
     features: list[str]
-    rows: list[list[float | int | None]]
+    rows: list[list[Value]]
     status: dict[str, list[Status]]
     at: Instant
     watermark: Instant | None
@@ -162,14 +165,12 @@ class Lookup:
             published_to={view.plan.view: view.version.published_to for view in self.views},
         )
 
-    def _values(self) -> list[list[float | int | None]]:
+    def _values(self) -> list[list[Value]]:
         answers = {view.plan.view: view.answer().features for view in self.views}
         whole = {view.plan.view: [not row.damaged for row in view.rows] for view in self.views}
         columns = []
         for view, feature in self.question.service.columns:
-            values, valid = answers[view][feature]
-            present = zip(values.tolist(), valid.tolist(), whole[view], strict=True)
-            columns.append([value if there and sound else None for value, there, sound in present])
+            columns.append(to_list(answers[view][feature], whole[view]))
         return [list(row) for row in zip(*columns, strict=True)]
 
     def _statuses(self, view: ViewLookup) -> Iterator[Status]:

@@ -9,10 +9,10 @@ from msgspec import Meta
 
 from rtml import instants
 from rtml.plan import Plan, describe_window
+from rtml.values import type_words
 from serving.state import Snapshot
 from streaming.services import Service
 
-_TYPES = {"f64": "float", "i64": "integer"}
 _KEY_TYPES = {"str": "string", "int": "integer", "bool": "boolean"}
 
 
@@ -104,7 +104,7 @@ def _column(view: str, feature: str, plan: Plan | None) -> ListedColumn:
     return ListedColumn(
         name,
         view,
-        type=_TYPES[planned.output],
+        type=type_words(planned.output),
         aggregate=planned.aggregate,
         column=planned.column or None,
         window=describe_window(planned.span, plan.tiles),

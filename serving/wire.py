@@ -88,7 +88,7 @@ class FeatureResponse(msgspec.Struct):
     """The features, one row an entity in the order asked."""
 
     features: Annotated[list[str], Meta(description="The columns, as `view__feature`.")]
-    rows: Annotated[list[list[float | int | None]], Meta(description="One list of values an entity; null where none.")]
+    rows: Annotated[list[list[Any]], Meta(description="One list of values an entity; null where none.")]
     status: Annotated[
         dict[str, list[Status]],
         Meta(

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
-from rtml.algebra.family import Aggregate, Array, Events, Family, Kind, States, Values
+from rtml.algebra.family import Aggregate, Array, Events, Family, Identity, Kind, Output, Span, States, Values
 
 ROWS = "rows"
 
@@ -27,7 +27,7 @@ class Rows(Family):
         return {ROWS: "<i8"}
 
     @property
-    def empty(self) -> dict[str, float | int]:
+    def empty(self) -> dict[str, Identity]:
         """No events."""
         return {ROWS: 0}
 
@@ -56,7 +56,7 @@ class Tally(Family):
         return {self._named("n"): "<i8"}
 
     @property
-    def empty(self) -> dict[str, float | int]:
+    def empty(self) -> dict[str, Identity]:
         """No values."""
         return {self._named("n"): 0}
 
@@ -85,13 +85,13 @@ class Count(Aggregate):
         del column, kind
         return (Rows(),)
 
-    def output(self, kind: Kind) -> Kind:
+    def output(self, kind: Kind) -> Output:
         """An integer."""
         del kind
-        return "i64"
+        return Output("i64")
 
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+    def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
         """Return the number itself."""
-        del column, kind
+        del column, kind, span
         rows = states[ROWS]
         return Values(rows, np.ones(len(rows), dtype=bool))

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.counting import Tally
-from rtml.algebra.family import Aggregate, Array, Events, Family, Kind, States, Values
+from rtml.algebra.family import Aggregate, Array, Events, Family, Identity, Kind, Output, Span, States, Values
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Extreme(Family):
         return {self._named(self.code): "<f8" if self.kind == "f64" else "<i8"}
 
     @property
-    def empty(self) -> dict[str, float | int]:
+    def empty(self) -> dict[str, Identity]:
         """What every value beats."""
         return {self._named(self.code): self._identity}
 
@@ -99,13 +99,13 @@ class Min(Aggregate):
         """The best value, which counts what there is."""
         return (self.family(column, kind),)
 
-    def output(self, kind: Kind) -> Kind:
+    def output(self, kind: Kind) -> Output:
         """As the column."""
-        return kind
+        return Output(kind)
 
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+    def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
         """Return the value where there is one."""
-        del kind
+        del kind, span
         return Values(states[f"{column}.{self.family.code}"], states[f"{column}.n"] > 0)
 
 

@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 States = Mapping[str, Array]
 """State columns by name, all of one length: one row a state."""
-Kind = Literal["f64", "i64"]
-"""How a value column is kept: 64-bit floats, or 64-bit integers (booleans too)."""
+Kind = Literal["f64", "i64", "str"]
+"""How a value column is kept: 64-bit floats, 64-bit integers (booleans too), or the 64-bit hashes of strings."""
 
-NUMPY_KIND: dict[Kind, str] = {"f64": "<f8", "i64": "<i8"}
+NUMPY_KIND: dict[Kind, str] = {"f64": "<f8", "i64": "<i8", "str": "<u8"}
+RAGGED = "O"
+"""The type of a state column whose entries are `bytes` of any length; its identity is `b""`."""
 EVENT_TIME, ID64 = "event_time", "id64"
+Identity = float | int | bytes
 
 
 class Lane(NamedTuple):
@@ -46,10 +49,35 @@ class Events(NamedTuple):
 
 
 class Values(NamedTuple):
-    """What a model reads: one value a row, and which rows have one."""
+    """What a model reads: one value a row, and which rows have one.
+
+    Of a list, `values` has a second axis of the output's width, and `lengths` says how many of a row's places count.
+    Strings are their hashes.
+    """
 
     values: Array
     valid: Array
+    lengths: Array | None = None
+
+
+class Output(NamedTuple):
+    """The type of a feature's values: a scalar, or with a `width` a list of at most so many."""
+
+    kind: Kind
+    width: int = 0
+
+    def room(self, length: int) -> Values:
+        """Return room for so many values, none of them there yet."""
+        shape = (length, self.width) if self.width else length
+        lengths = np.zeros(length, dtype=np.int64) if self.width else None
+        return Values(np.zeros(shape, dtype=NUMPY_KIND[self.kind]), np.zeros(length, dtype=bool), lengths)
+
+
+class Span(NamedTuple):
+    """The windows `[start, end)` that states stand for, in int64 µs: an edge for each row, or one for all."""
+
+    start: Array | int
+    end: Array | int
 
 
 @dataclass(frozen=True)
@@ -63,6 +91,8 @@ class Family(ABC):
     kind: Kind
 
     code: ClassVar[str]
+    heavy: ClassVar[bool] = False
+    """Whether its states are so large (a sketch) that the stream does not write them with every event."""
 
     @property
     def needs(self) -> tuple[Family, ...]:
@@ -72,11 +102,11 @@ class Family(ABC):
     @property
     @abstractmethod
     def columns(self) -> dict[str, str]:
-        """The state columns it owns: name → numpy type, little endian."""
+        """The state columns it owns: name → numpy type, little endian, or `RAGGED`."""
 
     @property
     @abstractmethod
-    def empty(self) -> dict[str, float | int]:
+    def empty(self) -> dict[str, Identity]:
         """The identity: the state of no events."""
 
     @abstractmethod
@@ -95,12 +125,19 @@ class Family(ABC):
         return f"{self.column}.{part}"
 
 
+Parameter = int | float | str | tuple[float, ...]
+Parameters = tuple[tuple[str, Parameter], ...]
+"""An aggregate's parameters by name, as a plan carries them."""
+
+
+@dataclass(frozen=True)
 class Aggregate(ABC):
-    """A value computed from states: its name, what it needs, and `finalize`."""
+    """A value computed from states: its name, what it needs, and `finalize`. Its fields are its parameters."""
 
     name: ClassVar[str]
     takes_column: ClassVar[bool] = True
     takes_boolean: ClassVar[bool] = False
+    takes_string: ClassVar[bool] = False
     commutative: ClassVar[bool] = True
     """Whether the states of a group may be combined in any order."""
 
@@ -108,14 +145,14 @@ class Aggregate(ABC):
     def families(self, column: str, kind: Kind) -> tuple[Family, ...]:
         """The families whose states `finalize` reads."""
 
-    def output(self, kind: Kind) -> Kind:
+    def output(self, kind: Kind) -> Output:
         """The type of the value, from the type of the column."""
         del kind
-        return "f64"
+        return Output("f64")
 
     @abstractmethod
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
-        """States → values; an empty window gives the documented value."""
+    def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
+        """States and the windows that they stand for → values; an empty window gives the documented value."""
 
 
 def with_needs(families: tuple[Family, ...]) -> tuple[Family, ...]:

@@ -13,7 +13,19 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.counting import Tally
-from rtml.algebra.family import Aggregate, Array, Events, Family, Kind, States, Values, repeat_groups
+from rtml.algebra.family import (
+    Aggregate,
+    Array,
+    Events,
+    Family,
+    Identity,
+    Kind,
+    Output,
+    Span,
+    States,
+    Values,
+    repeat_groups,
+)
 from rtml.errors import OverflowedError
 
 _CARRY = 32
@@ -39,7 +51,7 @@ class Total(Family):
         return {self._named("sum_high"): "<i8", self._named("sum_low"): "<i8"}
 
     @property
-    def empty(self) -> dict[str, float | int]:
+    def empty(self) -> dict[str, Identity]:
         """Nothing."""
         return dict.fromkeys(self.columns, 0)
 
@@ -106,7 +118,7 @@ class Spread(Family):
         return {self._named("mean"): "<f8", self._named("m2"): "<f8"}
 
     @property
-    def empty(self) -> dict[str, float | int]:
+    def empty(self) -> dict[str, Identity]:
         """Weightless."""
         return dict.fromkeys(self.columns, 0.0)
 
@@ -152,12 +164,13 @@ class Sum(Aggregate):
         """A total."""
         return (Total(column, kind),)
 
-    def output(self, kind: Kind) -> Kind:
+    def output(self, kind: Kind) -> Output:
         """As the column."""
-        return kind
+        return Output(kind)
 
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+    def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
         """Return the total."""
+        del span
         total = Total(column, kind)
         values = total.as_float(states) if kind == "f64" else total.as_integer(states)
         return Values(values, states[f"{column}.n"] > 0)
@@ -173,8 +186,9 @@ class Mean(Aggregate):
         """A total, which counts its values."""
         return (Total(column, kind),)
 
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+    def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
         """Divide the total by the number of values."""
+        del span
         count = states[f"{column}.n"]
         valid = count > 0
         return Values(Total(column, kind).as_float(states) / np.where(valid, count, 1), valid)
@@ -189,9 +203,9 @@ class Variance(Aggregate):
         """A spread, which counts its values."""
         return (Spread(column, kind),)
 
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+    def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
         """Divide the squared distances by one less than the number of values."""
-        del kind
+        del kind, span
         count = states[f"{column}.n"]
         valid = count > 1
         return Values(states[f"{column}.m2"] / np.where(valid, count - 1, 1), valid)
@@ -202,7 +216,7 @@ class Stddev(Variance):
 
     name = "stddev"
 
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+    def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
         """Take the root of the variance."""
-        variance = super().finalize(column, kind, states)
+        variance = super().finalize(column, kind, states, span)
         return Values(np.sqrt(variance.values), variance.valid)

@@ -16,7 +16,10 @@ from rtml.algebra.family import (
     Array,
     Events,
     Family,
+    Identity,
     Kind,
+    Output,
+    Span,
     States,
     Values,
     repeat_groups,
@@ -39,7 +42,7 @@ class Recent(Family):
         }
 
     @property
-    def empty(self) -> dict[str, float | int]:
+    def empty(self) -> dict[str, Identity]:
         """A place beyond all others."""
         return dict(zip(self.columns, (*_NEVER[self.code], 0), strict=True))
 
@@ -102,13 +105,13 @@ class First(Aggregate):
         """The value at this end."""
         return (self.end(column, kind),)
 
-    def output(self, kind: Kind) -> Kind:
+    def output(self, kind: Kind) -> Output:
         """As the column."""
-        return kind
+        return Output(kind)
 
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+    def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
         """Return the value where there is one."""
-        del kind
+        del kind, span
         code = self.end.code
         return Values(states[f"{column}.{code}"], states[f"{column}.{code}_time"] != _NEVER[code][0])
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rtml.algebra import catalog
+from rtml.algebra.family import Parameters
 from rtml.define.naming import check_duration
 from rtml.errors import DefinitionError
 from rtml.instants import Duration
@@ -43,6 +44,7 @@ class Aggregation:
     column: str
     windows: Sequence[str | Window]
     name: str | None = None
+    parameters: Parameters = ()
 
     @property
     def stem(self) -> str:
@@ -55,7 +57,7 @@ class Aggregation:
         Raises:
             DefinitionError: there are none, or one cannot mean what it says.
         """
-        catalog.aggregate(self.aggregate)
+        catalog.aggregate(self.aggregate, self.parameters)
         parameter = f"{self.stem}: windows"
         if isinstance(self.windows, (str, Window)) or not self.windows:
             raise DefinitionError.at(where, parameter, "a list such as ['1h', '24h']", self.windows)

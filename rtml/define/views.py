@@ -10,6 +10,7 @@ from typing import overload
 import polars as pl
 
 from rtml.algebra import catalog
+from rtml.algebra.family import Parameters
 from rtml.define.entity import Entity
 from rtml.define.expectation import Expect, Expectation, resolve_quality
 from rtml.define.expression import check_expression, relaxed
@@ -34,6 +35,7 @@ class Feature:
     column: str
     kind: str
     window: Window
+    parameters: Parameters = ()
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,13 @@ class StreamFeatureView:
                     raise DefinitionError(f"{where}: two features are called {name!r}; give one of them a name=")
                 tail = window.tail or self.tail or ("exact" if length <= EXACT_UP_TO else "tile")
                 resolved = Window(length, tail == "exact")
-                found[name] = Feature(name, aggregation.aggregate, aggregation.column, kind, resolved)
+                found[name] = Feature(
+                    name, aggregation.aggregate, aggregation.column, kind, resolved, aggregation.parameters
+                )
         return found
 
     def _kind(self, where: str, aggregation: Aggregation) -> str:
-        aggregate = catalog.aggregate(aggregation.aggregate)
+        aggregate = catalog.aggregate(aggregation.aggregate, aggregation.parameters)
         if not aggregate.takes_column:
             return "i64"
         column = aggregation.column

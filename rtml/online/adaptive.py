@@ -70,12 +70,10 @@ def fold(plan: Plan, pending: Sequence[tuple[bytes | None, Array]]) -> list[byte
     sizes = np.array([len(records) for _, records in pending])
     events = Records(plan).decode(np.concatenate([records for _, records in pending]), 0)
     old = [(cell, state) for cell, (state, _) in enumerate(pending) if state is not None]
-    packed = np.frombuffer(b"".join(state for _, state in old), dtype=plan.states.dtype)
-    states = concatenate([plan.states.unpack(packed), plan.states.lift(events)])
+    states = concatenate([plan.states.unpack_bytes([state for _, state in old]), plan.states.lift(events)])
     cells = np.concatenate(
         [np.array([cell for cell, _ in old], dtype=np.int64), np.repeat(np.arange(len(pending)), sizes)]
     )
     order, starts = group_runs(cells)
     merged = plan.states.combine({name: column[order] for name, column in states.items()}, starts)
-    data, width = plan.states.pack(merged).tobytes(), plan.states.dtype.itemsize
-    return [data[start : start + width] for start in range(0, len(data), width)]
+    return plan.states.pack_bytes(merged)

@@ -110,7 +110,7 @@ class AnyFold(Fold):
             for name in {family.column for family in schema.families if family.column}
         }
         # Wide states, such as sketches, in larger blocks, so that the tree is no larger than the events.
-        self.block = max(_BLOCK, 1 << (schema.dtype.itemsize // 4).bit_length())
+        self.block = max(_BLOCK, 1 << (schema.size // 4).bit_length())
 
     def empties(self, count: int) -> dict[str, Array]:
         """Identities."""

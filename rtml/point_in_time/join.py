@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from rtml.algebra import catalog
-from rtml.algebra.family import NUMPY_KIND, Array, Family, States, Values
+from rtml.algebra.family import Array, Family, Values
 from rtml.algebra.states import StateSchema, concatenate, group_runs
 from rtml.plan import Plan, PlannedFeature
 from rtml.point_in_time.apart import Apart, ApartIndexes, split_off
@@ -19,6 +18,7 @@ from rtml.point_in_time.hidden import Hidden, find_hidden
 from rtml.point_in_time.index import FAST, Indexes, Make
 from rtml.point_in_time.parallel import in_slices
 from rtml.point_in_time.timeline import Timeline
+from rtml.values import put_rows
 
 _STATES = 1 << 23
 """How many bytes of states are held at a time."""
@@ -66,7 +66,7 @@ class _Sights:
         self._inputs = timeline, events, spine
 
     def of(self, features: Sequence[PlannedFeature]) -> _Sight:
-        commutative = all(catalog.aggregate(feature.aggregate).commutative for feature in features)
+        commutative = all(feature.definition.commutative for feature in features)
         return self._apart if commutative else self._whole
 
     @cached_property
@@ -89,38 +89,26 @@ def _of_column(
     fast: Mapping[type[Family], Make],
 ) -> dict[str, Values]:
     """Answer the features of one value column, window after window, some rows at a time."""
-    name, kind = features[0].column, features[0].kind
-    schema = StateSchema.of(
-        tuple(f for feature in features for f in catalog.aggregate(feature.aggregate).families(name, kind))
-    )
+    schema = StateSchema.of(tuple(family for feature in features for family in feature.families))
     timeline, hidden, late = sight
     indexes = Indexes(schema, events, timeline.events, fast)
     apart = None if late is None else ApartIndexes(late, schema, events, fast)
     count = len(timeline.rows)
-    values = {
-        feature.name: Values(np.empty(count, dtype=NUMPY_KIND[feature.output]), np.empty(count, dtype=bool))
-        for feature in features
-    }
+    values = {feature.name: feature.output.room(count) for feature in features}
 
     def answer(part: slice) -> None:
-        unknown = hidden.within(part.start, part.stop)
+        unknown, rows = hidden.within(part.start, part.stop), timeline.rows[part]
         for window in dict.fromkeys(feature.span for feature in features):
             states = _states(schema, indexes, timeline.lo[window][part], timeline.hi[part], unknown)
             if apart is not None:
                 apart.add(states, window, part)
+            span = timeline.span(window, part)
             for feature in features:
                 if feature.span == window:
-                    _finalize(feature, states, values[feature.name], timeline.rows[part])
+                    put_rows(values[feature.name], rows, feature.finalize(states, span))
 
-    in_slices(count, max(_STATES // schema.dtype.itemsize, 1), answer)
+    in_slices(count, max(_STATES // schema.size, 1), answer)
     return values
-
-
-def _finalize(feature: PlannedFeature, states: States, values: Values, rows: Array) -> None:
-    """Write some rows of a feature's values."""
-    found = catalog.aggregate(feature.aggregate).finalize(feature.column, feature.kind, states)
-    values.values[rows] = found.values
-    values.valid[rows] = found.valid
 
 
 def _states(schema: StateSchema, indexes: Indexes, lo: Array, hi: Array, hidden: Hidden) -> dict[str, Array]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from rtml.algebra.family import EVENT_TIME, ID64, Array
+from rtml.algebra.family import EVENT_TIME, ID64, Array, Span
 from rtml.errors import RequestError, near_miss
 from rtml.instants import Duration
 from rtml.plan import Plan
@@ -31,11 +31,19 @@ class Timeline:
     """The left edges of each window at these rows, as places in the order of events."""
     hi: Array
     """Their right edges, which all windows share."""
+    at: Array
+    """The instants of these rows, int64 µs."""
+    finest: Duration
 
     @property
     def longest(self) -> Array:
         """The left edges of the longest windows."""
         return np.asarray(np.minimum.reduce(list(self.lo.values())))
+
+    def span(self, window: Window, part: slice) -> Span:
+        """Return the edges of a window at some of these rows."""
+        at = self.at[part]
+        return Span(_left(window, at, self.finest), at)
 
     def only(self, kept: Array) -> Timeline:
         """Return the same rows over some of the events: `kept` has a boolean for each place."""
@@ -44,7 +52,7 @@ class Timeline:
         before = np.zeros(len(kept) + 1, dtype=self.hi.dtype)
         np.cumsum(kept, out=before[1:])
         lo = {window: before[places] for window, places in self.lo.items()}
-        return Timeline(self.events[kept], self.rows, lo, before[self.hi])
+        return Timeline(self.events[kept], self.rows, lo, before[self.hi], self.at, self.finest)
 
     @classmethod
     def of(cls, plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> Timeline:
@@ -63,7 +71,7 @@ class Timeline:
             window: narrow(np.searchsorted(packed, axis.pack(owners, _left(window, at, finest))))
             for window in plan.windows
         }
-        return cls(order, rows, lo, narrow(np.searchsorted(packed, axis.pack(owners, at))))
+        return cls(order, rows, lo, narrow(np.searchsorted(packed, axis.pack(owners, at))), at, finest)
 
 
 def _left(window: Window, at: Array, finest: Duration) -> Array:

@@ -18,12 +18,11 @@ from rtml.errors import UnknownNameError
 from rtml.instants import Duration, format_duration
 from rtml.plan import FORGET_AFTER, RAW_LIMIT, Plan, describe_window
 from rtml.registry import Registry
+from rtml.values import type_words
 from streaming.versions import Version
 
 Live = Callable[[str], Mapping[str, Version]]
 """View → the versions that are served of it, by fingerprint."""
-
-_KINDS = {"f64": "float", "i64": "integer"}
 
 
 def describe(registry: Registry, name: str | None, live: Live) -> RenderableType:
@@ -103,7 +102,7 @@ def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Gr
     features = _table("feature", "of", "type", "window [t − w, t)")
     for feature in plan.features:
         what = feature.aggregate + (f"({feature.column})" if feature.column else "")
-        features.add_row(feature.name, what, _KINDS[feature.output], describe_window(feature.span, plan.tiles))
+        features.add_row(feature.name, what, type_words(feature.output), describe_window(feature.span, plan.tiles))
     return Group(_titled("view", item.name, item.description), _facts(facts), features)
 
 

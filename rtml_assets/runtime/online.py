@@ -15,7 +15,7 @@ from rtml.errors import RequestError, UnavailableError
 from rtml.settings import Settings
 from rtml_assets.runtime.describe import Live
 from serving.client import FeatureClient
-from serving.features import FeatureVectors, LeadingEdge
+from serving.features import FeatureVectors, LeadingEdge, Value
 from streaming.broker import connect
 from streaming.versions import Version, live_names, read_version
 
@@ -58,10 +58,14 @@ def parse_entity(keys: Sequence[str], kinds: dict[str, str]) -> dict[str, str | 
     return entity
 
 
-def format_value(value: float | int | None) -> str:
+def format_value(value: Value) -> str:
     """Return a feature's value as people read it."""
     if value is None:
         return "null"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return f"[{', '.join(map(format_value, value))}]"
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
 
 

@@ -149,7 +149,7 @@ def _bounds(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
     least = 2 if feature.aggregate in ("variance", "stddev") else 1
     may_be_null = known.count() < least
     spread = value.max() - value.min()
-    noise = 1e-9 * value.abs().sum() if feature.kind == "f64" or feature.output == "f64" else pl.lit(0)
+    noise = 1e-9 * value.abs().sum() if feature.kind == "f64" or feature.output.kind == "f64" else pl.lit(0)
     others = value.filter(~sure)
     bounds = {
         "sum": (known.sum() + others.clip(upper_bound=0).sum() - noise, known.sum() + others.clip(0).sum() + noise),

@@ -144,8 +144,7 @@ class _Found:
 
     def _whole(self, some: Sequence[tuple[int, int, bytes]]) -> _Whole:
         states = self._plan.states
-        packed = np.frombuffer(b"".join(data for *_, data in some), states.dtype)
-        return _Whole(*_columns(some), states.unpack(packed))
+        return _Whole(*_columns(some), states.unpack_bytes([data for *_, data in some]))
 
     def singles(self) -> _Singles:
         """Return the records of all others."""

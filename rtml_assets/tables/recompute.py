@@ -9,10 +9,11 @@ import numpy as np
 import polars as pl
 
 from quality.parity import Compared, agreement, allowed, exact, magnitude, with_magnitudes
-from rtml.algebra.family import NUMPY_KIND, Array, Values
+from rtml.algebra.family import Array, Values
 from rtml.lake import of_view
 from rtml.plan import Plan, PlannedFeature
 from rtml.point_in_time.join import point_in_time
+from rtml.values import from_series, put_rows, take_rows
 
 SEALED, NEXT_LATE = "__sealed", "__next_late"
 """Of a row of the spine: before when all that was ingested had been seen; and up to when late events had been published
@@ -54,11 +55,10 @@ def agreeing(compared: Sequence[Compared]) -> Array:
 
 def replaced(one: Compared, rows: Array, two: Compared, places: Array) -> Compared:
     """Return a feature with some rows expected as they are elsewhere, at `places`."""
-    values, valid, bound = one.expected.values.copy(), one.expected.valid.copy(), one.allowed.copy()
-    values[rows] = two.expected.values[places]
-    valid[rows] = two.expected.valid[places]
+    expected, bound = take_rows(one.expected, np.arange(len(one.allowed))), one.allowed.copy()
+    put_rows(expected, rows, take_rows(two.expected, places))
     bound[rows] = two.allowed[places]
-    return Compared(one.feature, one.got, Values(values, valid), bound)
+    return Compared(one.feature, one.got, expected, bound)
 
 
 def _or_zero(values: Values) -> Array:
@@ -66,5 +66,4 @@ def _or_zero(values: Values) -> Array:
 
 
 def _logged(feature: PlannedFeature, column: pl.Series) -> Values:
-    values = column.fill_null(0).to_numpy().astype(NUMPY_KIND[feature.output], copy=False)
-    return Values(values, column.is_not_null().to_numpy())
+    return from_series(column, feature.output)

@@ -17,10 +17,11 @@ from rtml.instants import DAY, Instant, to_instant
 from rtml.lake import EVENT_DATE, Lake, features_schema
 from rtml.plan import Plan
 from rtml.point_in_time.join import point_in_time
+from rtml.values import to_series
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, rows_by_day
 from rtml_assets.tables.seen import AT, SEEN, SEEN_LATE, Asked
 from rtml_assets.tables.spans import ROWS_AT_ONCE, Span, days_between, entity_parts, spans
-from rtml_assets.tables.training_set import load_part, to_series
+from rtml_assets.tables.training_set import load_part
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _values(plan: Plan, events: pl.DataFrame, instants: Sequence[Instant]) -> pl
     at = pl.col(AT).cast(TIMESTAMP)
     day = pl.from_epoch(pl.col(AT) - 1, "us").dt.date().alias(EVENT_DATE)
     keys = spine.select(*plan.key_names, at.alias(SPINE_TIME), day)
-    features = [to_series(*found[feature.name]).alias(feature.name) for feature in plan.features]
+    features = [to_series(found[feature.name]).alias(feature.name) for feature in plan.features]
     return keys.with_columns(features).select(*plan.key_names, SPINE_TIME, *found, EVENT_DATE)
 
 

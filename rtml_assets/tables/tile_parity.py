@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from quality.parity import Compared, Parity, allowed, compare, exact, magnitude, magnitude_columns, with_magnitudes
-from rtml.algebra import catalog
-from rtml.algebra.family import EVENT_TIME, ID64, Array, Values
+from rtml.algebra.family import EVENT_TIME, ID64, Array, Span, Values
 from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError
 from rtml.instants import format_duration
@@ -97,11 +97,13 @@ def compare_tiles(
     rows = rows.join(sized, on=identity, how="left").sort(identity)
     places = {name: rows[name].fill_null(-1).to_numpy() for name in (_GOT, _EXPECTED, _SIZED)}
     features = tile_features(plan)
-    values = _values(plan, got, places[_GOT], features)
-    truth = _values(plan, expected, places[_EXPECTED], features)
+    starts = rows[TILE_START].to_numpy()
+    span = Span(starts, starts + plan.ladder[level])
+    values = _values(plan, got, places[_GOT], features, span)
+    truth = _values(plan, expected, places[_EXPECTED], features, span)
     sized_plan = with_magnitudes(plan)
     wanted = [sized_plan.feature(magnitude(feature)) for feature in features if not exact(feature)]
-    sizes = _values(sized_plan, lowered, places[_SIZED], wanted)
+    sizes = _values(sized_plan, lowered, places[_SIZED], wanted, span)
     compared = [
         Compared(
             label(plan, feature),
@@ -127,9 +129,9 @@ def _numbered(tiles: pl.DataFrame, identity: Sequence[str], name: str) -> pl.Dat
 
 def tile_features(plan: Plan) -> list[PlannedFeature]:
     """Return one feature of each aggregate and column: a tile has no window."""
-    first: dict[tuple[str, str, str], PlannedFeature] = {}
+    first: dict[tuple[Any, ...], PlannedFeature] = {}
     for feature in plan.features:
-        first.setdefault((feature.aggregate, feature.column, feature.kind), feature)
+        first.setdefault((feature.aggregate, feature.parameters, feature.column, feature.kind), feature)
     return list(first.values())
 
 
@@ -138,18 +140,17 @@ def label(plan: Plan, feature: PlannedFeature) -> str:
     return f"{plan.view}__{f'{feature.column}_' if feature.column else ''}{feature.aggregate}"
 
 
-def _values(plan: Plan, tiles: pl.DataFrame, places: Array, features: list[PlannedFeature]) -> dict[str, Values]:
+def _values(
+    plan: Plan, tiles: pl.DataFrame, places: Array, features: list[PlannedFeature], span: Span
+) -> dict[str, Values]:
     """Return what states are worth, row by row; the identity where a tile has no row."""
     there = np.flatnonzero(places >= 0)
     states = plan.states.empties(len(places))
     for name in plan.states.names:
         column = tiles[name].to_numpy()
-        kind = plan.states.dtype[name]
+        kind = plan.states.types[name]
         states[name][there] = (column.view(kind) if kind.kind == "u" else column.astype(kind))[places[there]]
-    return {
-        feature.name: catalog.aggregate(feature.aggregate).finalize(feature.column, feature.kind, states)
-        for feature in features
-    }
+    return {feature.name: feature.finalize(states, span) for feature in features}
 
 
 def _allowed(feature: PlannedFeature, expected: Values, size: Values | None) -> Array:

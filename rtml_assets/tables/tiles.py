@@ -115,19 +115,26 @@ def _finest(plan: Plan, kept: pl.DataFrame, entities: Entities) -> _Tiles:
         first = _first_of_runs(owners, starts)
         edges = np.append(first, len(order)).astype(order.dtype)
         states = Indexes(plan.states, some, order).over(edges[:-1], edges[1:])
-        return owners[first], starts[first], plan.states.pack(states).view(np.uint8)
+        return owners[first], starts[first], _rows_of(plan.states, states)
 
     with np.errstate(over="ignore", invalid="ignore"):
         parts = in_each(_stretches(kept[EVENT_TIME].to_numpy(), size), work)
     owners, starts, packed = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     del parts
     rows, owners = by_entity(owners, len(entities))
-    return _Tiles(owners, starts[rows], _take(plan.states, packed.view(plan.states.dtype), rows))
+    return _Tiles(owners, starts[rows], _take(plan.states, packed, rows))
+
+
+def _rows_of(schema: StateSchema, states: States) -> Array:
+    """Return packed states as what is joined fastest: plain bytes, where all states are of one width."""
+    packed = schema.pack(states)
+    return packed if schema.ragged else packed.view(np.uint8)
 
 
 def _take(schema: StateSchema, packed: Array, rows: Array) -> dict[str, Array]:
     """Return some rows of packed states: a row is one place in memory, its columns would be many."""
-    states = {name: np.empty(len(rows), dtype=schema.dtype[name]) for name in schema.names}
+    packed = packed if schema.ragged else packed.view(schema.dtype)
+    states = {name: np.empty(len(rows), dtype=schema.types[name]) for name in schema.names}
 
     def work(part: slice) -> None:
         for name, column in schema.unpack(np.take(packed, rows[part])).items():

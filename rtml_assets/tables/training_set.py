@@ -13,11 +13,11 @@ from rtml.columns import SPINE_TIME
 from rtml.define.label import LabelSource
 from rtml.define.service import FeatureService
 from rtml.define.source import EventSource
-from rtml.lake import VALUE_TYPES, Lake
-from rtml.plan import PlannedFeature
+from rtml.lake import Lake
 from rtml.point_in_time.join import point_in_time
 from rtml.projection import KEY_TYPES
 from rtml.registry import Registry
+from rtml.values import put_rows, to_series, value_type
 from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.gaps import check_history, gaps
@@ -79,7 +79,7 @@ class TrainingSet:
         """The columns that are added to a spine: features in the service's order, then labels."""
         plans = {asked.view.name: asked.plan for asked in self.asked}
         features: dict[str, pl.DataType] = {
-            f"{view.name}__{name}": VALUE_TYPES[plans[view.name].feature(name).output]
+            f"{view.name}__{name}": value_type(plans[view.name].feature(name).output)
             for view, name in self.service.columns
         }
         return features | {name: dtype for label in self.labels for name, dtype in label.columns.items()}
@@ -124,7 +124,7 @@ class TrainingSet:
 
     def _features(self, asked: Asked, spine: CheckedSpine, progress: Progress | None) -> dict[str, pl.Series]:
         plan, done = asked.plan, 0
-        kept = {feature.name: _Kept.of(feature, len(spine)) for feature in plan.features}
+        kept = {feature.name: feature.output.room(len(spine)) for feature in plan.features}
         keys = spine.keys.select(asked.whole.key_names).rename(asked.renamed, strict=False)
         counts = rows_by_day(open_table(self.lake.events(asked.view.source.name)))
         latest = spine.at - 1  # of the events before a row's instant
@@ -133,11 +133,11 @@ class TrainingSet:
             for part in entity_parts(keys[inside], span.parts):
                 rows = inside[part]
                 for name, values in self._part(asked, keys[rows], spine.at[rows], span).items():
-                    kept[name].put(rows, values)
+                    put_rows(kept[name], rows, values)
                 done += len(rows)
                 if progress is not None:
                     progress(done, len(spine))
-        return {f"{asked.view.name}__{name}": column.series() for name, column in kept.items()}
+        return {f"{asked.view.name}__{name}": to_series(column) for name, column in kept.items()}
 
     def _part(self, asked: Asked, keys: pl.DataFrame, at: Array, span: Span) -> dict[str, Values]:
         events = load_part(self.lake, asked, keys, span, self.known_at)
@@ -177,31 +177,6 @@ def training_rows(service: FeatureService, events: pl.LazyFrame) -> pl.LazyFrame
     return from_events.sort(spine.source.timestamp, ID64).select(
         *keys, pl.col(spine.source.timestamp).alias(SPINE_TIME)
     )
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A feature's values, as they are found: rows in any order."""
-
-    values: Array
-    valid: Array
-
-    @classmethod
-    def of(cls, feature: PlannedFeature, length: int) -> _Kept:
-        return cls(np.zeros(length, dtype="<f8" if feature.output == "f64" else "<i8"), np.zeros(length, dtype=bool))
-
-    def put(self, rows: Array, found: Values) -> None:
-        self.values[rows] = found.values
-        self.valid[rows] = found.valid
-
-    def series(self) -> pl.Series:
-        return to_series(self.values, self.valid)
-
-
-def to_series(values: Array, valid: Array) -> pl.Series:
-    """Return values as a column, null where they are not valid."""
-    column = pl.Series(values)
-    return column if valid.all() else column.zip_with(pl.Series(valid), pl.Series([None], dtype=column.dtype))
 
 
 def _share(progress: Progress, number: int, count: int, total: int) -> Progress:

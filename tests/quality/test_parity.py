@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from quality.parity import WORST, Compared, Parity, agreement, allowed, compare, is_exact, magnitude, with_magnitudes
 from rtml.algebra import catalog
-from rtml.algebra.family import Kind, Values
+from rtml.algebra.family import Kind, Span, Values
 from rtml.algebra.states import StateSchema
 from tests.rtml_assets.orders import plan_of, shop_orders
 
@@ -140,7 +140,7 @@ def test_what_float64_gives_for_a_spread_in_parts_is_within_the_tolerance(
     variance = float(sum((number - mean) ** 2 for number in fractions) / (len(fractions) - 1))
     size = np.array([max(abs(number) for number in numbers)])
     for name, truth in (("variance", variance), ("stddev", math.sqrt(variance))):
-        got = catalog.aggregate(name).finalize("x", "f64", merged)
+        got = catalog.aggregate(name).finalize("x", "f64", merged, Span(0, 1))
         bound = allowed(name, "f64", np.array([truth]), size)
         assert compare(identity(1), [Compared("v__f", got, values(truth), bound)]).agrees
 

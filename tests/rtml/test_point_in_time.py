@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtml.algebra import catalog
-from rtml.algebra.family import Aggregate, Array, Events, Family, Kind, States, Values
+from rtml.algebra.family import Aggregate, Array, Events, Family, Identity, Kind, Output, Span, States, Values
 from rtml.errors import OverflowedError, RequestError
 from rtml.instants import SECOND
 from rtml.plan import Plan, PlannedFeature
@@ -269,7 +269,7 @@ class Braid(Family):
         return {self._named("hash"): "<i8", self._named("power"): "<i8"}
 
     @property
-    def empty(self) -> dict[str, float | int]:
+    def empty(self) -> dict[str, Identity]:
         return {self._named("hash"): 0, self._named("power"): 1}
 
     def lower(self) -> list[pl.Expr]:
@@ -302,17 +302,17 @@ class Hash(Aggregate):
     def families(self, column: str, kind: Kind) -> tuple[Family, ...]:
         return (Braid(column, kind),)
 
-    def output(self, kind: Kind) -> Kind:
-        return "i64"
+    def output(self, kind: Kind) -> Output:
+        return Output("i64")
 
-    def finalize(self, column: str, kind: Kind, states: States) -> Values:
+    def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
         found = states[f"{column}.hash"]
         return Values(found, np.ones(len(found), dtype=bool))
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_family_that_the_engine_does_not_know(monkeypatch, seed):
-    monkeypatch.setitem(catalog.AGGREGATES, "hash", Hash())
+    monkeypatch.setitem(catalog.AGGREGATES, "hash", Hash)
     rng = random.Random(seed)
     plan = plan_of(["str"], WINDOWS[:2], ["hash", "mean"])
     features = tuple(feature for feature in plan.features if feature.column == "x")

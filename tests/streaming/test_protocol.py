@@ -287,7 +287,7 @@ class Trial:
             for feature in plan.features:
                 events = oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest)
                 expected = oracle.value(feature.aggregate, events, feature.column)
-                values, valid = features[feature.name]
+                values, valid, _ = features[feature.name]
                 got = values[row].item() if valid[row] else None
                 assert oracle.agree(feature.aggregate, got, expected, events, feature.column), SimpleNamespace(
                     version=version.version, key=key, feature=feature.name, at=at, got=got, expected=expected

@@ -22,6 +22,7 @@ from rtml.lake import Lake
 from rtml.online import keys
 from rtml.online.codec import HEADER, Header
 from rtml.projection import INGESTED_AT
+from rtml.values import to_series
 from serving.reader import Turns, ViewLookup
 from streaming import broker
 from streaming.broker import RestartRequiredError
@@ -96,9 +97,8 @@ def read(client: Any, versions: list[tuple[Any, Version]], events: Sequence[Even
             for command in lookup.commands():
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
-        for name, (values, valid) in lookup.answer().features.items():
-            shown = [value if there else None for value, there in zip(values.tolist(), valid.tolist(), strict=True)]
-            columns = columns.with_columns(pl.Series(f"{version.view}__{name}", shown, strict=False))
+        for name, values in lookup.answer().features.items():
+            columns = columns.with_columns(to_series(values).alias(f"{version.view}__{name}"))
     return columns
 
 
