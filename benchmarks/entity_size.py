@@ -71,7 +71,8 @@ def measured(features: FeatureClient) -> np.ndarray:
     return took
 
 
-def served(features: FeatureClient, card: int) -> float:
+def served(features: FeatureClient, card: int) -> int:
     """Return how many events an entity is served to have in the longest window."""
     answer = features.get(SERVICE, [{"card": f"c{card}"}])
-    return float(answer.rows[0][answer.features.index("card_payments__count_7d")] or 0)
+    count = answer.rows[0][answer.features.index("card_payments__count_7d")]
+    return count if isinstance(count, int) else 0
