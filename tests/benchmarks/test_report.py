@@ -12,6 +12,7 @@ def test_an_aim_is_met_or_missed():
     assert more("load", "/s", 200, 10, 20) == Row("load", "200 /s", "10 /s", "20.00×", "≥ 20×", "met")
     assert more("load", "/s", 199, 10, 20).verdict == "missed"
     assert sooner("call", 0.001, 0.0015, 1.5) == Row("call", "1 ms", "1.5 ms", "1.50×", "≥ 1.5×", "met")
+    assert within("p99", 1.2345, 1.0, "3 s") == Row("p99", "1,234 ms", "3 s", "", "≤ 1,000 ms", "missed")
     assert within("p99", 0.0051, 0.005) == Row("p99", "5.1 ms", "", "", "≤ 5 ms", "missed")
     assert at_most("bytes", "10 B", 0.5, 0.5, "20 B") == Row("bytes", "10 B", "20 B", "0.50×", "≤ 0.5×", "met")
 
