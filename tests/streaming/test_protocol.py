@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
-import numpy as np
 import polars as pl
 import pytest
 import redis
@@ -24,7 +23,7 @@ from rtml.columns import TIMESTAMP
 from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
 from rtml.registry import Registry
-from rtml.values import take_rows, to_list
+from rtml.values import to_list
 from serving.reader import Turns, ViewLookup
 from streaming.broker import RestartRequiredError
 from streaming.entries import Entries
@@ -285,14 +284,14 @@ class Trial:
             for command in lookup.commands():
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
-        features = lookup.answer().features
+        features = {name: to_list(values) for name, values in lookup.answer().features.items()}
         for row, key in enumerate(KEYS):
             self.tally["reads"] += 1
             for feature in plan.features:
                 events = oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest)
                 told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
                 expected = oracle.value(feature.aggregate, events, feature.column, *told)
-                (got,) = to_list(take_rows(features[feature.name], np.array([row])))
+                got = features[feature.name][row]
                 assert oracle.agree(feature.aggregate, got, expected, events, feature.column, *told), SimpleNamespace(
                     version=version.version, key=key, feature=feature.name, at=at, got=got, expected=expected
                 )
