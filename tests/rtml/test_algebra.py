@@ -27,6 +27,8 @@ SHORT: dict[str, Parameters] = {
 """Parameters that matter for events so few and so near to each other."""
 INTEGERS = st.integers(-(2**62), 2**62)
 FLOATS = st.floats(-1e12, 1e12, allow_subnormal=False)
+LAWS = settings(max_examples=40)
+"""Of each aggregate and kind; many share their states."""
 
 
 def rows(kind: Kind, least: int = 0) -> st.SearchStrategy[list[tuple[int, int, float | int | None]]]:
@@ -75,7 +77,7 @@ def size_of(found: list[tuple[int, int, float | int | None]]) -> float:
 @pytest.mark.parametrize("kind", ["f64", "i64"])
 @pytest.mark.parametrize("name", NAMES)
 class TestLaws:
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_the_empty_state_is_the_identity(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -85,7 +87,7 @@ class TestLaws:
         assert_same(one, schema.combine(concatenate([empty, one]), np.array([0])))
         assert_same(one, schema.combine(concatenate([one, empty]), np.array([0])))
 
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_combine_is_associative_and_the_order_is_free(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -99,7 +101,7 @@ class TestLaws:
             turned = {column: part[::-1] for column, part in states.items()}
             assert_same(whole, schema.combine(turned, np.array([0])), size_of(found))
 
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_combine_changes_none_of_its_inputs(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -108,7 +110,7 @@ class TestLaws:
             column.setflags(write=False)
         schema.combine(states, np.array([0]))
 
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_lower_is_lift_and_combine(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -129,7 +131,7 @@ class TestLaws:
         combined = schema.combine({column: part[order] for column, part in states.items()}, starts)
         assert_same(combined, {column: lowered[column].to_numpy() for column in schema.names}, size_of(found))
 
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_the_value_is_the_oracles(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
