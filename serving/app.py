@@ -94,7 +94,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         """Take the settings; nothing is connected before `start`."""
         self._links, self._reader = (links := Links(settings)), links.reader
-        self.state = ServingState(links.client)
+        self.state = ServingState(links.client, settings.features)
         lake = Lake(settings.lake_root)
         self._secure, self.bodies = bool(settings.tls_cert), Bodies(settings.max_body_bytes)
         ring = KeyRing(links.primary, lake, own=of_run(settings.run_key)) if settings.needs_key else None
