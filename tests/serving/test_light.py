@@ -13,7 +13,7 @@ from tests.serving.conftest import ROOT
 from tests.serving.online import OwnRedis, fill, services
 
 ENGINES = {
-    *("polars", "deltalake", "pandas", "pyarrow", "scipy", "datasketches"),
+    *("polars", "deltalake", "pandas", "pyarrow", "scipy"),
     *("dagster", "great_expectations", "bytewax", "pandera"),
 }
 LOADED = "print(json.dumps([sorted(sys.modules)]), flush=True)"
