@@ -71,7 +71,7 @@ def probed(client: Redis, settings: Settings, features: FeatureClient, rate: int
 
 
 def probe(client: Redis, features: FeatureClient) -> float:
-    """Append one event of a card that no other has, and return the seconds until it is served, or `PATIENCE` is over."""
+    """Append one event of a new card, and return the seconds until it is served, or `PATIENCE` is over."""
     card = PROBE_CARD + time.perf_counter_ns()
     data = payment(card, card)
     started = time.perf_counter()
