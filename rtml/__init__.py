@@ -14,7 +14,24 @@ if TYPE_CHECKING:
     from rtml.define.drift import Drift
     from rtml.define.entity import Entity
     from rtml.define.expectation import Expect
-    from rtml.define.feature import Count, First, Last, Max, Mean, Min, Stddev, Sum, Variance, Window
+    from rtml.define.feature import (
+        ApproxCountDistinct,
+        ApproxPercentile,
+        ApproxPercentiles,
+        ApproxTopK,
+        Count,
+        CountDistinct,
+        First,
+        Histogram,
+        Last,
+        Max,
+        Mean,
+        Min,
+        Stddev,
+        Sum,
+        Variance,
+        Window,
+    )
     from rtml.define.label import LabelSource
     from rtml.define.service import FeatureService
     from rtml.define.sla import SLA
@@ -29,6 +46,10 @@ _HOME = {
         ("Count", "First", "Last", "Max", "Mean", "Min", "Stddev", "Sum", "Variance", "Window"), "rtml.define.feature"
     ),
     **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
+    **dict.fromkeys(
+        ("ApproxCountDistinct", "ApproxPercentile", "ApproxPercentiles", "ApproxTopK", "CountDistinct", "Histogram"),
+        "rtml.define.feature",
+    ),
     "Drift": "rtml.define.drift",
     "Entity": "rtml.define.entity",
     "Expect": "rtml.define.expectation",
@@ -42,7 +63,12 @@ _HOME = {
 
 __all__ = [
     "SLA",
+    "ApproxCountDistinct",
+    "ApproxPercentile",
+    "ApproxPercentiles",
+    "ApproxTopK",
     "Count",
+    "CountDistinct",
     "Drift",
     "Entity",
     "Event",
@@ -51,6 +77,7 @@ __all__ = [
     "FeatureService",
     "Field",
     "First",
+    "Histogram",
     "LabelSource",
     "Last",
     "LeftOutWarning",

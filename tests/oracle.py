@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Value = float | int | None
+from rtml.algebra.family import Parameters
+from tests import oracle_sketches
+
+Value = Any
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ def window(events: Iterable[Event], key: str, at: int, length: int, floor: int =
     return sorted((e for e in events if e.key == key and start <= e.time < at), key=lambda e: (e.time, e.id64))
 
 
-def value(aggregate: str, events: list[Event], column: str) -> Value:
+def value(aggregate: str, events: list[Event], column: str, parameters: Parameters = ()) -> Value:
     """An aggregate of some events, in order."""
     if aggregate == "count":
         return len(events)
     values: list[Any] = [event.values[column] for event in events if event.values[column] is not None]
+    if oracle_sketches.knows(aggregate):
+        return oracle_sketches.value(aggregate, values, parameters)
     if not values or (aggregate in ("variance", "stddev") and len(values) < 2):
         return None
     mean = math.fsum(values) / len(values)
@@ -72,8 +77,13 @@ def value(aggregate: str, events: list[Event], column: str) -> Value:
     return answers[aggregate]
 
 
-def agree(aggregate: str, got: Value, expected: Value, events: list[Event], column: str) -> bool:
+def agree(
+    aggregate: str, got: Value, expected: Value, events: list[Event], column: str, parameters: Parameters = ()
+) -> bool:
     """Whether two values are the same, to the tolerance of design §7."""
+    if oracle_sketches.knows(aggregate):
+        values = [event.values[column] for event in events if event.values[column] is not None]
+        return oracle_sketches.agree(aggregate, got, values, parameters)
     if got is None or expected is None or aggregate in ("count", "min", "max", "first", "last"):
         return got == expected
     size = sum(abs(e.values[column] or 0) for e in events)

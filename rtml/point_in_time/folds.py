@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from rtml.algebra.binned import Bins
 from rtml.algebra.extremes import Extreme
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Events, Lane, States
 from rtml.algebra.states import StateSchema
@@ -96,6 +97,34 @@ class SpreadFold(Fold):
         between = apart * (apart * (earlier[_N] * share))
         mean = np.where(earlier[_N] >= later[_N], earlier[_MEAN] + apart * share, later[_MEAN] - apart * (1.0 - share))
         return {_N: weight, _MEAN: mean, _M2: earlier[_M2] + later[_M2] + between}
+
+
+class BinsFold(Fold):
+    """Numbers of values between edges."""
+
+    def __init__(self, family: Bins, padded: Array) -> None:
+        self.names = family.names
+        self.bins = family.places(padded).astype(np.uint8)
+        self.block = max(_BLOCK, 1 << (2 * len(self.names)).bit_length())  # the tree: no more than 8 bytes a value
+
+    def empties(self, count: int) -> dict[str, Array]:
+        """None."""
+        return {name: np.zeros(count, dtype=np.int64) for name in self.names}
+
+    def direct(self, lo: Array, hi: Array) -> dict[str, Array]:
+        """Count."""
+        states, width = self.empties(len(lo)), len(self.names)
+        for some in bites(lo, hi):
+            bins, starts = gather(self.bins, lo[some], hi[some])
+            cells = np.repeat(np.arange(len(starts)) * width, hi[some] - lo[some]) + bins
+            counts = np.bincount(cells, minlength=len(starts) * width).reshape(-1, width)
+            for place, name in enumerate(self.names):
+                states[name][some] = counts[:, place]
+        return states
+
+    def merge(self, earlier: States, later: States) -> dict[str, Array]:
+        """Add."""
+        return {name: earlier[name] + later[name] for name in self.names}
 
 
 class AnyFold(Fold):

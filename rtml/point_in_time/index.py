@@ -8,15 +8,21 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
+from rtml.algebra.binned import Bins
 from rtml.algebra.counting import Rows, Tally
+from rtml.algebra.distinct import Distinct
 from rtml.algebra.extremes import Extreme, Greatest, Least
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Family, States
+from rtml.algebra.frequent import Counters
 from rtml.algebra.moments import Spread, Total
+from rtml.algebra.quantiles import Ranks
 from rtml.algebra.recent import Earliest, Latest
 from rtml.algebra.states import StateSchema
+from rtml.algebra.uniques import Uniques
 from rtml.point_in_time.blocks import Blocks, Fold
 from rtml.point_in_time.column import Column
-from rtml.point_in_time.folds import AnyFold, ExtremeFold, SpreadFold, SumFold
+from rtml.point_in_time.folds import AnyFold, BinsFold, ExtremeFold, SpreadFold, SumFold
+from rtml.point_in_time.gathered import OfGathered
 
 _WORD = 32
 
@@ -135,6 +141,12 @@ def _of_extreme(family: Family, column: Column, events: pl.DataFrame) -> Index:
     return _OfBlocks(ExtremeFold(family, column.values), column, {name: name})
 
 
+def _of_bins(family: Family, column: Column, events: pl.DataFrame) -> Index:
+    del events
+    assert isinstance(family, Bins)
+    return _OfBlocks(BinsFold(family, column.values), column, {name: name for name in family.names})
+
+
 FAST: Mapping[type[Family], Make] = {
     Rows: _OfRows,
     Tally: _OfTally,
@@ -144,6 +156,11 @@ FAST: Mapping[type[Family], Make] = {
     Greatest: _of_extreme,
     Earliest: _OfEnd,
     Latest: _OfEnd,
+    Bins: _of_bins,
+    Distinct: OfGathered,
+    Uniques: OfGathered,
+    Ranks: OfGathered,
+    Counters: OfGathered,
 }
 """The families with an index of their own. A subclass is another family, and gets none by inheritance."""
 

@@ -13,7 +13,9 @@ import numpy as np
 import polars as pl
 
 from quality.parity import Compared, agreement
+from rtml.algebra.distinct import CountDistinct
 from rtml.algebra.family import EVENT_TIME, Array
+from rtml.algebra.uniques import ApproxCountDistinct
 from rtml.instants import BEGINNING
 from rtml.lake import of_view
 from rtml.plan import PlannedFeature
@@ -114,6 +116,8 @@ def _explained(
 def _within_bounds(given: Vectors, feature: PlannedFeature, inside: pl.DataFrame) -> Array:
     """Return the rows whose value could be that of some of the events in a window that holds doubtful ones."""
     plan, name = given.plan, of_view(given.plan.view, feature.name)
+    if feature.output.width:  # no bounds are known of lists: they are not explained
+        return np.empty(0, dtype=np.int64)
     start = pl.col(AT) - feature.window
     left = start if feature.exact else start // plan.tiles.finest * plan.tiles.finest
     got = given.rows.select(pl.int_range(pl.len()).alias(_ROW), pl.col(name).alias("got"))
@@ -146,6 +150,8 @@ def _bounds(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
         return sure.sum(), pl.len(), pl.lit(value=False)
     value = pl.col(feature.column)
     known = value.filter(sure)
+    if feature.aggregate in ("count_distinct", "approx_count_distinct"):
+        return *_distinct_bounds(feature, known, value), pl.lit(value=False)
     least = 2 if feature.aggregate in ("variance", "stddev") else 1
     may_be_null = known.count() < least
     spread = value.max() - value.min()
@@ -158,3 +164,14 @@ def _bounds(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
         "mean": (value.min() - noise, value.max() + noise),
     }
     return *bounds.get(feature.aggregate, (value.min(), value.max())), may_be_null
+
+
+def _distinct_bounds(feature: PlannedFeature, known: pl.Expr, value: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Return how many different values there are at least and at most; a sketch may be off by six standard errors."""
+    least, greatest = (some.drop_nulls().n_unique() for some in (known, value))
+    aggregate = feature.definition
+    if isinstance(aggregate, CountDistinct):
+        return least.clip(upper_bound=aggregate.most), greatest.clip(upper_bound=aggregate.most)
+    assert isinstance(aggregate, ApproxCountDistinct)
+    slack = 6 * aggregate.relative_error
+    return least * (1 - slack), greatest * (1 + slack)

@@ -89,7 +89,7 @@ class Trial:
         rounds = self.rng.randrange(1, 4)
         for number in range(rounds):
             last = number == rounds - 1
-            self._send()
+            self._send(last=last)
             coming = self.draw.now + self.rng.choice([1, MINUTE, HOUR, 3 * DAY])
             instants = self._instants(coming)
             self._ask(instants)
@@ -103,8 +103,8 @@ class Trial:
         self._train()
         return self.compared
 
-    def _send(self) -> None:
-        for name, events in self.draw.round().items():
+    def _send(self, *, last: bool) -> None:
+        for name, events in self.draw.round(last=last).items():
             rows = frame(self.definitions.sources[name], events)
             cut = self.rng.randrange(len(events) + 1)
             self.platform.send(name, rows[:cut], ingested_at="stamp")
@@ -210,9 +210,9 @@ def _check(road: str, view: View, row: dict[str, Any], at: Instant, events: list
     for feature in view.features:
         floor = 1 if feature.exact else view.finest
         window = oracle.window(events, key, at, feature.length, floor)
-        expected = oracle.value(feature.aggregate, window, feature.column)
+        expected = oracle.value(feature.aggregate, window, feature.column, feature.parameters)
         got = row[f"{view.name}__{feature.name}"]
-        assert oracle.agree(feature.aggregate, got, expected, window, feature.column), (
+        assert oracle.agree(feature.aggregate, got, expected, window, feature.column, feature.parameters), (
             f"{road}: {view.name}__{feature.name} of {key} at {at} ({to_datetime(at)}): got {got}, "
             f"expected {expected} of {len(window)} events, the last of them {window[-3:]}"
         )
