@@ -65,6 +65,9 @@ class Metrics:
         self._defaulted = Counter(
             "rtml_rows_defaulted", f"{replaced} given as defaults, as they were too old", ["service"], registry=registry
         )
+        self.pushed = Counter(
+            "rtml_pushed_events", "Pushed events by what came of them", ["source", "outcome"], registry=registry
+        )
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
         self._row_counters: dict[str, Counter] = {}
         self._status_counters: dict[tuple[str, str], Counter] = {}

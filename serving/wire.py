@@ -25,9 +25,13 @@ from rtml.errors import (
 from rtml.instants import Instant
 from rtml.staleness import Status
 from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge
+from serving.pushed import Pushed
 
 RETRY_SECONDS = 1
 """After how long a client may ask again when something was not ready."""
+
+LONGEST_MESSAGE = 2_000
+"""What a request said is not said back at any length."""
 
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _NOT_ONE_OF = re.compile(r"Invalid enum value '(.*)' - at `\$\.leading_edge`", re.DOTALL)
@@ -104,6 +108,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
     code: Annotated[str, Meta(description="One word for programs.", examples=["unknown_service"])]
     message: Annotated[str, Meta(description="One sentence for people.")]
     request_id: Annotated[str | None, Meta(description="The request's id, which the server's log has, too.")] = None
+    pushed: Annotated[Pushed | None, Meta(description="Of a push: what came of its events.")] = None
 
 
 class Failure(msgspec.Struct):
@@ -159,10 +164,10 @@ def decode_request(body: bytes) -> FeatureRequest:
 
 def _misfit(message: str) -> str:
     if found := _UNKNOWN_FIELD.search(message):
-        return f"unknown field {found[1]!r} in the request.{near_miss(found[1], FeatureRequest.__struct_fields__)}"
+        return f"unknown field {found[1]!r:.100} in the request.{near_miss(found[1], FeatureRequest.__struct_fields__)}"
     if found := _NOT_ONE_OF.search(message):
         near = near_miss(found[1], LEADING_EDGES)
-        return f"leading_edge must be 'wall_clock' or 'watermark'; got {found[1]!r}.{near}"
+        return f"leading_edge must be 'wall_clock' or 'watermark'; got {found[1]!r:.100}.{near}"
     return f"the request does not fit: {message}"
 
 
@@ -196,13 +201,15 @@ _FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
 
 def failure(status: int, code: str, message: str, headers: Sequence[tuple[str, str]] = ()) -> Reply:
     """Return the answer that says what went wrong."""
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}…"
     problem = Problem(code, message)
     return Reply(status, encode(Failure(problem)), headers=headers, problem=problem)
 
 
 def encode_problem(problem: Problem, request_id: str) -> bytes:
     """Return the body that says what went wrong, and with which request."""
-    return encode(Failure(Problem(problem.code, problem.message, request_id)))
+    return encode(Failure(msgspec.structs.replace(problem, request_id=request_id)))
 
 
 def failure_of(error: RtmlError) -> Reply | None:
