@@ -125,7 +125,7 @@ class Lookup:
         self.rows = rows
         at = question.at
         self.views = [
-            ViewLookup(version, turns.at(version.plan, at), [row[number] for row in rows], at)
+            ViewLookup(version, turns.at(version.plan, at, version.based_to), [row[number] for row in rows], at)
             for number, version in enumerate(question.versions)
         ]
 
@@ -176,7 +176,7 @@ class Lookup:
     def _statuses(self, view: ViewLookup) -> Iterator[Status]:
         plan, version, at = view.plan, view.version, self.question.at
         stale = at - self.question.snapshot.reach(version) > plan.freshness + self.question.epoch
-        partial = version.history_from > at - plan.longest
+        partial = version.history_from > at - plan.reach
         for row in view.rows:
             if row.damaged:
                 yield "damaged"
