@@ -101,23 +101,23 @@ class Bases:
         bases = [Base.decode(entity.base) for entity in entities]
         based = [owner for owner, base in enumerate(bases) if base.state]
         states = plan.states.unpack_bytes([bases[owner].state for owner in based])
-        loose = [_unfolded(plan, base, entity) for base, entity in zip(bases, entities, strict=True)]
+        # There are no events before the epoch.
+        up_to = [max(base.up_to, based_to, 0) for base in bases]
+        loose = [_unfolded(plan, *parts) for parts in zip(bases, up_to, entities, strict=True)]
         owners = [np.array(based, dtype=np.int64), np.repeat(np.arange(len(loose)), [len(part) for part in loose])]
         if len(owners[1]):
             events = Records.of(plan).decode(np.concatenate(loose), 0)
             states = concatenate([states, plan.states.lift(events)])
-        # There are no events before the epoch.
-        up_to = np.array([max(base.up_to, based_to, 0) for base in bases], dtype=np.int64)
-        return cls(up_to, np.concatenate(owners), states)
+        return cls(np.array(up_to, dtype=np.int64), np.concatenate(owners), states)
 
 
-def _unfolded(plan: Plan, base: Base, entity: Kept) -> Array:
-    """Return the late records before a base that it does not hold; what lies behind it counts as all events do."""
+def _unfolded(plan: Plan, base: Base, up_to: Instant, entity: Kept) -> Array:
+    """Return the late records before an instant that a base does not hold; what follows counts as all events do."""
     wide = Records.of(plan).wide
-    if entity.late is None or base.up_to == BEGINNING:
+    if entity.late is None:
         return np.zeros(0, dtype=wide)
     records = np.frombuffer(entity.late, dtype=wide, offset=1)
     times, ingested = records["time"].astype(np.int64), np.frombuffer(entity.late_at or b"", dtype="<i8")
     if len(ingested) != len(records):
         raise CodecError(f"{len(records)} late events must have as many instants of ingestion; got {len(ingested)}")
-    return np.asarray(records[(times < base.up_to) & ~base.holds(times, ingested)])
+    return np.asarray(records[(times < up_to) & ~base.holds(times, ingested)])

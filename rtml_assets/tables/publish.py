@@ -197,16 +197,24 @@ def _publish_others(work: _Work) -> None:
 
 
 def _publish_late(work: _Work, view: RowWise, version: Version) -> LateFigures:
-    lake, client, hold = work.lake, work.client, work.hold
-    lasting = version.plan.lifetime and version.state == "ready"
-    if lasting:
-        version = fold_bases(lake, client, view, version, foldable(work.until, client, view, version), hold)
-    late = publish_late(lake, client, view, version, work.until, hold)
-    if lasting:
-        drop_tiles(lake, client, view, version, work.until, hold)
+    late = keep_up(work.lake, work.client, view, version, work.until, work.hold)
     work.hold()
     meta = keys.meta(version.view, version.version)
     work.client.eval(_PUBLISHED_TO, 1, meta, work.until)  # the rest may be the stream's
+    return late
+
+
+def keep_up(lake: Lake, client: Redis, view: RowWise, version: Version, until: Instant, hold: Hold) -> LateFigures:
+    """Publish what was late up to an instant; before, what was published goes into bases where there are any.
+
+    So a late event counts for all windows at once, and folding it changes no value.
+    """
+    lasting = version.plan.lifetime and version.state == "ready"
+    if lasting:
+        version = fold_bases(lake, client, view, version, foldable(until, client, view, version), hold)
+    late = publish_late(lake, client, view, version, until, hold)
+    if lasting:
+        drop_tiles(lake, client, view, version, until, hold)
     return late
 
 
