@@ -51,6 +51,11 @@ class PlannedFeature(msgspec.Struct, frozen=True, omit_defaults=True, dict=True)
         """The window as a value of the tile algebra."""
         return Window(self.window, self.exact, self.offset)
 
+    @property
+    def bound(self) -> str | None:
+        """By how much the aggregate may be off, in words; None where it is exact."""
+        return self.definition.bound(self.kind)
+
     @cached_property
     def output(self) -> Output:
         """The type of the feature's values."""

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
-
-import polars as pl
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from rtml.algebra.family import Array
 from rtml.errors import DefinitionError
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, Duration, Instant, format_duration
 
+if TYPE_CHECKING:
+    import polars as pl
+
 LIFETIME: Duration = 1 << 62
 """The length of a window without a left edge: longer than any history, and no instant less it overflows."""
 
-At = TypeVar("At", Instant, Array, pl.Expr)
+At = TypeVar("At", Instant, Array, "pl.Expr")
 """One instant, many, or a column of them."""
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from rtml import instants
+from rtml.edges import bound_of
 from rtml.plan import Plan, describe_window
+from rtml.staleness import OnStale
 from rtml.values import type_words
 from serving.state import Snapshot
 from streaming.services import Service
@@ -24,7 +26,8 @@ class ListedColumn(msgspec.Struct):
     type: Annotated[str | None, Meta(description="`float` or `integer`.")] = None
     aggregate: str | None = None
     column: Annotated[str | None, Meta(description="What is aggregated; null for a count of events.")] = None
-    window: Annotated[str | None, Meta(description="How far back it looks, and how its left edge is cut.")] = None
+    window: Annotated[str | None, Meta(description="How far back it looks, and how its edges are cut.")] = None
+    bound: Annotated[str | None, Meta(description="By how much it may be off; null where it is always exact.")] = None
 
 
 class ListedView(msgspec.Struct):
@@ -48,6 +51,15 @@ class ListedService(msgspec.Struct):
     description: str
     ready: Annotated[bool, Meta(description="Whether all of its views are.")]
     keys: Annotated[dict[str, str], Meta(description="What every entity of a request must name, and the types.")]
+    on_stale: Annotated[
+        OnStale,
+        Meta(
+            description="What becomes of values older than a view's freshness or ttl. `serve`: nothing, but for their "
+            "status. `refuse`: a stale view is a 503, the features of an expired entity are null. `default`: stale and "
+            "expired ones are given as `defaults`."
+        ),
+    ]
+    defaults: Annotated[dict[str, Any], Meta(description="By column; without one, the value of an empty window.")]
     columns: list[ListedColumn]
     views: list[ListedView]
 
@@ -73,6 +85,8 @@ def _service(snapshot: Snapshot, service: Service) -> ListedService:
         description=service.description,
         ready=all(view.ready for view in views),
         keys={key: kind for view in views for key, kind in view.keys.items()},
+        on_stale=service.on_stale,
+        defaults=service.defaults,
         columns=[_column(view, feature, plans.get(view)) for view, feature in service.columns],
         views=views,
     )
@@ -108,4 +122,5 @@ def _column(view: str, feature: str, plan: Plan | None) -> ListedColumn:
         aggregate=planned.aggregate,
         column=planned.column or None,
         window=describe_window(planned.span, plan.tiles),
+        bound=bound_of(planned, plan.tiles.finest),
     )

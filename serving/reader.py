@@ -126,12 +126,12 @@ class ViewLookup:
         """Whether another round trip is needed."""
         return bool(self._pending)
 
-    def answer(self) -> Answer:
-        """Return the features' values.
+    def answer(self, start: int = 0, stop: int | None = None) -> Answer:
+        """Return the features' values, of all entities or of some.
 
         Rows with damaged edges lack what those held: `damaged` tells which.
         """
-        return answer(self.plan, self.at, [row.fetched for row in self.rows], self.version.based_to)
+        return answer(self.plan, self.at, [row.fetched for row in self.rows[start:stop]], self.version.based_to)
 
     def _reading(self, row: _Row) -> Reading:
         return self.turn.wide if row.head or self.turn.whole else self.turn.narrow
@@ -142,13 +142,3 @@ def _of_hash(plan: Plan, stored: dict[bytes, bytes], raw: tuple[int, ...]) -> tu
     tiles = {unfield(name): value for name, value in stored.items() if len(name) == FIELD_DTYPE.itemsize}
     own = [stored.get(name) for name in (HEADER, LATE, BASE, LATE_AT)]
     return Reading(plan, tuple(tiles), raw), [*own, *tiles.values()]
-
-
-def last_event(row: _Row, plan: Plan) -> Instant:
-    """Return when the entity's latest event was, or a lower bound of it where only published tiles tell."""
-    if row.fetched.header.max_event_time != BEGINNING:
-        return row.fetched.header.max_event_time
-    fetched = row.fetched
-    tiles = () if fetched.reading is None else fetched.reading.tiles
-    starts = [plan.tiles.start(tile) for tile, value in zip(tiles, fetched.values, strict=True) if value is not None]
-    return max([Base.decode(fetched.base).latest, *starts])

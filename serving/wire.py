@@ -16,24 +16,26 @@ from rtml.errors import (
     OverflowedError,
     RequestError,
     RtmlError,
+    StaleError,
+    TooLargeError,
     UnavailableError,
     UnknownNameError,
     near_miss,
 )
 from rtml.instants import Instant
-from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge, Status
+from rtml.staleness import Status
+from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge
+from serving.pushed import Pushed
+from serving.told import ToldEdges, told
 
-MOST_ENTITIES = 10_000
-"""The most entities of a request."""
 RETRY_SECONDS = 1
 """After how long a client may ask again when something was not ready."""
 
+LONGEST_MESSAGE = 2_000
+"""What a request said is not said back at any length."""
+
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _NOT_ONE_OF = re.compile(r"Invalid enum value '(.*)' - at `\$\.leading_edge`", re.DOTALL)
-
-
-class TooLargeError(RtmlError):
-    """A request beyond `max_body_bytes` or `MOST_ENTITIES`."""
 
 
 class LateBodyError(RtmlError):
@@ -44,14 +46,11 @@ class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Which entities, and at which instant."""
 
     entities: Annotated[
-        list[dict[str, Any]],
+        list[dict[str, Any]] | dict[str, Any],
         Meta(
-            description="One object of join keys a row; other fields of it are ignored.",
-            examples=[[{"origin": "JFK"}]],
-            extra_json_schema={
-                "maxItems": MOST_ENTITIES,
-                "items": {"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}},
-            },
+            description="One object of join keys a row; or one object that has for each join key a list with a value "
+            "for each row, or one value that all rows share. Other fields are ignored.",
+            examples=[[{"origin": "JFK"}], {"user": "u1", "item": ["a", "b"]}],
         ),
     ]
     at: Annotated[
@@ -69,6 +68,7 @@ class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
             "which is what a replay needs."
         ),
     ] = "wall_clock"
+    edges: Annotated[bool, Meta(description="Whether to say what each feature's window really covers.")] = False
 
     def instant(self) -> Instant | None:
         """Return the instant that is asked for, if any.
@@ -92,8 +92,9 @@ class FeatureResponse(msgspec.Struct):
     status: Annotated[
         dict[str, list[Status]],
         Meta(
-            description="Per view one status a row. `fresh`; `stale`: beyond the view's freshness or ttl; `partial`: a "
-            "window reaches behind published history; `missing`: never seen; `damaged`: raw records are lost."
+            description="Per view one status a row. `fresh`; `stale`: the stream is further behind than the view's "
+            "freshness; `expired`: the entity's last event is older than the view's ttl; `partial`: a window reaches "
+            "behind published history; `missing`: never seen; `damaged`: raw records are lost."
         ),
     ]
     at: Annotated[str, Meta(description="The instant that windows end at, RFC 3339.")]
@@ -101,6 +102,12 @@ class FeatureResponse(msgspec.Struct):
         str | None, Meta(description="Up to where all sources are servable, RFC 3339; null when nothing is yet.")
     ]
     age_ms: Annotated[float | None, Meta(description="How far the watermark lies before `at`.")]
+    edges: Annotated[
+        dict[str, ToldEdges] | msgspec.UnsetType,
+        Meta(
+            description="By feature, where the request asked for it: the window's edges, and by how much they are off."
+        ),
+    ] = msgspec.UNSET
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -109,6 +116,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
     code: Annotated[str, Meta(description="One word for programs.", examples=["unknown_service"])]
     message: Annotated[str, Meta(description="One sentence for people.")]
     request_id: Annotated[str | None, Meta(description="The request's id, which the server's log has, too.")] = None
+    pushed: Annotated[Pushed | None, Meta(description="Of a push: what came of its events.")] = None
 
 
 class Failure(msgspec.Struct):
@@ -153,29 +161,25 @@ def decode_request(body: bytes) -> FeatureRequest:
 
     Raises:
         RequestError: it is not JSON, or does not fit; the message says where.
-        TooLargeError: more than `MOST_ENTITIES` entities.
     """
     try:
-        request = _decoder.decode(body)
+        return _decoder.decode(body)
     except msgspec.ValidationError as error:
         raise RequestError(_misfit(str(error))) from None
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body must be JSON: {error}") from None
-    if len(request.entities) > MOST_ENTITIES:
-        raise TooLargeError(f"a request may name {MOST_ENTITIES} entities; got {len(request.entities)}")
-    return request
 
 
 def _misfit(message: str) -> str:
     if found := _UNKNOWN_FIELD.search(message):
-        return f"unknown field {found[1]!r} in the request.{near_miss(found[1], FeatureRequest.__struct_fields__)}"
+        return f"unknown field {found[1]!r:.100} in the request.{near_miss(found[1], FeatureRequest.__struct_fields__)}"
     if found := _NOT_ONE_OF.search(message):
         near = near_miss(found[1], LEADING_EDGES)
-        return f"leading_edge must be 'wall_clock' or 'watermark'; got {found[1]!r}.{near}"
+        return f"leading_edge must be 'wall_clock' or 'watermark'; got {found[1]!r:.100}.{near}"
     return f"the request does not fit: {message}"
 
 
-def encode_vectors(vectors: FeatureVectors) -> bytes:
+def encode_vectors(vectors: FeatureVectors, *, edges: bool = False) -> bytes:
     """Return the body of an answer."""
     return encode(
         FeatureResponse(
@@ -185,6 +189,7 @@ def encode_vectors(vectors: FeatureVectors) -> bytes:
             at=instants.to_text(vectors.at),
             watermark=None if vectors.watermark is None else instants.to_text(vectors.watermark),
             age_ms=vectors.age_ms,
+            edges=told(vectors.edges) if edges else msgspec.UNSET,
         )
     )
 
@@ -198,19 +203,22 @@ _FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
     TooLargeError: (413, "too_large", ()),
     OverflowedError: (422, "overflowed", ()),
     NotReadyError: (503, "not_ready", _RETRY),
+    StaleError: (503, "stale", _RETRY),
     UnavailableError: (503, "unavailable", _RETRY),
 }
 
 
 def failure(status: int, code: str, message: str, headers: Sequence[tuple[str, str]] = ()) -> Reply:
     """Return the answer that says what went wrong."""
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}…"
     problem = Problem(code, message)
     return Reply(status, encode(Failure(problem)), headers=headers, problem=problem)
 
 
 def encode_problem(problem: Problem, request_id: str) -> bytes:
     """Return the body that says what went wrong, and with which request."""
-    return encode(Failure(Problem(problem.code, problem.message, request_id)))
+    return encode(Failure(msgspec.structs.replace(problem, request_id=request_id)))
 
 
 def failure_of(error: RtmlError) -> Reply | None:

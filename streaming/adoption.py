@@ -24,6 +24,7 @@ from streaming.versions import (
     live_names,
     next_version,
     read_version,
+    reword_version,
     set_state,
 )
 
@@ -165,6 +166,7 @@ class Adoption:
             version = find_version(self._client, plan)
             if version is None or not version.adopted:
                 continue
+            version = reword_version(self._client, version, plan)
             if version.state == "building" and version.from_stream_alone:
                 version = set_state(self._client, version, "ready")
             if version.state == "ready":

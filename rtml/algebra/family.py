@@ -150,6 +150,11 @@ class Aggregate(ABC):
         del kind
         return Output("f64")
 
+    def bound(self, kind: Kind) -> str | None:
+        """By how much the value may be off, in words; `None` where it is exact."""
+        del kind
+        return None
+
     @abstractmethod
     def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:
         """States and the windows that they stand for → values; an empty window gives the documented value."""
