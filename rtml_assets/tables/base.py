@@ -202,17 +202,17 @@ class _Folding:
             found += pipeline.execute()
         return found
 
-    def _marks(self, base: Base) -> tuple[Instant, Instant]:
-        """Return what a base stands for: it may be older than the meta, where nothing came of it since."""
-        return max(base.up_to, self._version.based_to), max(base.folded_to, self._version.based_late)
-
     def _joining(
         self, frame: pl.DataFrame, bases: list[Base], owners: Array, up_to: Instant, late_to: Instant
     ) -> Array:
-        """Return which events are in `S` after this, and not before it."""
+        """Return which events are in `S` after this, and not before it.
+
+        An entity's own instants may be older than the meta's, where nothing came of it in between: it is the same `S`.
+        """
         times, ingested = frame[EVENT_TIME].to_numpy(), frame[INGESTED_AT].to_numpy()
         late = ingested - times > self._plan.lateness
-        was, was_late = (np.array(marks)[owners] for marks in zip(*map(self._marks, bases), strict=True))
+        was = np.array([base.up_to for base in bases])[owners]
+        was_late = np.array([base.folded_to for base in bases])[owners]
         before = (times < was) & (~late | (ingested < was_late))
         after = (times < np.maximum(was, up_to)) & (~late | (ingested < np.maximum(was_late, late_to)))
         return np.asarray(after & ~before)
@@ -223,9 +223,8 @@ class _Folding:
         pipeline = self._client.pipeline(transaction=False)
         states = fold(self._plan, pending)
         for base, (name, stored, records), state in zip(bases, chunk, states, strict=True):
-            was, was_late = self._marks(base)
             latest = max(base.latest, int(records["time"].max()))
-            new = Base(max(was, up_to), max(was_late, folded_to), latest, state)
+            new = Base(max(base.up_to, up_to), max(base.folded_to, folded_to), latest, state)
             args: list[Any] = [(stored or b"")[:MARK], new.encode()]
             self._script(keys=[name], args=args, client=pipeline)
         self._hold()
