@@ -14,11 +14,12 @@ import numpy as np
 
 from rtml.algebra.family import Array, Span, States, Values
 from rtml.algebra.states import concatenate, group_runs
-from rtml.instants import BEGINNING, Instant
+from rtml.instants import BEGINNING, Duration, Instant
+from rtml.online.base import Bases, Kept
 from rtml.online.codec import PREFIX, RAW, Header, Records, raw_count
 from rtml.online.codec import field as field_name
 from rtml.plan import Plan
-from rtml.tiles import Cover, Tile, head_cover, tail_cover
+from rtml.tiles import Cover, Tile, Window, head_cover, tail_cover
 
 
 @dataclass(frozen=True)
@@ -27,22 +28,38 @@ class Turn:
 
     plan: Plan
     at: Instant
+    based_to: Instant = BEGINNING
+    """Of a plan with a lifetime window: up to where bases stand for all tiles; the beginning of time while none do."""
 
     @staticmethod
     def key(plan: Plan, at: Instant) -> tuple[int, ...]:
         """Return what is the same for all instants that share a turn."""
         finest = plan.tiles.finest
-        return (at // finest, *((at - window.length) // finest for window in plan.windows))
+        return (at // finest, *((at - window.length) // finest for window in plan.windows if not window.lifetime))
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of an entity's hash is read, because a window has no left edge and there are no bases yet."""
+        return self.plan.lifetime and self.based_to == BEGINNING
 
     @cached_property
     def tail(self) -> Cover:
         """What every request reads. Edges are moved inside their tiles, so that one turn serves all of its instants."""
-        finest = self.plan.tiles.finest
-        spans = []
+        ladder, finest = self.plan.tiles, self.plan.tiles.finest
+        spans, ends = [], []
         for window in self.plan.windows:
             a, b = window.edges(self.at, finest)
-            spans.append((a // finest * finest + (1 if window.exact else 0), b // finest * finest + 1))
-        return tail_cover(self.plan.tiles, spans)
+            if window.lifetime:
+                a = max(self.based_to, 0) if not self.whole else b
+            elif window.exact:
+                a = a // finest * finest + 1
+            if window.offset:
+                ends.append(b)
+            spans.append((a, b if window.offset else b // finest * finest + 1))
+        cover = tail_cover(ladder, spans)
+        # What lies behind an offset window's end is there for nearly all entities: it is not worth a second look.
+        tiles = {*cover.tiles, *(tile for end in ends for tile in head_cover(ladder, end).tiles)}
+        return Cover(tuple(sorted(tiles)), cover.raw)
 
     @cached_property
     def head(self) -> Cover:
@@ -114,6 +131,8 @@ class Fetched:
     values: Sequence[bytes | None] = field(default_factory=list)
     """The tiles of the reading, in its order."""
     raw: dict[int, bytes] = field(default_factory=dict)
+    base: bytes | None = None
+    late_at: bytes | None = None
 
     def tile(self, tile: Tile) -> bytes | None:
         """Return a tile's value, if it was read and there is one."""
@@ -126,6 +145,7 @@ class Fetched:
         return (
             self.header.last_ingested != BEGINNING
             or self.late is not None
+            or self.base is not None
             or any(value is not None for value in self.values)
         )
 
@@ -157,27 +177,42 @@ class Answer:
     features: dict[str, Values]
 
 
-def answer(plan: Plan, at: Instant, entities: Sequence[Fetched]) -> Answer:
-    """Return the values of all features for entities as they were read, at an instant.
+def answer(plan: Plan, at: Instant, entities: Sequence[Fetched], based_to: Instant = BEGINNING) -> Answer:
+    """Return the values of all features for entities as they were read, at an instant; `based_to` is their turn's.
 
     Raises:
         OverflowedError: an integer sum needs more than 64 bits.
     """
     windows = plan.windows
     records = _Gathered.of(plan, entities)
+    gathered, bases = records.states, None
+    if plan.lifetime:
+        bases = Bases.of(plan, [Kept(one.base, one.late, one.late_at) for one in entities], based_to)
+        gathered = concatenate([gathered, bases.states])
     chosen, cells = [], []
     for number, window in enumerate(windows):
-        a, b = window.edges(at, plan.tiles.finest)
-        rows, owners = records.within(a, b)
+        rows, owners = _rows(window, records, bases, at, plan.tiles.finest)
         chosen.append(rows)
         cells.append(owners * len(windows) + number)
-    states = _combine(plan, records.states, np.concatenate(chosen), np.concatenate(cells), len(entities) * len(windows))
+    states = _combine(plan, gathered, np.concatenate(chosen), np.concatenate(cells), len(entities) * len(windows))
     values = {}
     for feature in plan.features:
         number = windows.index(feature.span)
         part = {name: column[number :: len(windows)] for name, column in states.items()}
         values[feature.name] = feature.finalize(part, Span(*feature.span.edges(at, plan.tiles.finest)))
     return Answer(values)
+
+
+def _rows(
+    window: Window, records: _Gathered, bases: Bases | None, at: Instant, finest: Duration
+) -> tuple[Array, Array]:
+    """Return the rows that make up a window, and their owners; those of bases follow all others."""
+    a, b = window.edges(at, finest)
+    if bases is None or not window.lifetime:
+        return records.within(a, b, settled=window.offset > 0)
+    rows, owners = records.within(bases.up_to[records.owner], b)
+    more = len(records.owner) + np.arange(len(bases.owner))
+    return np.concatenate([rows, more]), np.concatenate([owners, bases.owner])
 
 
 def _combine(plan: Plan, states: States, rows: Array, cells: Array, count: int) -> dict[str, Array]:
@@ -243,16 +278,18 @@ class _Gathered:
             tiles=len(bounds),
         )
 
-    def within(self, a: Instant, b: Instant) -> tuple[Array, Array]:
-        """Return the rows that make up `[a, b)`, and their owners.
+    def within(self, a: Instant | Array, b: Instant, *, settled: bool = False) -> tuple[Array, Array]:
+        """Return the rows that make up `[a, b)`, and their owners; `a` may be another one for each row.
 
         A tile counts when the window holds it whole, an event when it is inside; neither counts where what covers it
-        counts instead. A tile that `b` cuts is held whole when the entity has nothing as late as `b`.
+        counts instead. A tile that `b` cuts is held whole when the entity has nothing as late as `b`; never when `b` is
+        `settled`, that is in the past: then all below the tile was read, and published tiles may lie behind `b`.
         """
+        nothing_after = np.zeros(len(self.owner), dtype=bool) if settled else self.latest < b
         inside = (self.start >= a) & (self.start < b)
-        whole = (self.end <= b) | (self.latest < b)
+        whole = (self.end <= b) | nothing_after
         whole[self.tiles :] = True
-        covered = (self.parent_start >= a) & ((self.parent_end <= b) | (self.latest < b)) & (self.parent_start < b)
+        covered = (self.parent_start >= a) & ((self.parent_end <= b) | nothing_after) & (self.parent_start < b)
         rows = np.flatnonzero(inside & whole & ~covered)
         return rows, self.owner[rows]
 

@@ -212,7 +212,7 @@ class App:
             trace.add("decode", decoding, perf_counter())
         vectors = await self._batches.get(service, request.entities, request.instant(), request.leading_edge, trace)
         started = perf_counter()
-        reply = Reply(200, encode_vectors(vectors))
+        reply = Reply(200, encode_vectors(vectors, edges=request.edges))
         ended = perf_counter()
         self.metrics.encode.observe(ended - started)
         if trace is not None:

@@ -26,6 +26,7 @@ from rtml.instants import Instant
 from rtml.staleness import Status
 from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge
 from serving.pushed import Pushed
+from serving.told import ToldEdges, told
 
 RETRY_SECONDS = 1
 """After how long a client may ask again when something was not ready."""
@@ -67,6 +68,7 @@ class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
             "which is what a replay needs."
         ),
     ] = "wall_clock"
+    edges: Annotated[bool, Meta(description="Whether to say what each feature's window really covers.")] = False
 
     def instant(self) -> Instant | None:
         """Return the instant that is asked for, if any.
@@ -100,6 +102,12 @@ class FeatureResponse(msgspec.Struct):
         str | None, Meta(description="Up to where all sources are servable, RFC 3339; null when nothing is yet.")
     ]
     age_ms: Annotated[float | None, Meta(description="How far the watermark lies before `at`.")]
+    edges: Annotated[
+        dict[str, ToldEdges] | msgspec.UnsetType,
+        Meta(
+            description="By feature, where the request asked for it: the window's edges, and by how much they are off."
+        ),
+    ] = msgspec.UNSET
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -171,7 +179,7 @@ def _misfit(message: str) -> str:
     return f"the request does not fit: {message}"
 
 
-def encode_vectors(vectors: FeatureVectors) -> bytes:
+def encode_vectors(vectors: FeatureVectors, *, edges: bool = False) -> bytes:
     """Return the body of an answer."""
     return encode(
         FeatureResponse(
@@ -181,6 +189,7 @@ def encode_vectors(vectors: FeatureVectors) -> bytes:
             at=instants.to_text(vectors.at),
             watermark=None if vectors.watermark is None else instants.to_text(vectors.watermark),
             age_ms=vectors.age_ms,
+            edges=told(vectors.edges) if edges else msgspec.UNSET,
         )
     )
 

@@ -73,6 +73,7 @@ class ViewWriter:
         self._generation = generation
         self._mark = generation_bytes(generation)
         self._expire = version.plan.expire_after // SECOND
+        self._raw_expire = version.plan.raw_expire_after // SECOND
         self._cache: OrderedDict[str, Entity] = OrderedDict()
         self.counts: Counter[str] = Counter()
 
@@ -261,7 +262,7 @@ class ViewWriter:
             ttl = 0
             if now - entity.refreshed >= REFRESH_SECONDS:
                 ttl, entity.refreshed = self._expire, now
-            counts = (self._mark, ttl, len(change.appends), len(pairs) // 2, len(dropped), self._expire)
+            counts = (self._mark, ttl, len(change.appends), len(pairs) // 2, len(dropped), self._raw_expire)
             commands.append(self._link.write(names, *counts, *appends, *pairs, *dropped))
             if len(commands) == POSTED_AT_ONCE:
                 self._link.post(commands)

@@ -65,7 +65,7 @@ def _inside(given: Vectors, wrong: Array) -> pl.DataFrame:
         .with_columns(doubtful.alias(_DOUBT))
         .filter(
             pl.col(EVENT_TIME) < pl.col(AT),
-            pl.col(EVENT_TIME) >= pl.col(AT) - plan.longest - plan.tiles.finest,
+            pl.col(EVENT_TIME) >= pl.col(AT) - plan.reach - plan.tiles.finest,
             pl.col(KNOWN_AT) <= pl.when(IS_LATE).then(NEXT_LATE).otherwise(SEEN),
         )
         .with_columns((pl.col(_DOUBT).cum_sum().over(_ROW).cast(pl.Int64) - 1).alias(_BIT))
@@ -118,14 +118,13 @@ def _within_bounds(given: Vectors, feature: PlannedFeature, inside: pl.DataFrame
     plan, name = given.plan, of_view(given.plan.view, feature.name)
     if feature.output.width:  # no bounds are known of lists: they are not explained
         return np.empty(0, dtype=np.int64)
-    start = pl.col(AT) - feature.window
-    left = start if feature.exact else start // plan.tiles.finest * plan.tiles.finest
+    left, right = feature.span.edges(pl.col(AT), plan.tiles.finest)
     got = given.rows.select(pl.int_range(pl.len()).alias(_ROW), pl.col(name).alias("got"))
     low, high, may_be_null = _bounds(feature, _sure())
     within = pl.when(pl.col("got").is_null()).then(pl.col("null")).otherwise(pl.col("got").is_between("low", "high"))
     return (
         inside.join(got, on=_ROW)
-        .filter(pl.col(EVENT_TIME) >= left)
+        .filter(pl.col(EVENT_TIME) >= left, pl.col(EVENT_TIME) < right)
         .group_by(_ROW)
         .agg(
             pl.col("got").first(),
