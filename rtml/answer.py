@@ -202,12 +202,11 @@ def answer(plan: Plan, at: Instant, entities: Sequence[Fetched], based_to: Insta
         {name: column[start : start + count] for name, column in states.items()}
         for start in range(0, count * len(windows), count or 1)
     ]
-    numbered = plan.numbered
-    return Answer({feature.name: feature.finalize(parts[number], spans[number]) for feature, number in numbered})
+    return Answer({feature.name: feature.finalize(parts[number], spans[number]) for feature, number in plan.numbered})
 
 
 def _rows(window: Window, records: _Gathered, present: _Right, bases: Bases | None, at: Instant) -> tuple[Array, Array]:
-    """Return the rows that make up a window, and their owners, in order of owners; but those of bases follow the others."""
+    """Return the rows that make up a window, and their owners; those of bases follow all others."""
     a, b = window.edges(at, records.finest)
     right = records.up_to(b, settled=True) if window.offset else present
     if bases is None or not window.lifetime:
