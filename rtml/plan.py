@@ -110,6 +110,11 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
         return tuple(sorted({feature.span for feature in self.features}))
 
     @cached_property
+    def numbered(self) -> tuple[tuple[PlannedFeature, int], ...]:
+        """The features, each with the number of its window."""
+        return tuple((feature, self.windows.index(feature.span)) for feature in self.features)
+
+    @cached_property
     def longest(self) -> Duration:
         """How far the windows that have a left edge reach back; 0 when there is none."""
         return max((window.reach for window in self.windows if not window.lifetime), default=0)
