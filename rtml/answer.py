@@ -19,6 +19,7 @@ from rtml.instants import BEGINNING, Duration, Instant
 from rtml.online.base import Bases, Kept
 from rtml.online.codec import PREFIX, RAW, Header, Records, raw_count
 from rtml.online.codec import field as field_name
+from rtml.online.tail import joined, tail_rows
 from rtml.plan import Plan
 from rtml.tiles import Cover, Tile, Window, head_cover, tail_cover
 
@@ -134,6 +135,11 @@ class Fetched:
     raw: dict[int, bytes] = field(default_factory=dict)
     base: bytes | None = None
     late_at: bytes | None = None
+    tail: bytes | None = None
+
+    def records_of(self, plan: Plan, index: int, value: bytes) -> int:
+        """Return how many raw records a hot finest tile has that holds this state."""
+        return raw_count(value) + joined(plan, self.tail, index)
 
     def tile(self, tile: Tile) -> bytes | None:
         """Return a tile's value, if it was read and there is one."""
@@ -166,7 +172,7 @@ class Fetched:
             value = self.values[place]
             if value is not None and value[0] != RAW:
                 width = Records.of(plan).narrow.itemsize
-                if len(self.raw.get(index, b"")) < raw_count(value) * width:
+                if len(self.raw.get(index, b"")) < self.records_of(plan, index, value) * width:
                     short.append(index)
         return short
 
@@ -272,16 +278,20 @@ class _Gathered:
         for owner, entity in enumerate(entities):
             if entity.reading is not None:
                 begin, first = loose.begin(entity.reading)
-                for place in _take_apart(owner, entity, entity.reading, packed, loose, first):
+                for place in _take_apart(plan, owner, entity, packed, loose, first):
                     owners.append(owner)
                     places.append(begin + place)
             if entity.late is not None:
                 loose.add(owner, entity.late, 0, narrow=False)
         states, times = plan.states.unpack_bytes(packed), _NONE
         bounds, owned, parents = loose.bounds()[places], np.array(owners, dtype=np.int64), _NO_PARENTS
+        if tails := {owner: entity.tail for owner, entity in enumerate(entities) if entity.tail}:
+            rows = tail_rows(plan, list(tails), list(tails.values()))
+            states = concatenate([states, rows.states])
+            bounds, owned = np.concatenate([bounds, rows.bounds]), np.concatenate([owned, rows.owner])
         if loose.any:
             owner_of, times, parents, lifted = loose.lifted()
-            states = concatenate([states, lifted]) if packed else lifted
+            states = concatenate([states, lifted]) if len(owned) else lifted
             owned = np.concatenate([owned, owner_of])
         latest = np.array([entity.header.max_event_time for entity in entities], dtype=np.int64)
         return cls(
@@ -322,9 +332,12 @@ class _Gathered:
 
 
 def _take_apart(
-    owner: int, entity: Fetched, reading: Reading, packed: list[bytes], loose: _Loose, first: int
+    plan: Plan, owner: int, entity: Fetched, packed: list[bytes], loose: _Loose, first: int
 ) -> Iterator[int]:
     """Add an entity's states to `packed` and its records to `loose`; yield the places of the states."""
+    reading = entity.reading
+    if reading is None:
+        return
     finest, raw, count = reading.of_finest, entity.raw, len(reading.tiles)
     for place, value in enumerate(entity.values):
         if value is None:
@@ -334,7 +347,7 @@ def _take_apart(
             continue
         packed.append(value[PREFIX:])
         if finest[place] and (index := reading.tiles[place].index) in raw:
-            loose.add_edge(owner, raw[index], raw_count(value), first + count + place)
+            loose.add_edge(owner, raw[index], entity.records_of(plan, index, value), first + count + place)
         yield place
 
 

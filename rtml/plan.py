@@ -100,6 +100,16 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
         return StateSchema.of(tuple(family for feature in self.features for family in feature.families))
 
     @cached_property
+    def tailed(self) -> bool:
+        """Whether states are so large that the stream keeps records in a tail before it folds them in."""
+        return any(family.heavy for family in self.states.families)
+
+    @property
+    def tail_limit(self) -> int:
+        """T: how many records a tail holds at most."""
+        return max(1, self.raw_limit // 2)
+
+    @cached_property
     def lanes(self) -> dict[str, Kind]:
         """The value columns that raw records keep: name → kind."""
         return {feature.column: feature.kind for feature in self.features if feature.column}
