@@ -247,7 +247,7 @@ class App:
         finally:
             self._admission.leave()
         started = perf_counter()
-        encoded = encode_vectors(vectors)
+        encoded = encode_vectors(vectors, edges=request.edges)
         ended = perf_counter()
         budget.spend("encode", started, ended)
         self.metrics.encode.observe(ended - started)

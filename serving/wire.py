@@ -28,6 +28,7 @@ from serving.admission import OverloadedError
 from serving.budget import LEAST_MS, MOST_MS, STAGES, DeadlineError
 from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge
 from serving.pushed import Pushed
+from serving.told import ToldEdges, told
 
 RETRY_SECONDS = 1
 """After how long a client may ask again when something was not ready."""
@@ -69,6 +70,7 @@ class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
             "which is what a replay needs."
         ),
     ] = "wall_clock"
+    edges: Annotated[bool, Meta(description="Whether to say what each feature's window really covers.")] = False
 
     timeout_ms: Annotated[
         int | None,
@@ -130,6 +132,12 @@ class FeatureResponse(msgspec.Struct):
     timings_ms: Annotated[
         dict[str, float] | UnsetType,
         Meta(description=f"Milliseconds by stage ({', '.join(STAGES)}), where `timings` asks for them."),
+    ] = UNSET
+    edges: Annotated[
+        dict[str, ToldEdges] | UnsetType,
+        Meta(
+            description="By feature, where the request asked for it: the window's edges, and by how much they are off."
+        ),
     ] = UNSET
 
 
@@ -203,7 +211,7 @@ def _misfit(message: str) -> str:
     return f"the request does not fit: {message}"
 
 
-def encode_vectors(vectors: FeatureVectors) -> bytes:
+def encode_vectors(vectors: FeatureVectors, *, edges: bool = False) -> bytes:
     """Return the body of an answer."""
     return encode(
         FeatureResponse(
@@ -213,6 +221,7 @@ def encode_vectors(vectors: FeatureVectors) -> bytes:
             at=instants.to_text(vectors.at),
             watermark=None if vectors.watermark is None else instants.to_text(vectors.watermark),
             age_ms=vectors.age_ms,
+            edges=told(vectors.edges) if edges else msgspec.UNSET,
         )
     )
 

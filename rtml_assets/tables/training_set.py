@@ -116,7 +116,7 @@ class TrainingSet:
         wanted: dict[EventSource, Reach] = {}
         for asked in self.asked:
             check_history(self.lake, asked.view.source, asked.view.name)
-            _widen(wanted, asked.view.source, Reach(asked.plan.longest, -1))
+            _widen(wanted, asked.view.source, Reach(asked.plan.reach, -1))
         for label in self.labels:
             _widen(wanted, label.source, Reach(0, label.horizon_us - 1))
         return [words for source, reach in wanted.items() for words in gaps(self.lake, source, reach, spine.at)]

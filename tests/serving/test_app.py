@@ -154,6 +154,7 @@ def test_the_services_are_listed(served, feature_redis):
         "aggregate": "sum",
         "column": "amount",
         "window": "3h, exact to the microsecond",
+        "bound": None,
     }
     assert [column["type"] for column in spending["columns"]] == [*["integer"] * 2, *["float"] * 3, "integer"]
 

@@ -22,6 +22,7 @@ import rtml
 from rtml.columns import TIMESTAMP
 from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
+from rtml.plan import Plan, PlannedFeature
 from rtml.registry import Registry
 from rtml.values import to_list
 from serving.reader import Turns, ViewLookup
@@ -52,8 +53,7 @@ SOURCE = rtml.EventSource(
 )
 
 
-def view(name: str, tail: str | None) -> rtml.StreamFeatureView:
-    windows = ["20s", "90s", "400s", "1000s"]
+def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.StreamFeatureView:
     return rtml.StreamFeatureView(
         name=name,
         source=SOURCE,
@@ -76,8 +76,16 @@ def view(name: str, tail: str | None) -> rtml.StreamFeatureView:
     )
 
 
-EXACT, TILE = view("exact", "exact"), view("tile", "tile")
-REGISTRY = Registry.of([EXACT, TILE])
+WINDOWS = ["20s", "90s", "400s", "1000s"]
+EXACT = view("exact", "exact", [*WINDOWS])
+TILE = view("tile", "tile", [*WINDOWS, rtml.Window("90s", offset="20s"), rtml.Window("400s", offset="800s")])
+LIFE = view("life", None, ["90s", "lifetime", rtml.Window("50s", offset="60s")])
+REGISTRY = Registry.of([EXACT, TILE, LIFE])
+
+
+def window(plan: Plan, feature: PlannedFeature, truth: list[Event], key: str, at: int) -> list[Event]:
+    """The events that a feature counts."""
+    return oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest, feature.offset)
 
 
 class KilledError(Exception):
@@ -288,7 +296,7 @@ class Trial:
         for row, key in enumerate(KEYS):
             self.tally["reads"] += 1
             for feature in plan.features:
-                events = oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest)
+                events = window(plan, feature, truth, key, at)
                 told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
                 expected = oracle.value(feature.aggregate, events, feature.column, *told)
                 got = features[feature.name][row]
