@@ -13,6 +13,7 @@ import msgspec
 import rtml
 from rtml.algebra import catalog
 from rtml.compile import compile_view
+from rtml.define.feature import Tail
 from rtml.instants import parse_duration
 from rtml.plan import Plan
 from rtml.registry import Registry
@@ -22,6 +23,7 @@ LADDERS = [["10s", "1m", "6m"], ["5s"], ["1s", "20s", "5m"], ["10s", "1h"], ["1m
 WINDOWS = ["20s", "90s", "400s", "20m", "3h"]
 OFFSETS = ["20s", "1m", "400s", "1h"]
 LATENESS = ["0s", "2s", "15s", "15s", "3m"]
+EDGES: list[Tail] = ["exact", "tile"]
 COLUMNS = {"f": "float", "n": "int", "b": "bool", "s": "str"}
 
 
@@ -107,7 +109,7 @@ def _draw_view(
     rng: random.Random, name: str, source: rtml.EventSource, parts: Sequence[tuple[str, str]]
 ) -> rtml.StreamFeatureView:
     ladder = rng.choice(LADDERS)
-    tail = rng.choice([None, None, "exact", "tile"])
+    tails: list[Tail | None] = [None, None, "exact", "tile"]
     pool = [window for window in WINDOWS if parse_duration(window) % parse_duration(ladder[0]) == 0]
     windows: list[str | rtml.Window] = [rng.choice(["lifetime"] if rng.random() < 0.25 else pool)]
     while len(windows) < rng.randrange(1, 4):
@@ -121,7 +123,7 @@ def _draw_view(
         made = getattr(rtml, constructor(aggregate))
         features.append(made(**given, windows=list(labels.values()), name=f"x{place}_{aggregate}_{column}"))
     return rtml.StreamFeatureView(
-        name=name, source=source, entity=rtml.Entity("key"), tail=tail, ladder=ladder, features=features
+        name=name, source=source, entity=rtml.Entity("key"), tail=rng.choice(tails), ladder=ladder, features=features
     )
 
 
@@ -129,4 +131,5 @@ def _draw_window(rng: random.Random, duration: str, finest: str) -> str | rtml.W
     offset = rng.choice(OFFSETS)
     if rng.random() < 0.4 and parse_duration(offset) % parse_duration(finest) == 0:
         return rtml.Window(duration, tail="tile", offset=offset)
-    return rng.choice([duration, rtml.Window(duration, tail="exact"), rtml.Window(duration, tail="tile")])
+    choices: list[str | rtml.Window] = [duration, *(rtml.Window(duration, tail=tail) for tail in EDGES)]
+    return rng.choice(choices)
