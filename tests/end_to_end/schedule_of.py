@@ -99,7 +99,7 @@ class Schedule:
         self.mirrored = [0, 0]
         self.compacted: list[Event] = []
         self.doubtful: dict[str, list[Instant]] = {}
-        """By version: up to when late events may have been published by publishers that died."""
+        """By view: up to when late events may have been published by publishers that died."""
         self.kills = self.rng.randrange(4)
         self.asleep: Asleep | None = None
         self.asked: list[Instant] = []
@@ -267,7 +267,6 @@ class Schedule:
         try:
             published = publish(self.lake, self.client, self.drawn.registry.views[view], plan)
             self.tally["late published"] += published.remembered
-            self.doubtful.pop(view, None)
         except KilledError:
             self.client.left, self.client.interrupt = IMMORTAL, None
             self.tally["publishers killed"] += 1
@@ -301,8 +300,9 @@ class Schedule:
     def instant(self, snapshot: Snapshot, versions: Sequence[Version]) -> Instant:
         newest = max(e.ingested for p in (0, 1) for e in self.partitions[p][: self.position[p]])
         reach = max(snapshot.reach(version) for version in versions)
-        begin = min(e.ingested for events in self.partitions for e in events)
-        earliest = max(reach - self.source.lateness_us, *(version.boundary for version in versions), begin)
+        # Where nothing counts as servable yet, late events are kept for those who ask for the mirror's present.
+        known = reach - self.source.lateness_us if reach != BEGINNING else max(*self.marks(self.mirrored), newest)
+        earliest = max(known, *(version.boundary for version in versions))
         plan = self.rng.choice([version.plan for version in versions])
         span = self.rng.choice(plan.windows)
         edges = [e.time + self.rng.choice([0, min(span.reach, 10**11), span.offset]) for e in self.applied()]
@@ -342,7 +342,9 @@ class Schedule:
         here = [e for e in good if e.time < boundary or (e.values["ref"], e.ingested) in refs]
         on_time = oracle.counted(here, lateness)
         late = [e for e in oracle.counted(good, lateness, late_too=True) if e.ingested - e.time > lateness]
-        bounds = {v.published_to for v in found} | set(self.doubtful.get(found[0].view, []))
+        least = min(version.published_to for version in found)
+        bounds = {version.published_to for version in found}
+        bounds |= {bound for bound in self.doubtful.get(found[0].view, []) if bound > least}
         return [[*on_time, *(e for e in late if e.ingested <= bound)] for bound in sorted(bounds)]
 
     def compare_any(
