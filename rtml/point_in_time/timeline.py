@@ -12,7 +12,7 @@ from rtml.errors import RequestError, near_miss
 from rtml.instants import Duration
 from rtml.plan import Plan
 from rtml.point_in_time.order import Axis, Entities, in_order, narrow
-from rtml.projection import KEY_TYPES
+from rtml.projection import KEY_TYPES, LANE_TYPES
 from rtml.tiles import Window
 
 AT, SEEN, SEEN_LATE = "at", "seen", "seen_late"
@@ -82,7 +82,7 @@ def _left(window: Window, at: Array, finest: Duration) -> Array:
 
 def _check(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> None:
     keys = {name: KEY_TYPES[kind] for name, kind in plan.keys}
-    lanes = {name: pl.Float64() if kind == "f64" else pl.Int64() for name, kind in plan.lanes.items()}
+    lanes = {name: LANE_TYPES[kind] for name, kind in plan.lanes.items()}
     whole: dict[str, pl.DataType] = {
         EVENT_TIME: pl.Int64(),
         KNOWN_AT: pl.Int64(),
