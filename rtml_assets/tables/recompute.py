@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from quality.parity import Compared, agreement, allowed, exact, magnitude, with_magnitudes
+from quality.parity import Compared, agreement, allowed, exact, magnitude, or_zero, with_magnitudes
 from rtml.algebra.family import Array, Values
 from rtml.lake import of_view
 from rtml.plan import Plan, PlannedFeature
@@ -41,8 +41,8 @@ def recomputed(given: Vectors) -> list[Compared]:
     compared = []
     for feature in plan.features:
         expected = truth[feature.name]
-        size = np.zeros(rows.height) if exact(feature) else _or_zero(truth[magnitude(feature)])
-        bound = allowed(feature.aggregate, feature.kind, _or_zero(expected), size)
+        size = np.zeros(rows.height) if exact(feature) else or_zero(truth[magnitude(feature)])
+        bound = allowed(feature.aggregate, feature.kind, or_zero(expected), size, feature.parameters)
         name = of_view(plan.view, feature.name)
         compared.append(Compared(name, _logged(feature, rows[name]), expected, bound))
     return compared
@@ -59,10 +59,6 @@ def replaced(one: Compared, rows: Array, two: Compared, places: Array) -> Compar
     put_rows(expected, rows, take_rows(two.expected, places))
     bound[rows] = two.allowed[places]
     return Compared(one.feature, one.got, expected, bound)
-
-
-def _or_zero(values: Values) -> Array:
-    return np.where(values.valid, values.values, 0)
 
 
 def _logged(feature: PlannedFeature, column: pl.Series) -> Values:

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from quality.parity import Compared, Parity, allowed, compare, exact, magnitude, magnitude_columns, with_magnitudes
+from quality.parity import (
+    Compared,
+    Parity,
+    allowed,
+    compare,
+    exact,
+    magnitude,
+    magnitude_columns,
+    or_zero,
+    with_magnitudes,
+)
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Span, Values
 from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError
@@ -137,7 +147,8 @@ def tile_features(plan: Plan) -> list[PlannedFeature]:
 
 def label(plan: Plan, feature: PlannedFeature) -> str:
     """Return the name of a feature without its window."""
-    return f"{plan.view}__{f'{feature.column}_' if feature.column else ''}{feature.aggregate}"
+    parameters = "".join(f", {name}={value}" for name, value in feature.parameters)
+    return f"{plan.view}__{f'{feature.column}_' if feature.column else ''}{feature.aggregate}{parameters}"
 
 
 def _values(
@@ -154,5 +165,5 @@ def _values(
 
 
 def _allowed(feature: PlannedFeature, expected: Values, size: Values | None) -> Array:
-    magnitudes = np.zeros(len(expected.values)) if size is None else np.where(size.valid, size.values, 0.0)
-    return allowed(feature.aggregate, feature.kind, np.where(expected.valid, expected.values, 0), magnitudes)
+    magnitudes = np.zeros(len(expected.values)) if size is None else or_zero(size)
+    return allowed(feature.aggregate, feature.kind, or_zero(expected), magnitudes, feature.parameters)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rtml.algebra import catalog
+from rtml.algebra.family import Aggregate, Parameters, label
 from rtml.instants import DAY, MINUTE, SECOND, Duration, parse_duration
 from tests.end_to_end.expressions_of import Column, Expression, Row, can_reckon, condition, number
 from tests.oracle import Event
@@ -40,6 +41,7 @@ class Feature:
     column: str
     length: Duration
     exact: bool
+    parameters: Parameters = ()
 
 
 @dataclass(frozen=True)
@@ -155,17 +157,19 @@ def _draw_view(rng: random.Random, name: str, source: Source, keys: Sequence[Col
     asked = [rng.sample(windows, rng.randrange(1, len(windows) + 1)) for _ in drawn]
     finest = _finest([window for some in asked for window in some], ladder)
     for place, ((aggregate, column), some) in enumerate(zip(drawn, asked, strict=True)):
-        stem = f"{column}_{aggregate}" if column else aggregate
+        parameters = _draw_parameters(rng, aggregate)
+        called = label(aggregate, parameters)
+        stem = f"{column}_{called}" if column else called
         named = rng.random() < 0.2
         stem = f"named{place}" if named else stem
         spans = [_draw_window(rng, window, tail, finest) for window in some]
         features += [
-            Feature(f"{stem}_{window}", aggregate, column, _micros(window), exact)
+            Feature(f"{stem}_{window}", aggregate, column, _micros(window), exact, parameters)
             for window, (_, exact) in zip(some, spans, strict=True)
         ]
-        of = f'"{column}", ' if column else ""
+        of = (f'"{column}", ' if column else "") + "".join(f"{name}={value!r}, " for name, value in parameters)
         shown = ", ".join(span for span, _ in spans)
-        texts.append(f"rtml.{aggregate.capitalize()}({of}windows=[{shown}]{f', name={stem!r}' if named else ''})")
+        texts.append(f"rtml.{constructor(aggregate)}({of}windows=[{shown}]{f', name={stem!r}' if named else ''})")
     text = f'{name} = StreamFeatureView(name="{name}", source={source.name}, entity={_entity(joined)}, '
     text += "" if where is None else f"\n    where={where.text}, "
     text += f"\n    derive={{{', '.join(f'{c!r}: {e.text}' for c, e in derive.items())}}}, " if derive else ""
@@ -185,14 +189,29 @@ def _draw_derived(rng: random.Random, columns: Sequence[Column]) -> dict[str, Ex
 
 def _draw_aggregates(rng: random.Random, columns: Sequence[Column]) -> list[tuple[str, str]]:
     """Draw different aggregates of different columns, of all that the catalog has and allows."""
-    allowed = {"int": True, "float": True, "str": False}
     choices: list[tuple[str, str]] = []
     for name, aggregate in catalog.AGGREGATES.items():
         if not aggregate.takes_column:
             choices.append((name, ""))
             continue
-        choices += [(name, one.name) for one in columns if allowed.get(one.kind, aggregate.takes_boolean)]
+        choices += [(name, one.name) for one in columns if one.kind in kinds_of(aggregate)]
     return rng.sample(choices, min(len(choices), rng.randrange(2, 8)))
+
+
+def kinds_of(aggregate: type[Aggregate]) -> list[str]:
+    """Return the kinds of columns that an aggregate takes."""
+    return [*(["int", "float"] if aggregate.takes_number else []), *(["bool"] if aggregate.takes_boolean else [])]
+
+
+def constructor(aggregate: str) -> str:
+    """Return what makes an aggregate: `DecayedSum` for `decayed_sum`."""
+    return "".join(part.capitalize() for part in aggregate.split("_"))
+
+
+def _draw_parameters(rng: random.Random, aggregate: str) -> Parameters:
+    if aggregate.endswith("_n"):
+        return (("n", rng.choice([1, 3, 20])),)
+    return (("half_life", rng.choice(["1m", "1h", "1d"])),) if aggregate.startswith("decayed") else ()
 
 
 def _draw_window(rng: random.Random, window: str, tail: str | None, finest: Duration) -> tuple[str, bool]:
