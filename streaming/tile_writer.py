@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,6 +33,7 @@ from streaming.link import Link
 from streaming.pruning import expired
 from streaming.route import MicroBatch, Rows, ViewBatch
 from streaming.scripts import generation_bytes
+from streaming.texts import TextWriter
 from streaming.versions import Version
 
 CACHED_ENTITIES = 120_000
@@ -56,6 +57,13 @@ class Change:
     """States to renew: the old one, and the records to add."""
     counts: dict[bytes, int] = field(default_factory=dict)
     """How many raw records a renewed finest state stands for."""
+    strings: dict[int, int] = field(default_factory=dict)
+    """By hash: the number of the newest coarsest tile that a string is in."""
+
+    def mention(self, hashes: Sequence[int], number: int) -> None:
+        """Note the strings of an event, and the coarsest tile that it is in."""
+        for one in hashes:
+            self.strings[one] = max(number, self.strings.get(one, number))
 
 
 class ViewWriter:
@@ -74,6 +82,7 @@ class ViewWriter:
         self._mark = generation_bytes(generation)
         self._expire = version.plan.expire_after // SECOND
         self._cache: OrderedDict[str, Entity] = OrderedDict()
+        self._texts = TextWriter(link, version.plan)
         self.counts: Counter[str] = Counter()
 
     @property
@@ -85,13 +94,14 @@ class ViewWriter:
         """Send a micro-batch; the fence of every entity that is written rises to the watermark."""
         known = sum(tag in self._cache for tag in rows)
         self.counts.update(cache_hits=known, cache_misses=len(rows) - known)
+        self.counts["conflicting"] += self._texts.conflicts(batch.strings)
         self._load(batch, rows)
         opened = self._open(batch, rows)
         self._load_raw(batch, opened)
         changes = [self._change(tag, batch, found) for tag, found in opened.items()]
         changes = [change for change in changes if change.dirty]
         self._renew_states(changes)
-        self._write(changes, watermark)
+        self._write(changes, batch, watermark)
         while len(self._cache) > CACHED_ENTITIES:
             self._cache.popitem(last=False)
 
@@ -157,6 +167,8 @@ class ViewWriter:
             if self._add(change, batch, row, entity.leaf(batch, row)):
                 change.latest = max(change.latest, batch.times[row])
                 change.ingested = max(change.ingested, batch.ingested[row])
+                if batch.strings.texts:
+                    change.mention(batch.strings.rows[row], int(batch.indices[-1][row]))
         return change
 
     def _add(self, change: Change, batch: ViewBatch, row: int, level: int) -> bool:
@@ -239,14 +251,14 @@ class ViewWriter:
         for (change, name), packed in zip(places, fold(self._plan, pending), strict=True):
             change.entity.tiles[name] = state_value(change.counts.get(name, 0), packed)
 
-    def _write(self, changes: list[Change], watermark: Instant) -> None:
+    def _write(self, changes: list[Change], batch: ViewBatch, watermark: Instant) -> None:
         """Send every changed entity as one script of absolute values."""
         now = time.monotonic()
         drops = self._expired(changes, watermark)
         commands = []
         for change in changes:
             key, entity = change.tag + self._suffix, change.entity
-            fence = max(entity.header.fence, watermark)
+            was, fence = entity.header.fence, max(entity.header.fence, watermark)
             entity.header = Header(self._generation, fence, change.latest, change.ingested)
             pairs: list[bytes] = [HEADER, entity.header.encode()]
             for name in change.dirty:
@@ -262,8 +274,10 @@ class ViewWriter:
             if now - entity.refreshed >= REFRESH_SECONDS:
                 ttl, entity.refreshed = self._expire, now
             counts = (self._mark, ttl, len(change.appends), len(pairs) // 2, len(dropped), self._expire)
+            commands += self._texts.keep(key, change.strings, batch.strings.texts)
             commands.append(self._link.write(names, *counts, *appends, *pairs, *dropped))
-            if len(commands) == POSTED_AT_ONCE:
+            commands += self._texts.drop(key, was, fence, renewed=ttl > 0)
+            if len(commands) >= POSTED_AT_ONCE:
                 self._link.post(commands)
                 commands = []
         self._link.post(commands)
