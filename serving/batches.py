@@ -178,6 +178,7 @@ class Batches:
         merging = perf_counter()
         for _ in lookup.merge(MOST_ROWS):
             await asyncio.sleep(0)
+        await self._fetch_strings(lookup, [waiting])
         vectors = lookup.vectors()
         _note([waiting], "merge", merging, perf_counter())
         return rows, vectors
@@ -193,6 +194,10 @@ class Batches:
         self._metrics.wait.observe(started - together[0].since)
         await self._fetch([lookup], together, started)
         merging = perf_counter()
+        if lookup.strings:
+            for _ in lookup.merge(MOST_ROWS):
+                pass
+            await self._fetch_strings(lookup, together)
         vectors = lookup.vectors()
         merged = perf_counter()
         self._metrics.redis.observe(merging - started)
@@ -218,6 +223,20 @@ class Batches:
                 if waiting.trace is not None:
                     waiting.trace.add("wait", waiting.since, started)
                     waiting.trace.add("redis", started, perf_counter(), len(together), error)
+
+    async def _fetch_strings(self, lookup: Lookup, together: list[_Waiting]) -> None:
+        """Read the strings that are not remembered, of a lookup of which all is merged: another round trip."""
+        commands = lookup.strings.commands()
+        if not commands:
+            return
+        started = perf_counter()
+        self._metrics.text_lookups.inc(len(commands))
+        try:
+            lookup.strings.absorb(await self._reader.read(commands))
+        except UnavailableError:
+            self._metrics.redis_failures.inc()
+            raise
+        _note(together, "strings", started, perf_counter())
 
 
 def _note(together: list[_Waiting], stage: str, start: float, end: float) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import redis
 
@@ -12,7 +13,7 @@ from rtml.settings import Settings
 from serving.entities import MOST_ENTITIES, Entities, as_rows
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, prepare
-from serving.reader import Turns
+from serving.reader import Command, Turns
 from serving.redis_io import connect_reader
 from serving.state import ServingState, Snapshot
 
@@ -102,16 +103,26 @@ class FeatureClient:
 
 
 def fetch(client: Redis, lookup: Lookup) -> None:
-    """Read all that a lookup needs: one round trip, or rarely more.
+    """Read all that a lookup needs: one round trip, or rarely more; and one for strings that are not remembered.
 
     Raises:
         UnavailableError: Redis does not answer.
+        OverflowedError: an integer sum needs more than 64 bits.
     """
     try:
         while lookup.unfinished:
-            pipeline = client.pipeline(transaction=False)
-            for command in lookup.commands():
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-            lookup.absorb(pipeline.execute())
+            lookup.absorb(_replies(client, lookup.commands()))
+        if lookup.strings:
+            for _ in lookup.merge(MOST_ENTITIES):
+                pass
+            if commands := lookup.strings.commands():
+                lookup.strings.absorb(_replies(client, commands))
     except redis.RedisError as error:
         raise UnavailableError(f"Redis does not answer: {error}") from None
+
+
+def _replies(client: Redis, commands: Sequence[Command]) -> list[Any]:
+    pipeline = client.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
+    return pipeline.execute()

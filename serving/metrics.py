@@ -69,6 +69,11 @@ class Metrics:
             "rtml_pushed_events", "Pushed events by what came of them", ["source", "outcome"], registry=registry
         )
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
+        self.text_lookups = Counter(
+            "rtml_text_lookups",
+            "Entities whose strings took a second round trip, as their texts were not remembered",
+            registry=registry,
+        )
         self._row_counters: dict[str, Counter] = {}
         self._status_counters: dict[tuple[str, str], Counter] = {}
         self._children: dict[tuple[str, int], _Route] = {}

@@ -16,6 +16,7 @@ from rtml.instants import BEGINNING, Instant, to_text
 from rtml.online import keys
 from rtml.online.codec import HEADER, LATE, NO_HEADER, Header
 from rtml.plan import Plan
+from serving.text_cache import TextCache
 from streaming.versions import Version
 
 Command = tuple[Any, ...]
@@ -28,6 +29,8 @@ class Turns:
 
     def __init__(self) -> None:
         """Start with none."""
+        self.texts = TextCache()
+        """The strings that were served of late."""
         self._known: dict[tuple[str, str, tuple[int, ...]], Turn] = {}
 
     def at(self, plan: Plan, at: Instant) -> Turn:
