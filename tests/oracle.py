@@ -82,6 +82,8 @@ def value(
         return None
     if aggregate in ("variance", "stddev", "skew", "kurtosis"):
         return _spread(aggregate, values)
+    if isinstance(values[0], str):
+        return values[0] if aggregate == "first" else values[-1]
     total = sum(values) if isinstance(values[0], int) else math.fsum(values)
     answers: dict[str, Value] = {
         "sum": total,
