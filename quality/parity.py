@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from quality.approximate import reference
 from rtml.algebra import catalog
 from rtml.algebra.custom import Custom
 from rtml.algebra.family import Array, Kind, Parameters, Values
@@ -75,7 +76,8 @@ def _finite(values: Array) -> Array:
 
 def with_magnitudes(plan: Plan) -> Plan:
     """Return a plan that answers, beside its features, what their tolerances are judged by."""
-    return msgspec.structs.replace(plan, features=(*plan.features, *_magnitudes(plan)))
+    truths = [truth for feature in plan.features if (truth := reference(feature)) is not None]
+    return msgspec.structs.replace(plan, features=(*plan.features, *_magnitudes(plan), *truths))
 
 
 def magnitude_columns(plan: Plan) -> list[pl.Expr]:
@@ -122,6 +124,8 @@ class Compared:
     got: Values
     expected: Values
     allowed: Array
+    judged: Array | None = None
+    """Of an approximate feature: in which rows both are as near to the truth as is promised, and so agree."""
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,7 @@ def or_zero(values: Values) -> Array:
 def agreement(one: Compared) -> Array:
     """Return which rows have the same value on both roads, or none on both."""
     both = one.got.valid & one.expected.valid
-    return np.where(both, _close(one), one.got.valid == one.expected.valid)
+    return np.where(both, _close(one) if one.judged is None else one.judged, one.got.valid == one.expected.valid)
 
 
 def compare(

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from rtml.define.entity import Entity
     from rtml.define.expectation import Expect
     from rtml.define.feature import (
+        ApproxCountDistinct,
+        ApproxPercentile,
+        ApproxPercentiles,
+        ApproxTopK,
         Count,
+        CountDistinct,
         DecayedCount,
         DecayedMean,
         DecayedSum,
         First,
         FirstN,
+        Histogram,
         Kurtosis,
         Last,
         LastDistinctN,
@@ -76,6 +82,10 @@ _HOME = {
         ),
         "rtml.define.feature",
     ),
+    **dict.fromkeys(
+        ("ApproxCountDistinct", "ApproxPercentile", "ApproxPercentiles", "ApproxTopK", "CountDistinct", "Histogram"),
+        "rtml.define.feature",
+    ),
     "EventSource": "rtml.define.source",
     "RedisStream": "rtml.define.stream",
     "CustomAggregate": "rtml.define.custom",
@@ -93,7 +103,12 @@ _HOME = {
 
 __all__ = [
     "SLA",
+    "ApproxCountDistinct",
+    "ApproxPercentile",
+    "ApproxPercentiles",
+    "ApproxTopK",
     "Count",
+    "CountDistinct",
     "CustomAggregate",
     "DecayedCount",
     "DecayedMean",
@@ -107,6 +122,7 @@ __all__ = [
     "Field",
     "First",
     "FirstN",
+    "Histogram",
     "Kurtosis",
     "LabelSource",
     "Last",

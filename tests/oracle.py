@@ -9,8 +9,9 @@ from fractions import Fraction
 from typing import Any
 
 from rtml.instants import parse_duration
+from tests import oracle_sketches
 
-Value = float | int | list[Any] | None
+Value = Any
 Window = tuple[int, int]
 """A window's edges."""
 LISTS = ("first_n", "last_n", "last_distinct_n")
@@ -74,6 +75,8 @@ def value(
         return math.fsum(_weight(event, edges[1], given["half_life"]) for event in events)
     valued = [event for event in events if event.values[column] is not None]
     values: list[Any] = [event.values[column] for event in valued]
+    if oracle_sketches.knows(aggregate):
+        return oracle_sketches.value(aggregate, values, tuple((parameters or {}).items()))
     if aggregate in LISTS:
         return _listed(aggregate, values, given["n"])
     if aggregate in DECAYED:
@@ -161,6 +164,9 @@ def agree(
     edges: Window = (0, 1),
 ) -> bool:
     """Whether two values are the same, to the tolerance of design §7."""
+    if oracle_sketches.knows(aggregate):
+        valued = [event.values[column] for event in events if event.values[column] is not None]
+        return oracle_sketches.agree(aggregate, got, valued, tuple((parameters or {}).items()))
     if got is None or expected is None or aggregate in EXACT:
         return got == expected
     assert not isinstance(got, list)

@@ -25,6 +25,8 @@ Kind = Literal["f64", "i64", "str"]
 NUMPY_KIND: dict[Kind, str] = {"f64": "<f8", "i64": "<i8", "str": "<u8"}
 RAGGED = "O"
 """The type of a state column whose entries are `bytes` of any length; its identity is `b""`."""
+RAGGED_SIZE = 1024
+"""About how many bytes such an entry takes in memory, where its family does not say."""
 EVENT_TIME, ID64 = "event_time", "id64"
 Identity = float | int | bytes
 
@@ -121,6 +123,11 @@ class Family(ABC):
     def combine(self, states: States, starts: Array) -> dict[str, Array]:
         """Many states → one a group. Groups are runs that begin at `starts`; the inputs are never changed."""
 
+    @property
+    def bulk(self) -> int:
+        """About how many bytes the ragged columns of a state take in memory."""
+        return RAGGED_SIZE * sum(kind == RAGGED for kind in self.columns.values())
+
     def _named(self, part: str) -> str:
         return f"{self.column}.{part}"
 
@@ -165,6 +172,11 @@ class Aggregate(ABC):
         """The type of the value, from the type of the column."""
         del kind
         return Output("f64")
+
+    def bound(self, kind: Kind) -> str | None:
+        """By how much the value may be off, in words; `None` where it is exact."""
+        del kind
+        return None
 
     @abstractmethod
     def finalize(self, column: str, kind: Kind, states: States, span: Span) -> Values:

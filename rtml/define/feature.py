@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rtml.algebra.family import Parameters, label
 from rtml.define.naming import check_duration
@@ -136,6 +136,78 @@ def First(column: str, windows: Sequence[str | Window], name: str | None = None)
 def Last(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The value of the latest event that has one; null when there is none."""
     return Aggregation("last", column, windows, name)
+
+
+def CountDistinct(
+    column: str, windows: Sequence[str | Window], name: str | None = None, *, bound: int = 1000
+) -> Aggregation:
+    """How many different values there are: exact below `bound`, which itself means as many or more; 0 of none."""
+    return Aggregation("count_distinct", column, windows, name, (("most", bound),))
+
+
+def ApproxCountDistinct(
+    column: str, windows: Sequence[str | Window], name: str | None = None, *, lg_k: int = 12
+) -> Aggregation:
+    """About how many different values there are, by a sketch of `2 ** lg_k` registers; 0 of none.
+
+    Exact up to `2 ** lg_k / 16`; beyond, with a standard error of 1.04 / √(2 ** lg_k): 1.6 % by default.
+    """
+    return Aggregation("approx_count_distinct", column, windows, name, (("lg_k", lg_k),))
+
+
+def ApproxPercentile(
+    column: str, q: float, windows: Sequence[str | Window], name: str | None = None, *, k: int = 200
+) -> Aggregation:
+    """About the least value that a share `q` of all values does not exceed; null when there are none.
+
+    Exact up to `k` values; beyond, its rank is off by at most 1.33 % of their number (at k = 200) in 99 of 100 answers.
+    The feature is called `column_p95_window`.
+    """
+    return Aggregation(
+        "approx_percentile", column, windows, name or _percentile(column, q), (("k", k), ("q", _numbers(q)))
+    )
+
+
+def ApproxPercentiles(
+    column: str, qs: Sequence[float], windows: Sequence[str | Window], name: str | None = None, *, k: int = 200
+) -> Aggregation:
+    """Several percentiles as one list, in the order of `qs`; null when there are no values."""
+    return Aggregation("approx_percentiles", column, windows, name, (("k", k), ("qs", _numbers(qs))))
+
+
+def ApproxTopK(
+    column: str, k: int, windows: Sequence[str | Window], name: str | None = None, *, counters: int = 0
+) -> Aggregation:
+    """The `k` most frequent values, most frequent first, of equals the lesser one; an empty list of none.
+
+    Exact up to as many different values as there are `counters`, by default 16 · k and 128 at least; beyond, a count is
+    short by at most one in `counters` of all values.
+    """
+    return Aggregation("approx_top_k", column, windows, name, (("counters", counters), ("k", k)))
+
+
+def Histogram(
+    column: str, edges: Sequence[float], windows: Sequence[str | Window], name: str | None = None
+) -> Aggregation:
+    """How many values lie below the first edge, in each `[edge, next edge)`, and from the last on: a list, exact."""
+    return Aggregation("histogram", column, windows, name, (("edges", _numbers(edges)),))
+
+
+def _numbers(given: Any) -> Any:
+    """Return what a plan can carry, all numbers as floats; what is none is left for the aggregate to refuse."""
+    given = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(given, (list, tuple, range)):
+        return tuple(_numbers(one) for one in given)
+    if isinstance(given, (int, float)) and not isinstance(given, bool):
+        return float(given)
+    return given if isinstance(given, Hashable) else repr(given)
+
+
+def _percentile(column: str, q: object) -> str | None:
+    """Return `column_p99_9` for 0.999."""
+    if isinstance(q, bool) or not isinstance(q, (int, float)):
+        return None
+    return f"{column}_p{q * 100:.10g}".replace(".", "_")
 
 
 def FirstN(column: str, n: int, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:

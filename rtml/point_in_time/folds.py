@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from rtml.algebra.binned import Bins
 from rtml.algebra.extremes import Extreme
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Events, Lane, States
 from rtml.algebra.states import StateSchema
@@ -119,6 +120,34 @@ def _moved(states: States, by: Array, moments: Sequence[str]) -> dict[str, Array
     if "m4" in moments:
         moved["m4"] = states["m4"] + by * (4 * states["m3"] + by * (6 * m2 + weight * by**2))
     return moved
+
+
+class BinsFold(Fold):
+    """Numbers of values between edges."""
+
+    def __init__(self, family: Bins, padded: Array) -> None:
+        self.names = family.names
+        self.bins = family.places(padded).astype(np.uint8)
+        self.block = max(_BLOCK, 1 << (2 * len(self.names)).bit_length())  # the tree: no more than 8 bytes a value
+
+    def empties(self, count: int) -> dict[str, Array]:
+        """None."""
+        return {name: np.zeros(count, dtype=np.int64) for name in self.names}
+
+    def direct(self, lo: Array, hi: Array) -> dict[str, Array]:
+        """Count."""
+        states, width = self.empties(len(lo)), len(self.names)
+        for some in bites(lo, hi):
+            bins, starts = gather(self.bins, lo[some], hi[some])
+            cells = np.repeat(np.arange(len(starts)) * width, hi[some] - lo[some]) + bins
+            counts = np.bincount(cells, minlength=len(starts) * width).reshape(-1, width)
+            for place, name in enumerate(self.names):
+                states[name][some] = counts[:, place]
+        return states
+
+    def merge(self, earlier: States, later: States) -> dict[str, Array]:
+        """Add."""
+        return {name: earlier[name] + later[name] for name in self.names}
 
 
 class AnyFold(Fold):

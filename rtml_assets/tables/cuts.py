@@ -13,7 +13,9 @@ import numpy as np
 import polars as pl
 
 from quality.parity import Compared, agreement
+from rtml.algebra.distinct import CountDistinct
 from rtml.algebra.family import EVENT_TIME, Array
+from rtml.algebra.uniques import ApproxCountDistinct
 from rtml.instants import BEGINNING, SECOND, parse_duration
 from rtml.lake import of_view
 from rtml.plan import PlannedFeature
@@ -160,6 +162,8 @@ def _bounds(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
     if feature.aggregate == "decayed_sum":
         value = value * _weight(feature)
     known = value.filter(sure)
+    if feature.aggregate in ("count_distinct", "approx_count_distinct"):
+        return *_distinct_bounds(feature, known, value), pl.lit(value=False)
     may_be_null = known.count() < {"variance": 2, "stddev": 2, "skew": 3, "kurtosis": 4}.get(feature.aggregate, 1)
     if feature.aggregate in ("skew", "kurtosis"):
         # Whatever the numbers, G₁ is at most √n, and G₂ lies between −6 and n; both are null where all are the same.
@@ -180,6 +184,17 @@ def _bounds(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
         **dict.fromkeys(("mean", "share", "decayed_mean"), (value.min() - noise, value.max() + noise)),
     }
     return *bounds.get(feature.aggregate, (value.min(), value.max())), may_be_null
+
+
+def _distinct_bounds(feature: PlannedFeature, known: pl.Expr, value: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Return how many different values there are at least and at most; a sketch may be off by six standard errors."""
+    least, greatest = (some.drop_nulls().n_unique() for some in (known, value))
+    aggregate = feature.definition
+    if isinstance(aggregate, CountDistinct):
+        return least.clip(upper_bound=aggregate.most), greatest.clip(upper_bound=aggregate.most)
+    assert isinstance(aggregate, ApproxCountDistinct)
+    slack = 6 * aggregate.relative_error
+    return least * (1 - slack), greatest * (1 + slack)
 
 
 def _bounds_of_counts(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr]:

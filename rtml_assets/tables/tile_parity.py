@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from quality.approximate import judged, reference
 from quality.parity import (
     Compared,
     Parity,
@@ -113,13 +114,20 @@ def compare_tiles(
     truth = _values(plan, expected, places[_EXPECTED], features, span)
     sized_plan = with_magnitudes(plan)
     wanted = [sized_plan.feature(magnitude(feature)) for feature in features if not exact(feature)]
-    sizes = _values(sized_plan, lowered, places[_SIZED], wanted, span)
+    truths = {feature.name: judge for feature in features if (judge := reference(feature)) is not None}
+    sizes = _values(sized_plan, lowered, places[_SIZED], [*wanted, *truths.values()], span)
+
+    def near(feature: PlannedFeature) -> Array | None:
+        roads = [values[feature.name], truth[feature.name]]
+        return judged(feature, roads, sizes[truths[feature.name].name]) if feature.name in truths else None
+
     compared = [
         Compared(
             label(plan, feature),
             values[feature.name],
             truth[feature.name],
             _allowed(feature, truth[feature.name], sizes.get(magnitude(feature))),
+            near(feature),
         )
         for feature in features
     ]
@@ -165,5 +173,6 @@ def _values(
 
 
 def _allowed(feature: PlannedFeature, expected: Values, size: Values | None) -> Array:
-    magnitudes = np.zeros(len(expected.values)) if size is None else or_zero(size)
-    return allowed(feature.aggregate, feature.kind, or_zero(expected), magnitudes, feature.parameters)
+    if size is None:
+        return np.zeros(len(expected.values))
+    return allowed(feature.aggregate, feature.kind, or_zero(expected), or_zero(size), feature.parameters)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import rtml
 from rtml.algebra import catalog
-from rtml.algebra.family import Aggregate, Parameters, label
+from rtml.algebra.family import Aggregate, Parameters
 from rtml.instants import DAY, MINUTE, SECOND, Duration, parse_duration
 from rtml.texts import LONGEST_TEXT
 from tests.end_to_end.expressions_of import Column, Expression, Row, can_reckon, condition, number
@@ -26,6 +27,17 @@ LADDERS: list[list[str]] = [
     ["1h"],
     ["5m", "6h", "1d"],
 ]
+PARAMETERS: dict[str, dict[str, list[Any]]] = {
+    "count_distinct": {"bound": [1, 3, 1000]},
+    "approx_count_distinct": {"lg_k": [8, 12]},
+    "approx_percentile": {"q": [0, 0.07, 0.5, 0.999, 1], "k": [8, 200]},
+    "approx_percentiles": {"qs": [[0.5], [0.9, 0.1, 0.5]], "k": [8, 200]},
+    "approx_top_k": {"k": [1, 3, 10], "counters": [0, 10]},
+    "histogram": {"edges": [[0], [-2.5, 0, 1, 1e9]]},
+    **{name: {"n": [1, 3, 20]} for name in ("first_n", "last_n", "last_distinct_n")},
+    **{name: {"half_life": ["1m", "1h", "1d"]} for name in ("decayed_count", "decayed_sum", "decayed_mean")},
+}
+"""What aggregates may be given beside a column and windows; few, so that sketches are much in use."""
 HEAD = """import polars as pl
 
 import rtml
@@ -158,19 +170,18 @@ def _draw_view(rng: random.Random, name: str, source: Source, keys: Sequence[Col
     asked = [rng.sample(windows, rng.randrange(1, len(windows) + 1)) for _ in drawn]
     finest = _finest([window for some in asked for window in some], ladder)
     for place, ((aggregate, column), some) in enumerate(zip(drawn, asked, strict=True)):
-        parameters = _draw_parameters(rng, aggregate)
-        called = label(aggregate, parameters)
-        stem = f"{column}_{called}" if column else called
-        named = rng.random() < 0.2
-        stem = f"named{place}" if named else stem
+        given: dict[str, Any] = {"column": column} if column else {}
+        given |= {name: rng.choice(choices) for name, choices in PARAMETERS.get(aggregate, {}).items()}
+        given |= {"name": f"named{place}"} if rng.random() < 0.2 else {}
+        made = getattr(rtml, constructor(aggregate))(**given, windows=some)
         spans = [_draw_window(rng, window, tail, finest) for window in some]
         features += [
-            Feature(f"{stem}_{window}", aggregate, column, _micros(window), exact, parameters)
+            Feature(f"{made.stem}_{window}", aggregate, column, _micros(window), exact, made.parameters)
             for window, (_, exact) in zip(some, spans, strict=True)
         ]
-        of = (f'"{column}", ' if column else "") + "".join(f"{name}={value!r}, " for name, value in parameters)
         shown = ", ".join(span for span, _ in spans)
-        texts.append(f"rtml.{constructor(aggregate)}({of}windows=[{shown}]{f', name={stem!r}' if named else ''})")
+        written = "".join(f", {name}={value!r}" for name, value in given.items())
+        texts.append(f"rtml.{constructor(aggregate)}(windows=[{shown}]{written})")
     text = f'{name} = StreamFeatureView(name="{name}", source={source.name}, entity={_entity(joined)}, '
     text += "" if where is None else f"\n    where={where.text}, "
     text += f"\n    derive={{{', '.join(f'{c!r}: {e.text}' for c, e in derive.items())}}}, " if derive else ""
@@ -213,12 +224,6 @@ def kinds_of(aggregate: type[Aggregate]) -> list[str]:
 def constructor(aggregate: str) -> str:
     """Return what makes an aggregate: `DecayedSum` for `decayed_sum`."""
     return "".join(part.capitalize() for part in aggregate.split("_"))
-
-
-def _draw_parameters(rng: random.Random, aggregate: str) -> Parameters:
-    if aggregate.endswith("_n"):
-        return (("n", rng.choice([1, 3, 20])),)
-    return (("half_life", rng.choice(["1m", "1h", "1d"])),) if aggregate.startswith("decayed") else ()
 
 
 def _draw_window(rng: random.Random, window: str, tail: str | None, finest: Duration) -> tuple[str, bool]:

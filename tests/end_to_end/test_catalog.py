@@ -14,6 +14,7 @@ import pytest
 import xxhash
 
 from rtml.columns import SPINE_TIME, TIMESTAMP
+from rtml.errors import NotReadyError
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_datetime, to_instant
 from rtml.lake import Lake, features_schema, served_schema
 from rtml.plan import PlannedFeature
@@ -195,6 +196,28 @@ def test_a_server_loads_the_definitions_for_a_custom_aggregate_or_says_why_not(
     finally:
         whole.end()
         broken.end()
+
+
+def test_a_former_version_goes_on_as_long_as_its_definition_is_there(platform: LocalPlatform, tmp_path: Path) -> None:
+    text = Path(DEFINITIONS).read_text()
+    newer = text.replace('state={"log_sum"', 'version=2, state={"log_sum"')
+    former = text[text.index("geometric_mean = rtml") : text.index("WINDOWS =")]
+    both = tmp_path / "both.py"
+    both.write_text(newer.replace("WINDOWS =", f"former_{former}\nWINDOWS ="))
+    alone = tmp_path / "alone.py"
+    alone.write_text(newer)
+    column, entities = "meter_geometry__watts_geometric_mean_3h", [{"meter": "new"}]
+    for number, (features, watts) in enumerate([(both, 9.0), (alone, 900.0)]):
+        platform.redefine(str(features))
+        values = {"watts": watts, "phase": 1, "id": f"new{number}"}
+        at = END + (number + 2) * MINUTE
+        platform.send("readings", frame([Event("new", at - SECOND, 0, at, values)]), ingested_at="stamp")
+        platform.settle()
+        assert platform.online("load", entities, at=to_datetime(at))["meter_load__watts_first_3_3h"][0][-1] == watts
+        if features is both:
+            assert platform.online("geometry", entities, at=to_datetime(at))[column][0] == pytest.approx(9.0)
+    with pytest.raises(NotReadyError, match=r"view 'meter_geometry' must serve .* which is lost"):
+        platform.online("geometry", entities, at=to_datetime(END + 4 * MINUTE))
 
 
 def ask(server: Served, service: str, body: dict[str, Any]) -> httpx.Response:

@@ -88,7 +88,7 @@ class Trial:
         rounds = self.rng.randrange(1, 4)
         for number in range(rounds):
             last = number == rounds - 1
-            self._send()
+            self._send(last=last)
             coming = self.draw.now + self.rng.choice([1, MINUTE, HOUR, 3 * DAY])
             instants = self._instants(coming)
             self._ask(instants)
@@ -102,8 +102,8 @@ class Trial:
         self._train()
         return self.compared
 
-    def _send(self) -> None:
-        for name, events in self.draw.round().items():
+    def _send(self, *, last: bool) -> None:
+        for name, events in self.draw.round(last=last).items():
             rows = frame(self.definitions.sources[name], events)
             cut = self.rng.randrange(len(events) + 1)
             self.platform.send(name, rows[:cut], ingested_at="stamp")
