@@ -211,7 +211,7 @@ def test_a_former_version_goes_on_as_long_as_its_definition_is_there(platform: L
     column, entities = "meter_geometry__watts_geometric_mean_3h", [{"meter": "new"}]
     for number, (features, watts) in enumerate([(both, 9.0), (alone, 900.0)]):
         platform.redefine(str(features))
-        values = {"watts": watts, "phase": 1, "id": f"new{number}"}
+        values = {"watts": watts, "phase": 1, "mode": None, "id": f"new{number}"}
         at = END + (number + 2) * MINUTE
         platform.send("readings", frame([Event("new", at - SECOND, 0, at, values)]), ingested_at="stamp")
         platform.settle()
