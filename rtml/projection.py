@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-import polars as pl
 
-from rtml.algebra.family import EVENT_TIME, ID64, NUMPY_KIND, Events, Kind, Lane
+from rtml.algebra.family import EVENT_TIME, ID64, NUMPY_KIND, Events, Lane
 from rtml.errors import DefinitionError, near_miss
+from rtml.lazy import pl
 from rtml.plan import Plan
 from rtml.texts import hashed, text_column
 
@@ -38,11 +38,6 @@ class RowWise(Protocol):
     @property
     def derive(self) -> Mapping[str, pl.Expr]:
         """Further columns."""
-
-
-KEY_TYPES = {"str": pl.String(), "int": pl.Int64(), "bool": pl.Boolean()}
-LANE_TYPES: dict[Kind, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64(), "str": pl.UInt64()}
-"""The value columns of a view's events."""
 
 
 class Projection(msgspec.Struct, frozen=True):
@@ -120,6 +115,8 @@ def project(
     derived value that is not finite counts as null, and so does a string of more than `LONGEST_TEXT` bytes. With
     `texts`, the strings that the view returns come along too, as `text_column` names them.
     """
+    from rtml.columns import KEY_TYPES  # noqa: PLC0415  # needs Polars, which a server that reads versions does without
+
     frame = events.with_columns(**view.derive) if view.derive else events
     if view.where is not None:
         frame = frame.filter(view.where)

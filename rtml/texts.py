@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import polars as pl
 import xxhash
 
 from rtml.algebra.family import Array, Values
 from rtml.errors import CodecError
+from rtml.lazy import pl
 
 LONGEST_TEXT = 1_024
 """So many bytes of UTF-8 a string may have; a longer one counts as null, on every road."""

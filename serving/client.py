@@ -115,8 +115,8 @@ def fetch(client: Redis, lookup: Lookup) -> None:
         if lookup.strings:
             for _ in lookup.merge(MOST_ENTITIES):
                 pass
-            if commands := lookup.strings.commands():
-                lookup.strings.absorb(_replies(client, commands))
+            if lookup.strings.unfinished:
+                lookup.strings.absorb(_replies(client, lookup.strings.commands()))
     except redis.RedisError as error:
         raise UnavailableError(f"Redis does not answer: {error}") from None
 

@@ -17,23 +17,34 @@ from serving.text_cache import TextCache
 
 
 class Strings:
-    """The strings of an answer whose views are merged: send `commands()`, `absorb` the replies, then `resolve`."""
+    """The strings of an answer whose views are merged.
+
+    While `unfinished`, send `commands()` and `absorb` the replies; then `resolve`.
+    """
 
     def __init__(self, merges: Sequence[ViewMerge], cache: TextCache) -> None:
         """Take the views' parts of the answer."""
+        self._commands: list[Command] | None = None
         self._views = [found for merge in merges if (found := _ViewStrings(merge, cache)).features]
 
     def __bool__(self) -> bool:
         """Whether any feature is a string, or a list of them."""
         return bool(self._views)
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a round trip is needed; of a lookup of which all is merged."""
+        return bool(self.commands())
+
     def commands(self) -> list[Command]:
-        """Return what reads the texts that are not remembered; of a lookup of which all is merged."""
-        return [command for view in self._views for command in view.commands()]
+        """Return what reads the texts that are not remembered, once."""
+        if self._commands is None:
+            self._commands = [command for view in self._views for command in view.commands()]
+        return self._commands
 
     def absorb(self, replies: Sequence[Any]) -> None:
         """Take the replies to `commands`."""
-        remaining = iter(replies)
+        remaining, self._commands = iter(replies), []
         for view in self._views:
             view.absorb(remaining)
 

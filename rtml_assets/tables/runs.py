@@ -13,7 +13,7 @@ from rtml.algebra.family import EVENT_TIME, ID64, Array
 from rtml.online import keys
 from rtml.online.codec import Records
 from rtml.plan import Plan
-from rtml.projection import RowWise, project, to_events
+from rtml.projection import INGESTED_AT, RowWise, project, to_events
 from rtml_assets.tables.strings import EntityStrings
 from streaming.texts import BatchTexts
 
@@ -24,6 +24,8 @@ class Run(NamedTuple):
     tag: str
     tile: int
     records: Array
+    ingested: Array
+    """When each was ingested, int64 µs."""
     strings: EntityStrings
 
 
@@ -39,13 +41,13 @@ def runs(view: RowWise, plan: Plan, events: pl.LazyFrame, size: int | None = Non
     first[1:] = (entities[1:] != entities[:-1]) | (tiles[1:] != tiles[:-1])
     starts = np.flatnonzero(first)
     owners = frame.select(plan.key_names)[starts].rows()
-    parts = np.split(records, starts[1:])
-    strings = _strings(plan, frame, starts)
-    for values, tile, part, own in zip(owners, tiles[starts].tolist(), parts, strings, strict=True):
-        yield Run(keys.entity_tag(plan.entity, values), tile, part, own)
+    parts = zip(*(np.split(rows, starts[1:]) for rows in (records, frame[INGESTED_AT].to_numpy())), strict=True)
+    strings = strings_of(plan, frame, starts)
+    for values, tile, (part, ingested), own in zip(owners, tiles[starts].tolist(), parts, strings, strict=True):
+        yield Run(keys.entity_tag(plan.entity, values), tile, part, ingested, own)
 
 
-def _strings(plan: Plan, frame: pl.DataFrame, starts: Array) -> Iterator[EntityStrings]:
+def strings_of(plan: Plan, frame: pl.DataFrame, starts: Array) -> Iterator[EntityStrings]:
     """Return the strings of each run."""
     found = BatchTexts.of(plan, frame)
     numbers = (frame[EVENT_TIME] // plan.tiles.coarsest).to_list()

@@ -93,5 +93,5 @@ def test_every_aggregate_takes_strings_or_says_which_columns_it_takes() -> None:
         with pytest.raises(DefinitionError, match=r"must be a .*column; got 'String'") as refused:
             view(Aggregation(name, "said", ["1h"]))
         assert "string" not in str(refused.value)
-    with pytest.raises(DefinitionError, match="must be a numeric, boolean or string column; got .Datetime"):
+    with pytest.raises(DefinitionError, match=r"must be a numeric, boolean or string column; got .Datetime"):
         view(rtml.CountDistinct("at", ["1h"]))

@@ -101,7 +101,7 @@ till_orders = StreamFeatureView(
         Sum("value", windows=["3h"]),
         Last("value", windows=["3h"]),
         Last("word", windows=["3h"]),
-        FirstN("word", n=3, windows=["3h"]),
+        FirstN("word", n=5, windows=["3h"]),
     ],
 )
 

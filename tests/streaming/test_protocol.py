@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
-import numpy as np
 import polars as pl
 import pytest
 import redis
@@ -25,8 +24,9 @@ from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
 from rtml.online.codec import Header
 from rtml.online.texts import out_of_reach, text_of
+from rtml.plan import Plan, PlannedFeature
 from rtml.registry import Registry
-from rtml.values import take_rows, to_list
+from rtml.values import to_list
 from serving.reader import Turns, ViewLookup
 from streaming.broker import RestartRequiredError
 from streaming.entries import Entries
@@ -56,8 +56,7 @@ SOURCE = rtml.EventSource(
 )
 
 
-def view(name: str, tail: str | None) -> rtml.StreamFeatureView:
-    windows = ["20s", "90s", "400s", "1000s"]
+def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.StreamFeatureView:
     return rtml.StreamFeatureView(
         name=name,
         source=SOURCE,
@@ -83,8 +82,16 @@ def view(name: str, tail: str | None) -> rtml.StreamFeatureView:
     )
 
 
-EXACT, TILE = view("exact", "exact"), view("tile", "tile")
-REGISTRY = Registry.of([EXACT, TILE])
+WINDOWS = ["20s", "90s", "400s", "1000s"]
+EXACT = view("exact", "exact", [*WINDOWS])
+TILE = view("tile", "tile", [*WINDOWS, rtml.Window("90s", offset="20s"), rtml.Window("400s", offset="800s")])
+LIFE = view("life", None, ["90s", "lifetime", rtml.Window("50s", offset="60s")])
+REGISTRY = Registry.of([EXACT, TILE, LIFE])
+
+
+def window(plan: Plan, feature: PlannedFeature, truth: list[Event], key: str, at: int) -> list[Event]:
+    """The events that a feature counts."""
+    return oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest, feature.offset)
 
 
 class KilledError(Exception):
@@ -293,7 +300,7 @@ class Trial:
             for command in lookup.commands():
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
-        features = lookup.answer().features
+        features = {name: to_list(values) for name, values in lookup.answer().features.items()}
         pipeline = self.client.pipeline(transaction=False)
         for entity in lookup.rows:
             pipeline.hgetall(keys.texts(entity.key))
@@ -302,10 +309,10 @@ class Trial:
             self.tally["strings"] += len(stored)
             texts = {int.from_bytes(name, "little"): text_of(value) for name, value in stored.items()}
             for feature in plan.features:
-                events = oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest)
+                events = window(plan, feature, truth, key, at)
                 told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
                 expected = oracle.value(feature.aggregate, events, feature.column, *told)
-                (got,) = to_list(take_rows(features[feature.name], np.array([row])))
+                got = features[feature.name][row]
                 if feature.output.kind == "str":
                     got = [texts[one] for one in got] if isinstance(got, list) else got and texts[got]
                 assert oracle.agree(feature.aggregate, got, expected, events, feature.column, *told), SimpleNamespace(

@@ -114,7 +114,7 @@ def test_strings_live_as_long_as_their_entity(stream: Stream, client: redis.Redi
     client.pexpire(stream.key("bob"), 100_000)
     stream.send("bob", [(START + SECOND, "/a")], START)  # written before, and the entity is not renewed yet
     assert client.pttl(stream.key("bob")) <= 100_000
-    stream.writer._views[stream.version.name]._cache[keys.entity_tag("user", ["bob"])].refreshed = -1e9
+    stream.writer._views[stream.version.name]._loader.entities[keys.entity_tag("user", ["bob"])].refreshed = -1e9
     stream.send("bob", [(START + 2 * SECOND, "/a")], START)
     assert client.pttl(stream.key("bob")) > 100_000
 
