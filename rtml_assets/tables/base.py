@@ -164,6 +164,10 @@ def _keep(client: Redis, version: Version, **instants: Instant) -> Version:
     return msgspec.structs.replace(version, **instants)
 
 
+_Joining = tuple[str, bytes | None, Array, EntityStrings]
+"""An entity's key, its base as it was, and the records and strings that join it."""
+
+
 class _Folding:
     """Folds events into the bases of one version."""
 
