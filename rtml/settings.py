@@ -28,6 +28,9 @@ _ANY = ("", "0.0.0.0", "::")  # nosec B104
 """Hosts that mean every address of the machine."""
 
 
+MOST_PROCESSES = 64
+"""There are as many shards of a source's entities."""
+
 DURATIONS = (
     "tile_epoch",
     "mirror_epoch",
@@ -63,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The most entries that one read of a partition takes."""
     credit: int = 200_000
     """The most events of a partition in one epoch."""
+    stream_processes: int = 1
+    """In how many processes the tiles flow of each source runs, 1 to 64."""
     version_grace: str = "1d"
     """How long what a promotion has replaced is still written, so that it can be rolled back to."""
     host: str = "127.0.0.1"
@@ -147,6 +152,11 @@ class Settings(msgspec.Struct, frozen=True):
             near = near_miss(self.log_format, FORMATS)
             raise SettingsError(
                 f"log_format (RTML_LOG_FORMAT) must be 'text' or 'json'; got {self.log_format!r}.{near}"
+            )
+        if not 1 <= self.stream_processes <= MOST_PROCESSES:
+            raise SettingsError(
+                f"stream_processes (RTML_STREAM_PROCESSES) must lie between 1 and {MOST_PROCESSES}; got "
+                f"{self.stream_processes}"
             )
         if not 0 <= self.otel_ratio <= 1:
             raise SettingsError(f"otel_ratio (RTML_OTEL_RATIO) must lie between 0 and 1; got {self.otel_ratio}")

@@ -166,7 +166,7 @@ def former_contracts(lake: Lake, source: EventSource) -> list[tuple[Instant, Eve
     """Return a source as it was with each of its former contracts, and up to when that was in force."""
     kept = Kept.of(source)
     return [
-        (after.registered_at, _made_of(kept, before.contract)) for before, after in pairwise(history(lake, source.name))
+        (after.registered_at, made_of(kept, before.contract)) for before, after in pairwise(history(lake, source.name))
     ]
 
 
@@ -228,7 +228,7 @@ def _go_on(
     words = f"{reason}\nThe flow goes on as before: by the contract in force, with the versions that it wrote"
     log.error(words)
     client.hset(keys.contract(name), HELD, words)
-    return _made_of(kept, had[-1].contract if had else kept.contract), Registry({}, {}, {}, {})
+    return made_of(kept, had[-1].contract if had else kept.contract), Registry({}, {}, {}, {})
 
 
 def held(client: Redis, source: str) -> str:
@@ -243,7 +243,8 @@ def running(client: Redis, source: str) -> dict[str, str]:
     return {flow.decode(): text.decode() for flow, text in stored.items() if flow.decode() not in (KEPT, HELD)}
 
 
-def _made_of(kept: Kept, contract: Contract) -> EventSource:
+def made_of(kept: Kept, contract: Contract) -> EventSource:
+    """Return a source as it was written down, with one of its contracts."""
     return EventSource(
         name=kept.name,
         schema=contract.model(),

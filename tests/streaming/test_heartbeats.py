@@ -19,6 +19,7 @@ from rtml.lake import Lake
 from rtml.online import keys
 from rtml_assets.runtime.behind import behind
 from streaming import broker
+from streaming.contribution import Sample, quantiles
 from streaming.entries import Entries
 from streaming.figures import Figures
 from streaming.gate import Gate
@@ -27,7 +28,6 @@ from streaming.minute import KEPT, RECENT, Counts, Frequent, Times
 from streaming.mirror import Mirror
 from streaming.positions import Position, arrived_at, raise_position, read_positions
 from streaming.producer import Producer
-from streaming.progress import Progress
 from streaming.rewind import first_ingested, last_ingested, offset_before
 from streaming.sources.redis_stream import Reading, RedisStreamSource
 
@@ -68,7 +68,7 @@ def opened(client: Any, source: EventSource, flow: str = "tiles") -> Any:
     key = keys.position(source.name) if flow == "tiles" else keys.mirrored(source.name)
     reading = Reading(flow, key, 1_000, 10_000, accept_stamps=True)
     figures = Figures(source.name, flow)
-    return RedisStreamSource(client, source, reading, Progress(2), figures).build_part("read", "0", None)
+    return RedisStreamSource(client, source, reading, figures).build_part("read", "0", None)
 
 
 def test_a_stream_that_was_never_written_stays_so(client: Any, source: EventSource) -> None:
@@ -183,15 +183,15 @@ class TestTheLastMinute:
         times = Times()
         for step in range(1, 101):
             times.add(step, "gate", float(step))
-        assert times.quantiles(100)["gate"] == {"p50": 50.5, "p95": 95.05, "p99": 99.01}
-        assert times.quantiles(100 + RECENT) == {}
+        assert quantiles([Sample.of(times.samples(100)["gate"])], 50, 95, 99) == [50.5, 95.05, 99.01]
+        assert times.samples(100 + RECENT) == {}
 
     def test_few_keys_are_told_from_many_however_they_come(self) -> None:
         few, many = Frequent(), Frequent()
         for number in range(2_000):
             few.add(number, {f"k{number % 3}": [0]})
             many.add(number, {f"k{number % 1_000}": [0]})
-        assert [found and found.keys for found in (few.most(2_000), many.most(2_000))] == [3, KEPT]
+        assert [found and found.keys for found in (few.summary(2_000).most, many.summary(2_000).most)] == [3, KEPT]
 
     def test_the_most_frequent_is_found_within_its_bound(self) -> None:
         frequent, true, total = Frequent(), 0, 0
@@ -200,12 +200,12 @@ class TestTheLastMinute:
             rows["hot"] = [0] * 400
             frequent.add(batch * SECOND, rows)
             true, total = true + 400, total + sum(map(len, rows.values()))
-        most = frequent.most(59 * SECOND)
+        most = frequent.summary(59 * SECOND).most
         assert most is not None
         assert (most.key, most.total) == ("hot", total)
         assert true - total / (KEPT + 1) <= most.events <= true
         assert most.keys > KEPT
-        assert frequent.most(3 * RECENT) is None
+        assert frequent.summary(3 * RECENT).most is None
 
 
 def test_a_quiet_minute_has_no_freshness(client: Any, source: EventSource) -> None:
