@@ -53,6 +53,7 @@ class TileSink(FixedPartitionedSink[Item, None]):
         self._applied: Counter[int] = Counter()
         """How many shares were sent to Redis, by the process that had read them."""
         self._beats: list[Beat] = []
+        self._generation = 0
 
     def list_parts(self) -> list[str]:
         """This process's shards. All processes' are those of any other count: snapshots of them fit."""
@@ -63,14 +64,15 @@ class TileSink(FixedPartitionedSink[Item, None]):
         return int(item_key)
 
     def build_part(self, step_id: str, for_part: str, resume_state: None) -> TilePartition:
-        """Open a shard."""
+        """Open a shard; with the first one the process takes its generation, later than all that ran before it (I2)."""
         del step_id, for_part, resume_state
+        self._generation = self._generation or int(self._client.incr(keys.GENERATION))
         return TilePartition(self)
 
     @cached_property
     def _writer(self) -> TileWriter:
-        """The process's writer, of a generation taken when its first event comes (I2)."""
-        return TileWriter(self._link, int(self._client.incr(keys.GENERATION)))
+        """The process's writer."""
+        return TileWriter(self._link, self._generation)
 
     def write(self, share: Share) -> None:
         """Send this process's share of a micro-batch, all of its shards at once."""
