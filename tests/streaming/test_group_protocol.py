@@ -30,7 +30,6 @@ from streaming.versions import Version
 from tests.oracle import Event
 from tests.streaming.test_protocol import KEYS, REGISTRY, SOURCE, KilledError, MortalLink, Trial, gated
 
-
 COUNTS = (2, 5)
 """Of how many processes a group is: with these not all keys are one process's."""
 

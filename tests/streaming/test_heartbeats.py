@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import polars as pl
 import pytest
+from msgspec import json
 
 import rtml
 from rtml.define.source import EventSource
@@ -24,8 +25,9 @@ from streaming.entries import Entries
 from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.heartbeats import first_event, last_event, note, parse_heard, send_heartbeats
-from streaming.minute import KEPT, RECENT, Counts, Frequent, Times
+from streaming.minute import KEPT, RECENT, Counts, Frequent, Summary, Times
 from streaming.mirror import Mirror
+from streaming.place import Place
 from streaming.positions import Position, arrived_at, raise_position, read_positions
 from streaming.producer import Producer
 from streaming.rewind import first_ingested, last_ingested, offset_before
@@ -221,6 +223,52 @@ def test_a_quiet_minute_has_no_freshness(client: Any, source: EventSource) -> No
     kept = client.hgetall(keys.figures(source.name, "tiles"))
     assert not [name for name in kept if name.startswith(b"freshness")]
     assert kept[b"events_per_second"] == b"0.0"
+
+
+def test_of_several_processes_the_slowest_counts(client: Any, source: EventSource) -> None:
+    def pass_on(process: int, offset: str, count: int = 3) -> str | None:
+        client.eval(*note(source.name, "tiles", 1, offset, Place(process, count))[1:])
+        stored: Any = client.hgetall(keys.heartbeat(source.name, "tiles"))
+        return parse_heard(stored)[1].offset if stored else None
+
+    assert [pass_on(0, "7-0"), pass_on(2, "9-0"), pass_on(1, "8-1")] == [None, None, "7-0"]
+    assert [pass_on(0, "10-0"), pass_on(0, "6-0"), pass_on(1, "10-0")] == ["8-1", "8-1", "9-0"]
+    # Of another number of processes each has other shards: what the former ones have passed says nothing of them.
+    assert [pass_on(0, "20-0", 2), pass_on(1, "12-0", 2), pass_on(2, "10-0")] == ["9-0", "12-0", "12-0"]
+
+
+class TestSeveralProcesses:
+    """Each adds its counts; the first one shows what all of them tell."""
+
+    def figures(self, source: EventSource, clock: list[int]) -> list[Figures]:
+        return [Figures(source.name, "tiles", lambda: clock[0], place=Place(process, 2)) for process in range(2)]
+
+    def test_counts_and_rates_add_up_and_gauges_are_the_worst(self, client: Any, source: EventSource) -> None:
+        clock = [now()]
+        first, second = self.figures(source, clock)
+        for figures, waits, late in ((first, [SECOND] * 90, 1), (second, [9 * SECOND] * 10, 2)):
+            figures.count(late=late)
+            figures.gauge(lag_ms=10.0 * late, cached_entities=100 * late)
+            figures.sent([clock[0] - wait for wait in waits])
+            figures.servable(clock[0])
+            for took in range(late * 1_000):
+                figures.stage("write", took / 1_000)
+        second.write(client)
+        key = keys.figures(source.name, "tiles")
+        assert client.hkeys(key) == [b"late"]  # it shows nothing by itself
+        first.write(client)
+        shown = {name: float(text) for name, text in client.hgetall(key).items() if text[:1] not in b"{n"}
+        assert (shown[b"late"], shown[b"lag_ms"], shown[b"cached_entities"]) == (3, 20.0, 300)
+        assert shown[b"events_per_second"] == 100.0
+        assert (shown[b"freshness_p50_ms"], shown[b"freshness_p99_ms"]) == (1_000.0, 9_000.0)
+        write = json.decode(client.hget(key, "stages"))["write"]
+        # Of 0, 1, … 999 and 0, 1, … 1999 ms together.
+        assert write == pytest.approx({"p50": 750, "p95": 1_850, "p99": 1_970}, rel=0.02)
+
+    def test_the_most_frequent_key_is_found_wherever_it_is_read(self, client: Any, source: EventSource) -> None:
+        summaries = [Summary({"a": 5, "b": 3}, 10, 4), Summary({"b": 9, "c": 1}, 10, 2)]
+        assert Summary.of(summaries).most == ("b", 12, 20, 4)
+        assert Summary.of([]).most is None
 
 
 def test_entries_say_how_many_events_they_are() -> None:
