@@ -15,7 +15,7 @@ import polars as pl
 
 from rtml.algebra.family import ID64
 from rtml.columns import SPINE_TIME
-from rtml.define.contract import Column
+from rtml.define.column import Column
 from rtml.define.expectation import Expectation
 from rtml.define.source import EventSource
 from rtml.define.views import Feature, StreamFeatureView

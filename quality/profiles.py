@@ -8,7 +8,7 @@ from datetime import date
 
 import polars as pl
 
-from rtml.define.contract import Column
+from rtml.define.column import Column
 from rtml.lake import EVENT_DATE
 
 QUANTILES = (0.05, 0.5, 0.95)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rtml.define.label import LabelSource
     from rtml.define.service import FeatureService
     from rtml.define.sla import SLA
-    from rtml.define.source import EventSource, RedisStream
+    from rtml.define.source import EventSource
     from rtml.define.spine import Spine
+    from rtml.define.stream import RedisStream
     from rtml.define.views import StreamFeatureView
     from rtml.errors import LeftOutWarning, NotBuiltWarning, RtmlError
 
@@ -28,7 +29,8 @@ _HOME = {
     **dict.fromkeys(
         ("Count", "First", "Last", "Max", "Mean", "Min", "Stddev", "Sum", "Variance", "Window"), "rtml.define.feature"
     ),
-    **dict.fromkeys(("EventSource", "RedisStream"), "rtml.define.source"),
+    "EventSource": "rtml.define.source",
+    "RedisStream": "rtml.define.stream",
     "Drift": "rtml.define.drift",
     "Entity": "rtml.define.entity",
     "Expect": "rtml.define.expectation",

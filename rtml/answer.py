@@ -6,7 +6,7 @@ was read, for many entities at once: a tile that a window holds whole gives its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -51,14 +51,57 @@ class Turn:
         return head_cover(self.plan.tiles, self.at // finest * finest + 1)
 
     @cached_property
-    def fields(self) -> list[bytes]:
-        """The names of the tail's tiles."""
-        return [field_name(tile) for tile in self.tail.tiles]
+    def narrow(self) -> Reading:
+        """The tail alone."""
+        return Reading(self.plan, self.tail.tiles, self.tail.raw)
 
     @cached_property
-    def head_fields(self) -> list[bytes]:
-        """The names of the head's tiles."""
-        return [field_name(tile) for tile in self.head.tiles]
+    def wide(self) -> Reading:
+        """The tail and the head."""
+        tiles = dict.fromkeys((*self.tail.tiles, *self.head.tiles))
+        return Reading(self.plan, tuple(tiles), tuple(dict.fromkeys((*self.tail.raw, *self.head.raw))))
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What is read of an entity in one go: tiles, and the raw records of finest tiles that an edge cuts."""
+
+    plan: Plan
+    tiles: tuple[Tile, ...]
+    raw: tuple[int, ...]
+
+    @cached_property
+    def fields(self) -> list[bytes]:
+        """The tiles' names."""
+        return [field_name(tile) for tile in self.tiles]
+
+    @cached_property
+    def places(self) -> dict[Tile, int]:
+        """Where each tile stands."""
+        return {tile: place for place, tile in enumerate(self.tiles)}
+
+    @cached_property
+    def bounds(self) -> Array:
+        """By tile: its start and end, and those of the next coarser one, which counts instead where a window can."""
+        return np.array([_bounds(self.plan, tile) for tile in self.tiles], dtype=np.int64).reshape(-1, 4)
+
+    @cached_property
+    def covering(self) -> Array:
+        """By tile, and once more: its start, and the bounds of the tile that counts instead of its records.
+
+        That is the next coarser one where it holds records; and it is the tile itself where an edge's were read.
+        """
+        return np.concatenate([self.bounds[:, [0, 2, 3]], self.bounds[:, [0, 0, 1]]])
+
+    @cached_property
+    def edges(self) -> list[tuple[int, int]]:
+        """The raw edges, each with the place of its finest tile."""
+        return [(index, self.places[Tile(0, index)]) for index in self.raw if Tile(0, index) in self.places]
+
+    @cached_property
+    def of_finest(self) -> list[bool]:
+        """Which tiles are of the finest level."""
+        return [tile.level == 0 for tile in self.tiles]
 
 
 @dataclass
@@ -67,8 +110,15 @@ class Fetched:
 
     header: Header = field(default_factory=Header)
     late: bytes | None = None
-    tiles: dict[Tile, bytes | None] = field(default_factory=dict)
+    reading: Reading | None = None
+    values: Sequence[bytes | None] = field(default_factory=list)
+    """The tiles of the reading, in its order."""
     raw: dict[int, bytes] = field(default_factory=dict)
+
+    def tile(self, tile: Tile) -> bytes | None:
+        """Return a tile's value, if it was read and there is one."""
+        place = None if self.reading is None else self.reading.places.get(tile)
+        return None if place is None else self.values[place]
 
     @property
     def known(self) -> bool:
@@ -76,25 +126,27 @@ class Fetched:
         return (
             self.header.last_ingested != BEGINNING
             or self.late is not None
-            or any(value is not None for value in self.tiles.values())
+            or any(value is not None for value in self.values)
         )
 
     def needs_head(self, plan: Plan, at: Instant) -> bool:
         """Whether the tile that `at` cuts holds later events, below what was read."""
         if self.header.max_event_time < at:
             return False
-        top = plan.tiles.tile(plan.tiles.top, at)
-        value = self.tiles.get(top)
+        value = self.tile(plan.tiles.tile(plan.tiles.top, at))
         return value is not None and value[0] != RAW
 
     def damaged(self, plan: Plan) -> list[int]:
         """Return the raw edges that are shorter than their tiles' counts."""
-        width = Records(plan).narrow.itemsize
+        if self.reading is None:
+            return []
         short = []
-        for index, data in self.raw.items():
-            value = self.tiles.get(Tile(0, index))
-            if value is not None and value[0] != RAW and len(data) < raw_count(value) * width:
-                short.append(index)
+        for index, place in self.reading.edges:
+            value = self.values[place]
+            if value is not None and value[0] != RAW:
+                width = Records.of(plan).narrow.itemsize
+                if len(self.raw.get(index, b"")) < raw_count(value) * width:
+                    short.append(index)
         return short
 
 
@@ -162,47 +214,32 @@ class _Gathered:
     def of(cls, plan: Plan, entities: Sequence[Fetched]) -> _Gathered:
         """Take apart what was read."""
         packed: list[bytes] = []
-        bounds: list[tuple[int, int, int, int, int]] = []
+        owners: list[int] = []
+        places: list[int] = []
         loose = _Loose(plan)
         for owner, entity in enumerate(entities):
-            for tile, value in entity.tiles.items():
-                if value is None:
-                    continue
-                if value[0] == RAW:
-                    loose.add(owner, tile, memoryview(value)[1:], _bounds(plan, tile)[2:])
-                else:
-                    packed.append(value[PREFIX:])
-                    bounds.append((owner, *_bounds(plan, tile)))
-                    if tile.level == 0 and tile.index in entity.raw:
-                        width = loose.records.narrow.itemsize
-                        data = memoryview(entity.raw[tile.index])[: raw_count(value) * width]
-                        loose.add(owner, tile, data, _bounds(plan, tile)[:2])
+            if entity.reading is not None:
+                begin, first = loose.begin(entity.reading)
+                for place in _take_apart(owner, entity, entity.reading, packed, loose, first):
+                    owners.append(owner)
+                    places.append(begin + place)
             if entity.late is not None:
-                loose.add(owner, None, memoryview(entity.late)[1:], (_OUTSIDE, _OUTSIDE))
-        return cls._assemble(plan, entities, packed, bounds, loose)
-
-    @classmethod
-    def _assemble(
-        cls,
-        plan: Plan,
-        entities: Sequence[Fetched],
-        packed: list[bytes],
-        bounds: list[tuple[int, int, int, int, int]],
-        loose: _Loose,
-    ) -> _Gathered:
-        columns = np.array(bounds, dtype=np.int64).reshape(-1, 5).T
-        tiles = plan.states.unpack_bytes(packed)
-        owner, times, edge_start, edge_end, lifted = loose.lifted()
-        owners = np.concatenate([columns[0], owner])
+                loose.add(owner, entity.late, 0, narrow=False)
+        states, times = plan.states.unpack_bytes(packed), _NONE
+        bounds, owned, parents = loose.bounds()[places], np.array(owners, dtype=np.int64), _NO_PARENTS
+        if loose.any:
+            owner_of, times, parents, lifted = loose.lifted()
+            states = concatenate([states, lifted]) if packed else lifted
+            owned = np.concatenate([owned, owner_of])
         latest = np.array([entity.header.max_event_time for entity in entities], dtype=np.int64)
         return cls(
-            states=concatenate([tiles, lifted]),
-            owner=owners,
-            start=np.concatenate([columns[1], times]),
-            end=np.concatenate([columns[2], times]),
-            parent_start=np.concatenate([columns[3], edge_start]),
-            parent_end=np.concatenate([columns[4], edge_end]),
-            latest=latest[owners],
+            states=states,
+            owner=owned,
+            start=np.concatenate([bounds[:, 0], times]),
+            end=np.concatenate([bounds[:, 1], times]),
+            parent_start=np.concatenate([bounds[:, 2], parents[:, 0]]),
+            parent_end=np.concatenate([bounds[:, 3], parents[:, 1]]),
+            latest=latest[owned],
             tiles=len(bounds),
         )
 
@@ -220,8 +257,29 @@ class _Gathered:
         return rows, self.owner[rows]
 
 
+def _take_apart(
+    owner: int, entity: Fetched, reading: Reading, packed: list[bytes], loose: _Loose, first: int
+) -> Iterator[int]:
+    """Add an entity's states to `packed` and its records to `loose`; yield the places of the states."""
+    finest, raw, count = reading.of_finest, entity.raw, len(reading.tiles)
+    for place, value in enumerate(entity.values):
+        if value is None:
+            continue
+        if value[0] == RAW:
+            loose.add(owner, value, first + place, narrow=finest[place])
+            continue
+        packed.append(value[PREFIX:])
+        if finest[place] and (index := reading.tiles[place].index) in raw:
+            loose.add_edge(owner, raw[index], raw_count(value), first + count + place)
+        yield place
+
+
 _OUTSIDE = BEGINNING
 """The start of a coarser tile that no window holds: there is none."""
+_NONE = np.zeros(0, dtype=np.int64)
+_NO_PARENTS = np.zeros((0, 2), dtype=np.int64)
+_UNCOVERED = np.array([[0, _OUTSIDE, _OUTSIDE]], dtype=np.int64)
+"""What covers records with absolute times, which belong to no tile."""
 
 
 def _bounds(plan: Plan, tile: Tile) -> tuple[int, int, int, int]:
@@ -233,31 +291,73 @@ def _bounds(plan: Plan, tile: Tile) -> tuple[int, int, int, int]:
     return start, end, ladder.start(parent), ladder.end(parent)
 
 
+class _Parts:
+    """Records of one width: their bytes, and of each part its owner, its length and what covers it."""
+
+    def __init__(self, dtype: np.dtype[np.void]) -> None:
+        self.dtype, self.width = dtype, dtype.itemsize
+        self.data: list[bytes] = []
+        self.owners: list[int] = []
+        self.counts: list[int] = []
+        self.places: list[int] = []
+
+
 class _Loose:
     """Single events of many entities and tiles, to be lifted in one go."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.records = Records(plan)
-        self.parts: dict[bool, list[memoryview]] = {True: [], False: []}
-        self.sizes: dict[bool, list[tuple[int, int, int, int, int]]] = {True: [], False: []}
+        self._plan = plan
+        self._records = Records.of(plan)
+        self._narrow, self._wide = _Parts(self._records.narrow), _Parts(self._records.wide)
+        self._readings: dict[int, tuple[Reading, int, int]] = {}
+        self._begins, self._firsts = 0, 1
 
-    def add(self, owner: int, tile: Tile | None, data: memoryview, covering: tuple[int, int]) -> None:
-        """Add records of a tile, or with absolute times; they count where no window holds `covering` whole."""
-        narrow = tile is not None and tile.level == 0
-        width = (self.records.narrow if narrow else self.records.wide).itemsize
-        start = 0 if tile is None else self.plan.tiles.start(tile)
-        self.parts[narrow].append(data)
-        self.sizes[narrow].append((owner, start, *covering, len(data) // width))
+    def begin(self, reading: Reading) -> tuple[int, int]:
+        """Return where a reading's tiles begin among the bounds of all readings, and among what covers events."""
+        known = self._readings.get(id(reading))
+        if known is None:
+            known = self._readings[id(reading)] = (reading, self._begins, self._firsts)
+            self._begins += len(reading.tiles)
+            self._firsts += 2 * len(reading.tiles)
+        return known[1:]
 
-    def lifted(self) -> tuple[Array, Array, Array, Array, dict[str, Array]]:
+    def bounds(self) -> Array:
+        """Return the bounds of all readings' tiles."""
+        found = [reading.bounds for reading, *_ in self._readings.values()]
+        return found[0] if len(found) == 1 else np.concatenate([np.zeros((0, 4), dtype=np.int64), *found])
+
+    def add(self, owner: int, value: bytes, place: int, *, narrow: bool) -> None:
+        """Add the records of an `R` value, and the place of what covers them; 0 for what nothing does."""
+        parts = self._narrow if narrow else self._wide
+        parts.data.append(value[1:])
+        parts.owners.append(owner)
+        parts.counts.append((len(value) - 1) // parts.width)
+        parts.places.append(place)
+
+    def add_edge(self, owner: int, data: bytes, count: int, place: int) -> None:
+        """Add the first raw records of a hot finest tile."""
+        parts, data = self._narrow, data[: count * self._narrow.width]
+        parts.data.append(data)
+        parts.owners.append(owner)
+        parts.counts.append(len(data) // parts.width)
+        parts.places.append(place)
+
+    @property
+    def any(self) -> bool:
+        """Whether there are any."""
+        return bool(self._narrow.data or self._wide.data)
+
+    def lifted(self) -> tuple[Array, Array, Array, dict[str, Array]]:
         """Return owners, times, the bounds of the tiles that count instead where they can, and states."""
-        columns, states = [], []
-        for narrow, dtype in ((True, self.records.narrow), (False, self.records.wide)):
-            sizes = np.array(self.sizes[narrow], dtype=np.int64).reshape(-1, 5)
-            owner, starts, edge_start, edge_end = np.repeat(sizes[:, :4], sizes[:, 4], axis=0).T
-            events = self.records.decode(np.frombuffer(b"".join(self.parts[narrow]), dtype=dtype), starts)
-            columns.append((owner, events.time, edge_start, edge_end))
-            states.append(self.plan.states.lift(events))
-        owner, times, edge_start, edge_end = (np.concatenate(pair) for pair in zip(*columns, strict=True))
-        return owner, times, edge_start, edge_end, concatenate(states)
+        covering = np.concatenate([_UNCOVERED, *(reading.covering for reading, *_ in self._readings.values())])
+        found = [self._lifted(parts, covering) for parts in (self._narrow, self._wide) if parts.data]
+        if len(found) == 1:
+            return found[0]
+        owner, times, parents, states = zip(*found, strict=True)
+        return np.concatenate(owner), np.concatenate(times), np.concatenate(parents), concatenate(states)
+
+    def _lifted(self, parts: _Parts, covering: Array) -> tuple[Array, Array, Array, dict[str, Array]]:
+        covers = covering[np.repeat(parts.places, parts.counts)]
+        records = np.frombuffer(b"".join(parts.data), dtype=parts.dtype)
+        events = self._records.decode(records, covers[:, 0])
+        return np.repeat(parts.owners, parts.counts), events.time, covers[:, 1:], self._plan.states.lift(events)

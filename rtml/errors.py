@@ -7,7 +7,9 @@ RtmlError
 ├── UnknownNameError     a name that nothing has; offers the nearest one
 ├── RequestError         a request that does not fit what it asks for
 ├── SendError            events that may not be appended to a stream
+├── TooLargeError        a request for more than one may ask for at once
 ├── NotReadyError        a view whose version is not (yet) servable
+├── StaleError           a view whose stream is further behind than a service allows
 ├── UnavailableError     Redis, or another part, did not answer
 ├── CodecError           bytes that this version of rtml cannot read
 └── OverflowedError      an integer sum beyond 64 bits
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
 
 
 class RtmlError(Exception):
@@ -49,7 +52,7 @@ class UnknownNameError(RtmlError):
     @classmethod
     def of(cls, kind: str, name: str, known: Iterable[str], where: str = "") -> UnknownNameError:
         """Say which name was not found, where, and the nearest one that is."""
-        return cls(f"no {kind} {name!r}{f' in {where}' if where else ''}.{near_miss(name, known)}")
+        return cls(f"no {kind} {name!r:.{LONGEST_NAME}}{f' in {where}' if where else ''}.{near_miss(name, known)}")
 
 
 class RequestError(RtmlError):
@@ -60,8 +63,16 @@ class SendError(RtmlError):
     """Events that may not be appended to a stream."""
 
 
+class TooLargeError(RtmlError):
+    """A request for more than one may ask for at once: a body too long, or too many entities."""
+
+
 class NotReadyError(RtmlError):
     """A view whose version is not (yet) servable."""
+
+
+class StaleError(RtmlError):
+    """A view whose stream is further behind than a service with `on_stale="refuse"` allows."""
 
 
 class UnavailableError(RtmlError):
@@ -84,10 +95,15 @@ class LeftOutWarning(UserWarning):
     """Logged answers for instants that were past when they were asked for: a training set leaves them out."""
 
 
+LONGEST_NAME, MOST_NAMES, MOST_SHOWN = 200, 2_000, 100
+"""Names beyond these are looked at by nobody: they come from a request, and comparing them takes time."""
+
+
 def near_miss(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?`, or the known names when none is near."""
-    names = sorted(known)
-    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    names = sorted(islice((one for one in known if len(one) <= LONGEST_NAME), MOST_NAMES))
+    close = get_close_matches(name, names, n=1, cutoff=0.6) if len(name) <= LONGEST_NAME else []
     if close:
         return f" Did you mean {close[0]!r}?"
-    return f" Known: {', '.join(names)}." if names else " There are none."
+    more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+    return f" Known: {', '.join(names[:MOST_SHOWN])}{more}." if names else " There are none."

@@ -76,6 +76,7 @@ LATE: dict[str, pl.DataType] = {
 
 SERVED_AT, WATERMARK, SERVICE_VERSION = "served_at", "watermark", "service_version"
 VERSION, STATUS, LAST_INGESTED, PUBLISHED_TO = "version", "status", "last_ingested", "published_to"
+REPLACED = "replaced"
 """What `served/` says of each view, in columns `view__…`."""
 
 _TYPE_WORDS: dict[pl.DataType, str] = {pl.Float64(): "f64", pl.Int64(): "i64", pl.String(): "str", pl.Boolean(): "bool"}
@@ -178,15 +179,17 @@ def served_schema(plans: Sequence[Plan], columns: Sequence[tuple[str, str]]) -> 
     """Return the columns of `served/`, for a service that reads these `(view, feature)` of the views of these plans.
 
     The join keys of all views; `timestamp`, the instant asked; `served_at` by the wall clock; `watermark`, null while
-    nothing was servable; the values; for each view its version, the row's status, the entity's `last_ingested` as read
-    (null when it had none) and up to when late events were published (null when they never were); the service's version
-    and the partition's day, that of `timestamp`.
+    nothing was servable; the values; for each view its version, the row's status, whether other values were given than
+    were computed, as those were too old (null where it was not logged yet), the entity's `last_ingested` as read (null
+    when it had none) and up to when late events were published (null when they never were); the service's version and
+    the partition's day, that of `timestamp`.
     """
     by_view = {plan.view: plan for plan in plans}
     values = {f"{view}__{feature}": value_type(by_view[view].feature(feature).output) for view, feature in columns}
     seen: dict[str, pl.DataType] = {
         VERSION: pl.String(),
         STATUS: pl.String(),
+        REPLACED: pl.Boolean(),
         LAST_INGESTED: TIMESTAMP,
         PUBLISHED_TO: TIMESTAMP,
     }

@@ -91,6 +91,17 @@ class Registry:
         """Return the views over a source."""
         return [view for view in self.views.values() if view.source.name == source]
 
+    def partition_key(self, source: str) -> tuple[str, ...]:
+        """Return the columns whose values choose an event's partition: the first view's join keys, else the event id.
+
+        Empty where there is neither.
+        """
+        views = self.views_of(source)
+        if views:
+            return tuple(views[0].entity.join_keys)
+        event_id = self.source(source).event_id
+        return () if event_id is None else (event_id,)
+
     def source(self, name: str) -> EventSource:
         """Return a source, or an error with the nearest name."""
         return _get("source", self.sources, name)

@@ -98,6 +98,10 @@ class Settings(msgspec.Struct, frozen=True):
     """Requests per second that one key, or one address without a key, may make; 0: any number."""
     max_body_bytes: int = 4_194_304
     """The longest body of a request to the feature server."""
+    max_entities: int = 10_000
+    """The most entities that one request for features may name."""
+    max_events: int = 10_000
+    """The most events of one push to the feature server."""
     tls_cert: str = ""
     """File of the feature server's certificate (PEM, with its chain); with it, the server speaks HTTPS alone."""
     tls_key: str = ""
@@ -167,8 +171,8 @@ class Settings(msgspec.Struct, frozen=True):
                 raise SettingsError(f"{one} and {other} belong together: set both (RTML_{one.upper()}, …) or neither")
         if self.run_key and not is_fingerprint(self.run_key):
             raise SettingsError("run_key (RTML_RUN_KEY) must be a key's id and its SHA-256, with a colon between them")
-        if self.rate_limit < 0 or self.max_body_bytes < 1:
-            raise SettingsError("rate_limit must be 0 or more, and max_body_bytes at least 1")
+        if self.rate_limit < 0 or min(self.max_body_bytes, self.max_entities, self.max_events) < 1:
+            raise SettingsError("rate_limit must be 0 or more; max_body_bytes, max_entities and max_events at least 1")
 
     def __repr__(self) -> str:
         """Show all but the secrets."""

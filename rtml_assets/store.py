@@ -18,17 +18,18 @@ from rtml.lake import Lake
 from rtml.projection import KEY_TYPES
 from rtml.registry import Registry, load
 from rtml.settings import Settings, load_settings
-from rtml.values import value_type
 from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.logged import logged_features
 from rtml_assets.tables.training_set import Progress, TrainingSet
 from rtml_assets.tables.written import write_pieces
 from serving.client import FeatureClient
+from serving.entities import Entities as Given
+from serving.entities import Rows, as_rows
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge
 from streaming.versions import Version
 
-Entities = Sequence[Mapping[str, Any]] | pl.DataFrame
+Entities = Given | pl.DataFrame
 At = datetime | Instant | str | None
 Labels = Sequence[str | LabelSource] | None
 
@@ -78,24 +79,23 @@ class FeatureStore:
 
         Args:
             service: a feature service's name.
-            entities: a mapping of join keys each, or a frame with a column for each join key.
+            entities: a mapping of join keys each, or a column for each join key: a frame, or a mapping of lists, where
+                one value without a list is for all rows.
             at: the instant that windows end at; by default the `leading_edge`.
             leading_edge: `wall_clock` (now), or `watermark`: up to where all of the service's sources are servable.
 
         Raises:
-            UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError: it cannot be answered.
+            UnknownNameError, RequestError, TooLargeError, NotReadyError, StaleError, InstantError, UnavailableError: it
+                cannot be answered.
         """
         rows, vectors = self._ask(service, entities, at, leading_edge)
         versions = self._versions(service)
-        columns = zip(*vectors.rows, strict=True) if vectors.rows else [()] * len(vectors.features)
-        named = zip(vectors.features, columns, strict=True)
-        values = [pl.Series(name, list(column), dtype=_dtype(versions, name)) for name, column in named]
-        return pl.DataFrame([*_keys(versions, rows), *values])
+        return pl.DataFrame([*_keys(versions, rows), *vectors.to_polars(statuses=False)])
 
     def statuses(
         self, service: str, entities: Entities, at: At = None, *, leading_edge: LeadingEdge = "wall_clock"
     ) -> pl.DataFrame:
-        """Return the same shape with each value's status: `fresh`, `stale`, `partial`, `missing` or `damaged`."""
+        """Return the same shape with each value's status, one of `rtml.staleness.Status`."""
         rows, vectors = self._ask(service, entities, at, leading_edge)
         statuses = [pl.Series(name, vectors.status[name.split("__")[0]], dtype=pl.String) for name in vectors.features]
         return pl.DataFrame([*_keys(self._versions(service), rows), *statuses])
@@ -182,10 +182,9 @@ class FeatureStore:
             self._lake, self.registry, service, first, last, labels, self._arrivals, past=past, warn=warn
         )
 
-    def _ask(
-        self, service: str, entities: Entities, at: At, leading_edge: LeadingEdge
-    ) -> tuple[Sequence[Mapping[str, Any]], FeatureVectors]:
-        rows = entities.to_dicts() if isinstance(entities, pl.DataFrame) else list(entities)
+    def _ask(self, service: str, entities: Entities, at: At, leading_edge: LeadingEdge) -> tuple[Rows, FeatureVectors]:
+        given = entities.to_dicts() if isinstance(entities, pl.DataFrame) else entities
+        rows = as_rows(given, self._settings.max_entities)
         return rows, self._client.get(service, rows, at=at, leading_edge=leading_edge)
 
     def _versions(self, service: str) -> list[Version]:
@@ -198,9 +197,3 @@ def _keys(versions: list[Version], rows: Sequence[Mapping[str, Any]]) -> list[pl
     """Return the join keys of all views, each once."""
     kinds = {name: kind for version in versions for name, kind in version.plan.keys}
     return [pl.Series(name, [row[name] for row in rows], dtype=KEY_TYPES[kind]) for name, kind in kinds.items()]
-
-
-def _dtype(versions: list[Version], column: str) -> pl.DataType:
-    view, feature = column.split("__")
-    plan = next(version.plan for version in versions if version.view == view)
-    return value_type(plan.feature(feature).output)

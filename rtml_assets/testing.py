@@ -280,8 +280,7 @@ class LocalPlatform:
 
     def _producer(self, source: str) -> Producer:
         definition = self.registry.source(source)
-        views = self.registry.views_of(source)
-        key = views[0].entity.join_keys if views else ()
+        key = self.registry.partition_key(source)
         return Producer(self.client, definition, key=key, accept_stamps=True)
 
     def _clock(self) -> instants.Instant:

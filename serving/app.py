@@ -27,7 +27,8 @@ from serving.listing import listing
 from serving.metrics import Metrics
 from serving.openapi import openapi
 from serving.page import page
-from serving.paths import FEATURES, HEARTBEATS, named
+from serving.paths import EVENTS, FEATURES, HEARTBEATS, named
+from serving.push import Pushes
 from serving.redis_io import RedisReader, connect_reader
 from serving.runbooks import RUNBOOKS, runbook
 from serving.sla import SLA, SLA_HISTORY, Slas
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 Body = Callable[[], Awaitable[bytes]]
 """Reads a request's body, when a handler wants it."""
 
+NAMED = (f"{FEATURES}{{service}}", f"{EVENTS}{{source}}", f"{HEARTBEATS}{{source}}")
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _log = logging.getLogger("rtml.serving")
 
@@ -98,7 +100,10 @@ class App:
         self.metrics = Metrics(lambda: self.state.snapshot)
         self.log = FeatureLog(lake, settings.log_epoch_us)
         self.metrics.watch(self.log)
-        self._batches = Batches(self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log)
+        self._batches = Batches(
+            self.state, self._reader, self.metrics, settings.tile_epoch_us, self.log, settings.max_entities
+        )
+        self._pushes = Pushes(settings, self.metrics, lambda: self.state.snapshot.watermarks)
         self._calls = Calls(settings)
         self._sla = Slas(settings, self._reader.read, lambda: self.state.snapshot)
         self._documents = Documents(lake)
@@ -107,7 +112,9 @@ class App:
             "/docs": Route("GET", "/docs", _constant(page())),
             "/healthz": Route("GET", "/healthz", self._healthz),
             "/metrics": Route("GET", "/metrics", self._metrics),
-            "/openapi.json": Route("GET", "/openapi.json", _constant(Reply(200, encode(openapi())))),
+            "/openapi.json": Route(
+                "GET", "/openapi.json", _constant(Reply(200, encode(openapi(settings.max_entities))))
+            ),
             "/readyz": Route("GET", "/readyz", self._readyz),
             "/v1/services": Route("GET", "/v1/services", self._services),
             SLA: Route("GET", SLA, lambda _: self._sla.latest()),
@@ -128,6 +135,7 @@ class App:
         self.state.stop()
         await asyncio.to_thread(self.guard.stop)
         await asyncio.to_thread(self.log.stop)
+        await self._pushes.close()
         await asyncio.to_thread(self._calls.close)
         self._client.close()
         await self._reader.close()
@@ -162,7 +170,7 @@ class App:
         route = self._route(path, call.trace, query)
         try:
             if route is None:
-                near = near_miss(path, [*self._routes, f"{FEATURES}{{service}}", f"{HEARTBEATS}{{source}}"])
+                near = near_miss(path, [*self._routes, *NAMED])
                 reply = failure(404, "not_found", f"no path {path!r}.{near}")
             elif method != route.method and not (method == "HEAD" and route.method == "GET"):
                 allowed = "GET, HEAD" if route.method == "GET" else route.method
@@ -184,6 +192,8 @@ class App:
     def _route(self, path: str, trace: Trace | None, query: str = "") -> Route | None:
         if service := named(FEATURES, path):
             return Route("POST", f"{FEATURES}{{service}}", lambda body: self._features(service, body, trace), service)
+        if filled := named(EVENTS, path):
+            return Route("POST", f"{EVENTS}{{source}}", lambda body: self._push(filled, body))
         if source := named(HEARTBEATS, path):
             return Route("GET", f"{HEARTBEATS}{{source}}", lambda _: self._heartbeats(source))
         if name := named(RUNBOOKS, path):
@@ -210,6 +220,9 @@ class App:
             trace.answered(service, vectors)
         self.metrics.served(service, vectors)
         return reply
+
+    async def _push(self, source: str, body: Body) -> Reply:
+        return await self._pushes.push(source, await body())
 
     async def _services(self, _: Body) -> Reply:
         return Reply(200, encode(listing(self.state.snapshot)))

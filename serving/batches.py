@@ -2,19 +2,21 @@
 
 While the loop is busy with one request, others arrive. Those for the same service at the same instant (by default: now)
 then share one round trip to Redis and one merge, whose cost is mostly per call and not per row. A request alone waits
-for nobody. Very long requests are read in pieces instead, so that the others are not held up behind them.
+for nobody. Very long requests are read by themselves and merged in pieces, so that the others are not held up behind
+them.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rtml.errors import OverflowedError, UnavailableError
+from rtml.errors import OverflowedError, StaleError, UnavailableError
 from rtml.instants import Instant
+from serving.entities import MOST_ENTITIES, Entities, Rows, as_rows
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, Question, Row
 from serving.metrics import Metrics
@@ -26,14 +28,17 @@ if TYPE_CHECKING:
     from serving.tracing import Trace
 
 MOST_ROWS = 32
-"""The most rows that are read and merged at once: some milliseconds, during which the loop does nothing else."""
+"""The most rows that are read together, and the most entities of a view that are merged at once: some milliseconds,
+during which the loop does nothing else."""
 
-Entities = Sequence[Mapping[str, Any]]
+MOST_AT_ONCE = 1_000
+"""The most rows of a long request that are read in one round trip: the loop does nothing else while it packs the
+commands, and while it takes the replies apart."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    entities: Entities
+    entities: Rows
     answer: asyncio.Future[FeatureVectors]
     since: float
     trace: Trace | None = None
@@ -58,8 +63,17 @@ class _Asked:
 class Batches:
     """Answers requests, together where they can be."""
 
-    def __init__(self, state: ServingState, reader: RedisReader, metrics: Metrics, epoch: int, log: FeatureLog) -> None:
-        """Take the parts that do the work."""
+    def __init__(
+        self,
+        state: ServingState,
+        reader: RedisReader,
+        metrics: Metrics,
+        epoch: int,
+        log: FeatureLog | None,
+        most: int = MOST_ENTITIES,
+    ) -> None:
+        """Take the parts that do the work, and how many entities a request may name."""
+        self._most = most
         self._log = log
         self._state = state
         self._reader = reader
@@ -80,11 +94,13 @@ class Batches:
         """Return a service's features of entities; a trace hears of the stages.
 
         Raises:
-            UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError, OverflowedError.
+            UnknownNameError, RequestError, TooLargeError, NotReadyError, StaleError, InstantError, UnavailableError,
+                OverflowedError.
         """
+        rows = as_rows(entities, self._most)
         loop = asyncio.get_running_loop()
         key = (service, at, leading_edge)
-        waiting = _Waiting(entities, loop.create_future(), perf_counter(), trace)
+        waiting = _Waiting(rows, loop.create_future(), perf_counter(), trace)
         together = self._open.get(key)
         if together is None:
             self._open[key] = [waiting]
@@ -102,6 +118,8 @@ class Batches:
             question = Question.of(self._state.snapshot, service, at, leading_edge, self._epoch)
         # Whatever it was, those who wait must hear of it.
         except Exception as error:  # noqa: BLE001
+            if isinstance(error, StaleError):
+                self._metrics.refused(service, sum(len(waiting.entities) for waiting in together))
             for waiting in together:
                 waiting.fail(error)
             return
@@ -136,26 +154,37 @@ class Batches:
                 asked.waiting.give(vectors.part(start, stop) if len(batch) > 1 else vectors)
                 start = stop
             entities = [entity for asked in batch for entity in asked.waiting.entities]
-            self._log.take(question, entities, [row for asked in batch for row in asked.rows], vectors)
+            self._take(question, entities, [row for asked in batch for row in asked.rows], vectors)
 
     async def _answer_long(self, question: Question, waiting: _Waiting) -> None:
         try:
-            lookups = [
-                Lookup(question, self._turns, question.rows(waiting.entities[start : start + MOST_ROWS], first=start))
-                for start in range(0, len(waiting.entities), MOST_ROWS)
-            ]
-            await self._fetch(lookups, [waiting], perf_counter())
-            merging = perf_counter()
-            parts = []
-            for lookup in lookups:
-                parts.append(lookup.vectors())
-                await asyncio.sleep(0)  # merged in pieces, so that others are answered between
-            vectors = FeatureVectors.joined(parts)
-            _note([waiting], "merge", merging, perf_counter())
+            starts = range(0, len(waiting.entities), MOST_AT_ONCE)
+            parts = [await self._read_long(question, waiting, start) for start in starts]
+            vectors = parts[0][1] if len(parts) == 1 else FeatureVectors.joined([part for _, part in parts])
             waiting.give(vectors)
-            self._log.take(question, waiting.entities, [row for lookup in lookups for row in lookup.rows], vectors)
+            self._take(question, waiting.entities, [row for rows, _ in parts for row in rows], vectors)
         except Exception as error:  # noqa: BLE001
             waiting.fail(error)
+
+    async def _read_long(
+        self, question: Question, waiting: _Waiting, start: int
+    ) -> tuple[Sequence[Row], FeatureVectors]:
+        """Read some rows of a long request in one round trip; others are answered between one step and the next."""
+        rows = question.rows(waiting.entities[start : start + MOST_AT_ONCE], first=start)
+        lookup = Lookup(question, self._turns, rows)
+        await asyncio.sleep(0)
+        await self._fetch([lookup], [waiting], perf_counter())
+        await asyncio.sleep(0)
+        merging = perf_counter()
+        for _ in lookup.merge(MOST_ROWS):
+            await asyncio.sleep(0)
+        vectors = lookup.vectors()
+        _note([waiting], "merge", merging, perf_counter())
+        return rows, vectors
+
+    def _take(self, question: Question, entities: Rows, rows: Sequence[Row], vectors: FeatureVectors) -> None:
+        if self._log is not None:
+            self._log.take(question, entities, rows, vectors)
 
     async def _read(self, question: Question, batch: list[_Asked]) -> FeatureVectors:
         lookup = Lookup(question, self._turns, [row for asked in batch for row in asked.rows])

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Protocol
 
+from rtml.errors import TooLargeError
 from serving.correlation import Headers
-from serving.wire import LateBodyError, TooLargeError
+from serving.wire import LateBodyError
 
 READ_SECONDS = 10.0
 """So long a body may take."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import redis
 
 from rtml import instants
 from rtml.errors import UnavailableError
 from rtml.settings import Settings
+from serving.entities import MOST_ENTITIES, Entities, as_rows
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, prepare
 from serving.reader import Turns
@@ -46,6 +46,7 @@ class FeatureClient:
         self._owned = isinstance(client, Settings | str)
         self._client = connect_reader(client, TIMEOUT_SECONDS) if isinstance(client, Settings | str) else client
         self._epoch = epoch
+        self._most = client.max_entities if isinstance(client, Settings) else MOST_ENTITIES
         self._background = background
         self._turns = Turns()
         self.state = ServingState(self._client)
@@ -74,27 +75,29 @@ class FeatureClient:
     def get(
         self,
         service: str,
-        entities: Sequence[Mapping[str, Any]],
+        entities: Entities,
         *,
         at: object = None,
         leading_edge: LeadingEdge = "wall_clock",
     ) -> FeatureVectors:
-        """Return a service's features of entities, each a mapping of join keys.
+        """Return a service's features of entities.
 
         Args:
             service: a feature service's name.
-            entities: one mapping of join keys a row.
+            entities: one mapping of join keys a row; or by join key a list of values, or one value for all rows.
             at: the instant that windows end at; by default the `leading_edge`.
             leading_edge: `wall_clock` (now), or `watermark`: up to where the service's sources are servable.
 
         Raises:
-            UnknownNameError, RequestError, NotReadyError, InstantError, UnavailableError, OverflowedError.
+            UnknownNameError, RequestError, TooLargeError, NotReadyError, StaleError, InstantError, UnavailableError,
+                OverflowedError.
         """
-        lookup = prepare(self.snapshot(), self._turns, service, entities, at, leading_edge, self._epoch)
+        rows = as_rows(entities, self._most)
+        lookup = prepare(self.snapshot(), self._turns, service, rows, at, leading_edge, self._epoch)
         fetch(self._client, lookup)
         vectors = lookup.vectors()
         if self._log is not None:
-            self._log.take(lookup.question, entities, lookup.rows, vectors)
+            self._log.take(lookup.question, rows, lookup.rows, vectors)
         return vectors
 
 

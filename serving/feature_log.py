@@ -20,6 +20,7 @@ from rtml.lake import (
     EVENT_DATE,
     LAST_INGESTED,
     PUBLISHED_TO,
+    REPLACED,
     SERVED_AT,
     SERVICE_VERSION,
     STATUS,
@@ -51,7 +52,7 @@ class _Taken:
     """Those rows of an answer that are to be logged."""
 
     question: Question
-    entities: list[Mapping[str, Any]]
+    entities: list[dict[str, Any]]
     vectors: FeatureVectors
     served_at: Instant
 
@@ -95,7 +96,10 @@ class FeatureLog:
         places = [place for place in places if not any(keys.is_probe(tag) for tag in rows[place])]
         if not places:
             return
-        taken = _Taken(question, [entities[place] for place in places], vectors.at_places(places), self._now())
+        # The keys alone: a request may hold whatever else.
+        names = list(dict.fromkeys(name for version in question.versions for name in version.plan.key_names))
+        kept = [{name: entities[place][name] for name in names} for place in places]
+        taken = _Taken(question, kept, vectors.at_places(places), self._now())
         with self._lock:
             self._held.append(taken)
             self._rows += len(places)
@@ -193,6 +197,7 @@ def served_frame(
         view = version.view
         columns[of_view(view, VERSION)] = [version.version] * count
         columns[of_view(view, STATUS)] = vectors.status[view]
+        columns[of_view(view, REPLACED)] = vectors.replaced(view)
         columns[of_view(view, LAST_INGESTED)] = [_known(instant) for instant in vectors.last_ingested[view]]
         columns[of_view(view, PUBLISHED_TO)] = [_known(vectors.published_to[view])] * count
     series = [_series(name, columns[name], kind) for name, kind in schema.items() if name != EVENT_DATE]

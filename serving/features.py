@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from rtml import instants
-from rtml.errors import InstantError, NotReadyError, RequestError, near_miss
-from rtml.instants import BEGINNING, DAY, Instant
-from rtml.online import keys
-from rtml.plan import Plan
-from rtml.values import to_list
-from serving.reader import Command, Turns, ViewLookup, last_event
+from rtml.algebra.family import Output
+from rtml.errors import InstantError, NotReadyError, RequestError, StaleError
+from rtml.instants import BEGINNING, DAY, Duration, Instant
+from rtml.staleness import REPLACED, OnStale, Status, is_stale
+from serving.entities import Rows, entity_tags
+from serving.merging import ViewMerge, spread
+from serving.reader import Command, Turns, ViewLookup
 from serving.state import Snapshot
 from streaming.services import Service
 from streaming.versions import Version
 
+if TYPE_CHECKING:
+    import polars as pl
+
 LeadingEdge = Literal["wall_clock", "watermark"]
 LEADING_EDGES = ("wall_clock", "watermark")
-Status = Literal["fresh", "stale", "partial", "missing", "damaged"]
 Value = float | int | str | list[float] | list[int] | list[str] | None
 """A feature's value; a list where its aggregate gives one."""
 Row = tuple[str, ...]
@@ -29,18 +32,16 @@ Row = tuple[str, ...]
 
 LATEST: Instant = instants.to_instant("2100-01-01")
 """No request lies later: beyond it, numbers of the finest tiles would not fit their 32 bits."""
-_TYPES: dict[str, type] = {"str": str, "int": int, "bool": bool}
-_WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
 
 
 class FeatureVectors(msgspec.Struct, frozen=True):
     """Served features: one row an entity, in the order asked.
 
-    `status` gives for every view one of `fresh`, `stale`, `partial`, `missing`, `damaged` a row; `watermark` is the
-    instant (µs) up to which all of the service's sources are servable, and `age_ms` how far that lies before `at`;
-    both are `None` while nothing is servable. `last_ingested` is by view and row the newest event that the entity's
-    stream had, and `published_to` by view up to when late events were published before the read: the beginning of time
-    where there was nothing.
+    `status` gives for every view one of `rtml.staleness.Status` a row, and `on_stale` what the service does about old
+    values; `watermark` is the instant (µs) up to which all of the service's sources are servable, and `age_ms` how far
+    that lies before `at`; both are `None` while nothing is servable. `last_ingested` is by view and row the newest
+    event that the entity's stream had, and `published_to` by view up to when late events were published before the
+    read: the beginning of time where there was nothing. `outputs` are the features' types.
     """
 
     features: list[str]
@@ -51,6 +52,8 @@ class FeatureVectors(msgspec.Struct, frozen=True):
     age_ms: float | None
     last_ingested: dict[str, list[Instant]] = {}
     published_to: dict[str, Instant] = {}
+    on_stale: OnStale = "serve"
+    outputs: list[Output] = []
 
     def part(self, start: int, stop: int) -> FeatureVectors:
         """Return the answer to some of the rows."""
@@ -68,12 +71,33 @@ class FeatureVectors(msgspec.Struct, frozen=True):
     @staticmethod
     def joined(parts: Sequence[FeatureVectors]) -> FeatureVectors:
         """Return answers to the same question as one, rows in order."""
-        rows = [row for part in parts for row in part.rows]
-        status = {view: [one for part in parts for one in part.status[view]] for view in parts[0].status}
-        ingested = {
-            view: [one for part in parts for one in part.last_ingested[view]] for view in parts[0].last_ingested
-        }
-        return msgspec.structs.replace(parts[0], rows=rows, status=status, last_ingested=ingested)
+        first = parts[0]
+        return msgspec.structs.replace(
+            first,
+            rows=[row for part in parts for row in part.rows],
+            status={view: [one for part in parts for one in part.status[view]] for view in first.status},
+            last_ingested={
+                view: [one for part in parts for one in part.last_ingested[view]] for view in first.last_ingested
+            },
+        )
+
+    def replaced(self, view: str) -> list[bool]:
+        """Return in which rows the service gave other values of a view than were computed, as those were too old."""
+        statuses = REPLACED[self.on_stale]
+        return [status in statuses for status in self.status[view]]
+
+    @property
+    def replaced_rows(self) -> int:
+        """How many rows have such values, of any view."""
+        if not REPLACED[self.on_stale]:
+            return 0
+        return sum(map(any, zip(*(self.replaced(view) for view in self.status), strict=True)))
+
+    def to_polars(self, *, statuses: bool = True) -> pl.DataFrame:
+        """Return a frame: a column a feature, then one a view, `<view>__status`; rows as they were asked."""
+        from serving.frames import frame_of  # noqa: PLC0415  # Polars, for those who want it
+
+        return frame_of(self, statuses=statuses)
 
 
 @dataclass(frozen=True)
@@ -91,13 +115,15 @@ class Question:
         """Find the service, its live versions and the instant.
 
         Raises:
-            UnknownNameError, RequestError, NotReadyError, InstantError: it cannot be answered, and why.
+            UnknownNameError, RequestError, NotReadyError, StaleError, InstantError: it cannot be answered, and why.
         """
         found = snapshot.service(service)
         versions = snapshot.versions(found)
         instant = _instant(snapshot, found, versions, at, leading_edge)
         for version in versions:
             _check_instant(version, snapshot.reach(version), instant)
+        if found.on_stale == "refuse":
+            _check_freshness(snapshot, versions, instant, epoch)
         return cls(snapshot, found, versions, instant, epoch)
 
     @property
@@ -105,7 +131,11 @@ class Question:
         """Up to where all of the service's sources are servable."""
         return self.snapshot.watermark(self.versions)
 
-    def rows(self, entities: Sequence[Mapping[str, Any]], first: int = 0) -> list[Row]:
+    def is_stale(self, version: Version) -> bool:
+        """Whether a version is further behind than its view's `freshness`."""
+        return is_stale(self.at, self.snapshot.reach(version), version.plan.freshness, self.epoch)
+
+    def rows(self, entities: Rows, first: int = 0) -> list[Row]:
         """Return the entities' key tags; errors count them from `first`.
 
         Raises:
@@ -117,17 +147,23 @@ class Question:
 
 
 class Lookup:
-    """The reading of some rows, without its I/O: while `unfinished`, send `commands()` and `absorb` the replies."""
+    """The reading of some rows, without its I/O: while `unfinished`, send `commands()` and `absorb` the replies.
+
+    Each entity of a view is read and merged once, in however many rows it stands.
+    """
 
     def __init__(self, question: Question, turns: Turns, rows: Sequence[Row]) -> None:
         """Plan the reads."""
         self.question = question
         self.rows = rows
         at = question.at
-        self.views = [
-            ViewLookup(version, turns.at(version.plan, at), [row[number] for row in rows], at)
-            for number, version in enumerate(question.versions)
-        ]
+        self.views: list[ViewLookup] = []
+        self._merges: list[ViewMerge] = []
+        for number, version in enumerate(question.versions):
+            tags = [row[number] for row in rows]
+            view = ViewLookup(version, turns.at(version.plan, at), list(dict.fromkeys(tags)), at)
+            self.views.append(view)
+            self._merges.append(ViewMerge(view, question.service, question.is_stale(version), tags))
 
     def commands(self) -> list[Command]:
         """The commands of this round trip."""
@@ -145,84 +181,45 @@ class Lookup:
         """Whether another round trip is needed."""
         return any(view.unfinished for view in self.views)
 
-    def vectors(self) -> FeatureVectors:
-        """Return the answer.
+    def merge(self, most: int) -> Iterator[None]:
+        """Merge what was read, at most so many entities of a view at a time; others may be served between them.
 
         Raises:
             OverflowedError: an integer sum needs more than 64 bits.
         """
+        for merge in self._merges:
+            yield from merge.run(most)
+
+    def vectors(self) -> FeatureVectors:
+        """Return the answer, after a merge of all that was not merged before.
+
+        Raises:
+            OverflowedError: an integer sum needs more than 64 bits.
+        """
+        for _ in self.merge(max(1, len(self.rows))):
+            pass
         question, watermark = self.question, self.question.watermark
+        merges = {merge.view: merge for merge in self._merges}
+        columns = [merges[view].column(feature) for view, feature in question.service.columns]
         return FeatureVectors(
             features=question.service.names,
-            rows=self._values() if self.rows else [],
-            status={view.plan.view: list(self._statuses(view)) for view in self.views},
+            rows=[list(row) for row in zip(*columns, strict=True)],
+            status={view: spread(merge.statuses, merge.places) for view, merge in merges.items()},
             at=question.at,
             watermark=None if watermark == BEGINNING else watermark,
             age_ms=None if watermark == BEGINNING else max(0, question.at - watermark) / 1_000,
-            last_ingested={
-                view.plan.view: [row.fetched.header.last_ingested for row in view.rows] for view in self.views
-            },
-            published_to={view.plan.view: view.version.published_to for view in self.views},
+            last_ingested={view: spread(merge.last_ingested, merge.places) for view, merge in merges.items()},
+            published_to={view: merge.lookup.version.published_to for view, merge in merges.items()},
+            on_stale=question.service.on_stale,
+            outputs=[merges[view].lookup.plan.feature(feature).output for view, feature in question.service.columns],
         )
-
-    def _values(self) -> list[list[Value]]:
-        answers = {view.plan.view: view.answer().features for view in self.views}
-        whole = {view.plan.view: [not row.damaged for row in view.rows] for view in self.views}
-        columns = []
-        for view, feature in self.question.service.columns:
-            columns.append(to_list(answers[view][feature], whole[view]))
-        return [list(row) for row in zip(*columns, strict=True)]
-
-    def _statuses(self, view: ViewLookup) -> Iterator[Status]:
-        plan, version, at = view.plan, view.version, self.question.at
-        stale = at - self.question.snapshot.reach(version) > plan.freshness + self.question.epoch
-        partial = version.history_from > at - plan.longest
-        for row in view.rows:
-            if row.damaged:
-                yield "damaged"
-            elif not row.fetched.known:
-                yield "missing"
-            elif partial:
-                yield "partial"
-            elif stale or (plan.ttl is not None and at - last_event(row, plan) > plan.ttl):
-                yield "stale"
-            else:
-                yield "fresh"
-
-
-def entity_tags(plan: Plan, entities: Sequence[Mapping[str, Any]], first: int = 0) -> list[str]:
-    """Return the entities' key tags; errors count them from `first`.
-
-    Raises:
-        RequestError: a join key is missing, or of another type.
-    """
-    tags = []
-    for row, entity in enumerate(entities, first):
-        values: list[Any] = []
-        for name, kind in plan.keys:
-            value = entity.get(name)
-            if type(value) is not _TYPES[kind]:
-                raise _bad_key(plan, row, entity, name, kind)
-            values.append(value)
-        try:
-            tags.append(keys.entity_tag(plan.entity, values))
-        except UnicodeEncodeError:
-            raise RequestError(f"entity {row}: a key is no text that UTF-8 can hold; got {values!r}") from None
-    return tags
-
-
-def _bad_key(plan: Plan, row: int, entity: Mapping[str, Any], name: str, kind: str) -> RequestError:
-    where = f"entity {row}: key {name!r} of entity {plan.entity!r} (view {plan.view!r})"
-    if name not in entity:
-        return RequestError(f"{where} is missing.{near_miss(name, [str(key) for key in entity])}")
-    return RequestError(f"{where} must be {_WORDS[kind]}; got {entity[name]!r}")
 
 
 def prepare(
     snapshot: Snapshot,
     turns: Turns,
     service: str,
-    entities: Sequence[Mapping[str, Any]],
+    entities: Rows,
     at: object,
     leading_edge: str,
     epoch: int,
@@ -230,7 +227,7 @@ def prepare(
     """Return the lookup of a request.
 
     Raises:
-        UnknownNameError, RequestError, NotReadyError, InstantError: the request cannot be answered, and why.
+        UnknownNameError, RequestError, NotReadyError, StaleError, InstantError: it cannot be answered, and why.
     """
     question = Question.of(snapshot, service, at, leading_edge, epoch)
     return Lookup(question, turns, question.rows(entities))
@@ -268,3 +265,14 @@ def _check_instant(version: Version, reach: Instant, at: Instant) -> None:
             f"view {plan.view!r} can be asked from {instants.to_text(earliest)} on (its watermark less lateness); "
             f"got {instants.to_text(at)}"
         )
+
+
+def _check_freshness(snapshot: Snapshot, versions: Sequence[Version], at: Instant, epoch: Duration) -> None:
+    for version in versions:
+        plan, reach = version.plan, snapshot.reach(version)
+        if is_stale(at, reach, plan.freshness, epoch):
+            bound = f"{plan.freshness / instants.SECOND:g} s, and {epoch / instants.SECOND:g} s for an epoch"
+            age = "nothing is servable yet" if reach == BEGINNING else f"{(at - reach) / instants.SECOND:.3f} s behind"
+            raise StaleError(
+                f"view {plan.view!r} is stale, and its service refuses that: {age}; its freshness is {bound}"
+            )

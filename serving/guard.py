@@ -103,7 +103,7 @@ class Guard:
         if path in PROBES:
             return None
         if self._ring is None:
-            return self._limited(address_of(asked.client))
+            return self._limited(address_of(asked.client)) or _foreign(asked)
         if path == LOGOUT and asked.method == "POST":
             return Reply(200, b"{}", headers=[("set-cookie", self._cookie("", 0))])
         if path in OPEN:
@@ -205,6 +205,17 @@ def security_headers(path: str, *, secure: bool) -> Sent:
     if secure:
         headers.append(("strict-transport-security", "max-age=31536000"))
     return headers
+
+
+def _foreign(asked: Asked) -> Reply | None:
+    """Refuse what a page of another site has a browser send: without keys, whoever has it open could push events."""
+    origin = asked.headers.get("origin")
+    if origin is None or named(EVENTS, asked.path) is None:
+        return None
+    host = asked.headers.get("host") or ""
+    if origin.partition("://")[2] == host:
+        return None
+    return failure(403, "forbidden", f"a page of {origin[:LONGEST_PATH]!r} may not push events to this server")
 
 
 _NO_KEY = "no key"

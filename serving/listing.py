@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from rtml import instants
 from rtml.plan import Plan, describe_window
+from rtml.staleness import OnStale
 from rtml.values import type_words
 from serving.state import Snapshot
 from streaming.services import Service
@@ -48,6 +49,15 @@ class ListedService(msgspec.Struct):
     description: str
     ready: Annotated[bool, Meta(description="Whether all of its views are.")]
     keys: Annotated[dict[str, str], Meta(description="What every entity of a request must name, and the types.")]
+    on_stale: Annotated[
+        OnStale,
+        Meta(
+            description="What becomes of values older than a view's freshness or ttl. `serve`: nothing, but for their "
+            "status. `refuse`: a stale view is a 503, the features of an expired entity are null. `default`: stale and "
+            "expired ones are given as `defaults`."
+        ),
+    ]
+    defaults: Annotated[dict[str, Any], Meta(description="By column; without one, the value of an empty window.")]
     columns: list[ListedColumn]
     views: list[ListedView]
 
@@ -73,6 +83,8 @@ def _service(snapshot: Snapshot, service: Service) -> ListedService:
         description=service.description,
         ready=all(view.ready for view in views),
         keys={key: kind for view in views for key, kind in view.keys.items()},
+        on_stale=service.on_stale,
+        defaults=service.defaults,
         columns=[_column(view, feature, plans.get(view)) for view, feature in service.columns],
         views=views,
     )

@@ -58,6 +58,16 @@ class Metrics:
         self.wait, self.redis, self.merge, self.encode = (stages.labels(stage) for stage in STAGES)
         self._rows = Counter("rtml_rows", "Entities served", ["service"], registry=registry)
         self._statuses = Counter("rtml_row_statuses", "Rows by status", ["view", "status"], registry=registry)
+        replaced = "Entities whose features were"
+        self._refused = Counter(
+            "rtml_rows_refused", f"{replaced} refused, as they were too old", ["service"], registry=registry
+        )
+        self._defaulted = Counter(
+            "rtml_rows_defaulted", f"{replaced} given as defaults, as they were too old", ["service"], registry=registry
+        )
+        self.pushed = Counter(
+            "rtml_pushed_events", "Pushed events by what came of them", ["source", "outcome"], registry=registry
+        )
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
         self._row_counters: dict[str, Counter] = {}
         self._status_counters: dict[tuple[str, str], Counter] = {}
@@ -116,7 +126,13 @@ class Metrics:
                 if counter is None:
                     counter = self._status_counters[view, status] = self._statuses.labels(view, status)
                 counter.inc(statuses.count(status))
+        if replaced := vectors.replaced_rows:
+            (self._refused if vectors.on_stale == "refuse" else self._defaulted).labels(service).inc(replaced)
         self.values.take(vectors)
+
+    def refused(self, service: str, rows: int) -> None:
+        """Count the rows of requests that were refused, as a view was too old."""
+        self._refused.labels(service).inc(rows)
 
     def reply(self) -> Reply:
         """Return all figures in Prometheus' text format."""

@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
+from serving.entities import MOST_ENTITIES
 from serving.guard import COOKIE, LOGIN, OPEN, Login
 from serving.heartbeats import Heartbeats
 from serving.listing import Listing
+from serving.pushed import Pushed, PushRequest
 from serving.sla import MOST_MINUTES, SLA, SLA_HISTORY, Sla
 from serving.sla_history import History
 from serving.wire import Failure, FeatureRequest, FeatureResponse, Health, Readiness
@@ -18,11 +20,22 @@ _SCHEMA = "#/components/schemas/"
 _JSON = "application/json"
 
 
-def openapi() -> dict[str, Any]:
-    """Return the description as a document."""
-    structs = (FeatureRequest, FeatureResponse, Listing, Heartbeats, Sla, History, Health, Readiness, Login, Failure)
+def openapi(max_entities: int = MOST_ENTITIES) -> dict[str, Any]:
+    """Return the description as a document, of a server that takes so many entities in one request."""
+    features, pushes = (FeatureRequest, FeatureResponse, Listing), (PushRequest, Pushed)
+    structs = (*features, *pushes, Heartbeats, Sla, History, Health, Readiness, Login, Failure)
     _, schemas = msgspec.json.schema_components(structs, ref_template=_SCHEMA + "{name}")
+    _describe_entities(schemas[FeatureRequest.__name__]["properties"]["entities"], max_entities)
     return _secured(_document(schemas))
+
+
+def _describe_entities(schema: dict[str, Any], most: int) -> None:
+    """Say what rows and columns of entities hold, and how many there may be."""
+    value = {"type": ["string", "integer", "boolean"]}
+    column = {"type": "array", "items": value, "maxItems": most}
+    rows = {"type": "array", "items": {"type": "object", "additionalProperties": value}, "maxItems": most}
+    columns = {"type": "object", "additionalProperties": {"anyOf": [value, column]}, "minProperties": 1}
+    schema["anyOf"] = [rows, columns]
 
 
 def _document(schemas: dict[str, Any]) -> dict[str, Any]:
@@ -36,6 +49,7 @@ def _document(schemas: dict[str, Any]) -> dict[str, Any]:
         },
         "tags": [
             {"name": "features", "description": "What models ask for."},
+            {"name": "events", "description": "What producers send."},
             {"name": "operation", "description": "What whoever runs the server asks for."},
         ],
         "paths": {
@@ -43,6 +57,7 @@ def _document(schemas: dict[str, Any]) -> dict[str, Any]:
             "/v1/services": {
                 "get": _get("features", "listServices", "The services, their columns, views and versions", Listing, 503)
             },
+            "/v1/events/{source}": {"post": _push()},
             "/v1/heartbeats/{source}": {"get": _heartbeats()},
             SLA: {"get": _get("operation", "sla", "The platform as the watch last saw it, and open alerts", Sla)},
             SLA_HISTORY: {"get": _history()},
@@ -98,25 +113,45 @@ def _read_features() -> dict[str, Any]:
         "summary": "The features of some entities, at an instant",
         "description": "One row an entity, in the order asked. Reading changes nothing. An entity that was never seen "
         "is no error: its values are those of empty windows, its status is `missing`.",
-        "parameters": [
-            {
-                "name": "service",
-                "in": "path",
-                "required": True,
-                "description": "A feature service's name.",
-                "schema": {"type": "string"},
-                "example": "eta",
-            }
-        ],
+        "parameters": [_named("service", "A feature service's name.", "eta")],
         "requestBody": {"required": True, "content": _content(FeatureRequest)},
         "responses": {"200": _answer("The features.", FeatureResponse)} | _failures(400, 404, 413, 422, 500, 503),
     }
 
 
+def _push() -> dict[str, Any]:
+    event = {"type": "object", "description": "One event: an object of the contract's columns."}
+    many = {"$ref": _SCHEMA + PushRequest.__name__}
+    one = {"event_id": "1", "event_time": "2026-01-01T12:00:00Z", "origin": "JFK", "dep_delay": 4}
+    examples = {"one": {"value": one}, "many": {"value": {"events": [one, one | {"event_id": "2"}]}}}
+    refused = _answer("None of the events was accepted; `error.pushed` says why.", Failure)
+    return {
+        "tags": ["events"],
+        "operationId": "pushEvents",
+        "summary": "Append events to a source's stream",
+        "description": "Each is held against the contract that the source's flows run by; those that it allows are "
+        "appended, the others named with the reason. Where the source has an event id, what is pushed again counts "
+        "once: after a 503, push all of it again.",
+        "parameters": [_named("source", "An event source's name.", "departures")],
+        "requestBody": {
+            "required": True,
+            "content": {_JSON: {"schema": {"anyOf": [many, event]}, "examples": examples}},
+        },
+        "responses": {"200": _answer("What came of the events.", Pushed), "422": refused}
+        | _failures(400, 404, 408, 409, 413, 500, 503),
+    }
+
+
+def _named(name: str, description: str, example: str) -> dict[str, Any]:
+    schema = {"type": "string"}
+    return {
+        "name": name, "in": "path", "required": True, "description": description, "schema": schema, "example": example
+    }  # fmt: skip
+
+
 def _heartbeats() -> dict[str, Any]:
     described = _get("operation", "heartbeats", "Which heartbeats of a source came through", Heartbeats, 503)
-    name = {"name": "source", "in": "path", "required": True, "schema": {"type": "string"}, "example": "departures"}
-    return {**described, "parameters": [{**name, "description": "An event source's name."}]}
+    return {**described, "parameters": [_named("source", "An event source's name.", "departures")]}
 
 
 def _history() -> dict[str, Any]:
@@ -152,12 +187,15 @@ _WHY = {
     400: "The request is malformed: not JSON, an unknown or missing field, a wrong type, a naive or too early instant.",
     401: "No valid API key came with the request.",
     403: "The key does not have the scope that this needs; the message names it.",
+    408: "The body did not come to its end in time.",
+    409: "The source runs on replay time: see `error.message`.",
     404: "There is no such thing; the message offers the nearest name.",
-    413: "Too long a body, or too many entities.",
+    413: "Too long a body (RTML_MAX_BODY_BYTES), or too many entities (RTML_MAX_ENTITIES) or events (RTML_MAX_EVENTS).",
     422: "An integer sum needs more than 64 bits.",
     429: "Too many requests; ask again after `Retry-After` seconds.",
     500: "An unexpected error, with the request id under which it was logged.",
-    503: "A view is not ready, or Redis does not answer; ask again after `Retry-After` seconds.",
+    503: "A view is not ready, or stale where its service refuses that, or Redis does not answer; ask again after "
+    "`Retry-After` seconds.",
 }
 
 

@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rtml.answer import Answer, Fetched, Turn, answer
+from rtml.answer import Answer, Fetched, Reading, Turn, answer
 from rtml.errors import InstantError
 from rtml.instants import BEGINNING, Instant, to_text
 from rtml.online import keys
-from rtml.online.codec import HEADER, LATE, Header
+from rtml.online.codec import HEADER, LATE, NO_HEADER, Header
 from rtml.plan import Plan
-from rtml.tiles import Cover
 from streaming.versions import Version
 
 Command = tuple[Any, ...]
@@ -52,6 +51,12 @@ class _Row:
     attempts: int = 0
     head: bool = False
 
+    def take(self, reading: Reading, found: list[bytes | None], raw: Iterator[bytes | None]) -> None:
+        """Take the replies about this entity: of `HMGET`, and those raw edges that come next."""
+        header, late, *values = found
+        edges = {index: data for index in reading.raw if (data := next(raw)) is not None}
+        self.fetched = Fetched(Header.decode(header) if header else NO_HEADER, late, reading, values, edges)
+
 
 class ViewLookup:
     """The reading of one version of a view, for some entities, at an instant."""
@@ -67,17 +72,23 @@ class ViewLookup:
         self._pending: list[_Row] = list(self.rows)
 
     def commands(self) -> Iterator[Command]:
-        """The commands of this round trip: for each pending entity one `HMGET`, and its raw edges."""
+        """The commands of this round trip: for each pending entity one `HMGET`, then one `MGET` of all raw edges."""
+        edges = []
         for row in self._pending:
-            yield ("HMGET", row.key, HEADER, LATE, *self._fields(row))
-            for index in self._raw(row):
-                yield ("GET", keys.raw(row.key, index))
+            reading = self._reading(row)
+            yield ("HMGET", row.key, HEADER, LATE, *reading.fields)
+            edges += [keys.raw(row.key, index) for index in reading.raw]
+        if edges:
+            yield ("MGET", *edges)
 
     def absorb(self, replies: Iterator[Any]) -> None:
         """Take the replies to `commands`, and decide what must be read again."""
         again = []
-        for row in self._pending:
-            self._take(row, next(replies), [next(replies) for _ in self._raw(row)])
+        values = [next(replies) for _ in self._pending]
+        raw = iter(next(replies)) if any(self._reading(row).raw for row in self._pending) else iter(())
+        for row, found in zip(self._pending, values, strict=True):
+            reading = self._reading(row)
+            row.take(reading, found, raw)
             row.attempts += 1
             short = row.fetched.damaged(self.plan)
             head = not row.head and row.fetched.needs_head(self.plan, self.at)
@@ -105,41 +116,12 @@ class ViewLookup:
         """Whether another round trip is needed."""
         return bool(self._pending)
 
-    def answer(self) -> Answer:
-        """Return the features' values.
+    def answer(self, start: int = 0, stop: int | None = None) -> Answer:
+        """Return the features' values, of all entities or of some.
 
         Rows with damaged edges lack what those held: `damaged` tells which.
         """
-        return answer(self.plan, self.at, [row.fetched for row in self.rows])
+        return answer(self.plan, self.at, [row.fetched for row in self.rows[start:stop]])
 
-    def _covers(self, row: _Row) -> list[tuple[Cover, list[bytes]]]:
-        covers = [(self.turn.tail, self.turn.fields)]
-        if row.head:
-            covers.append((self.turn.head, self.turn.head_fields))
-        return covers
-
-    def _fields(self, row: _Row) -> Iterator[bytes]:
-        for _, fields in self._covers(row):
-            yield from fields
-
-    def _raw(self, row: _Row) -> list[int]:
-        return sorted({index for cover, _ in self._covers(row) for index in cover.raw})
-
-    def _take(self, row: _Row, values: list[bytes | None], raw: list[bytes | None]) -> None:
-        header, late, *tiles = values
-        names = [tile for cover, _ in self._covers(row) for tile in cover.tiles]
-        edges = zip(self._raw(row), raw, strict=True)
-        row.fetched = Fetched(
-            header=Header.decode(header) if header else Header(),
-            late=late,
-            tiles=dict(zip(names, tiles, strict=True)),
-            raw={index: data or b"" for index, data in edges},
-        )
-
-
-def last_event(row: _Row, plan: Plan) -> Instant:
-    """Return when the entity's latest event was, or a lower bound of it where only published tiles tell."""
-    if row.fetched.header.max_event_time != BEGINNING:
-        return row.fetched.header.max_event_time
-    starts = [plan.tiles.start(tile) for tile, value in row.fetched.tiles.items() if value is not None]
-    return max(starts, default=BEGINNING)
+    def _reading(self, row: _Row) -> Reading:
+        return self.turn.wide if row.head else self.turn.narrow

@@ -7,6 +7,8 @@ from time import monotonic
 
 from prometheus_client import CollectorRegistry, Counter
 
+from rtml.instants import BEGINNING
+from rtml.staleness import REPLACED
 from serving.features import FeatureVectors
 
 EVERY_SECONDS = 0.02
@@ -15,7 +17,10 @@ MOST_ROWS = 20
 
 
 class ValueTally:
-    """Values and nulls by feature, of entities that are known: a window of a new entity is empty, not null."""
+    """Values and nulls by feature, of entities that are known: a window of a new entity is empty, not null.
+
+    What was given instead of a value that was too old is no value of the feature.
+    """
 
     def __init__(self, registry: CollectorRegistry, clock: Callable[[], float] = monotonic) -> None:
         """Start from zero."""
@@ -33,9 +38,10 @@ class ValueTally:
             return
         self._next = now + EVERY_SECONDS
         rows = vectors.rows[:MOST_ROWS]
+        counted = {view: _counted(vectors, view) for view in vectors.status}
         for place, column in enumerate(vectors.features):
             view, values, nulls = self._child(column)
-            known = [row[place] for row, status in zip(rows, vectors.status[view], strict=False) if status != "missing"]
+            known = [row[place] for row, counts in zip(rows, counted[view], strict=False) if counts]
             if known:
                 values.inc(len(known))
                 nulls.inc(known.count(None))
@@ -50,3 +56,14 @@ class ValueTally:
                 self._nulls.labels(view, feature),
             )
         return child
+
+
+def _counted(vectors: FeatureVectors, view: str) -> list[bool]:
+    """Return which of the first rows count: under these statuses an entity of which the stream has brought nothing may
+    be one that was never seen."""
+    statuses, instead = vectors.status[view][:MOST_ROWS], REPLACED[vectors.on_stale]
+    seen = vectors.last_ingested.get(view, ())
+    return [
+        status != "missing" and status not in instead and not (status in ("stale", "partial") and newest == BEGINNING)
+        for status, newest in zip(statuses, seen, strict=False)
+    ]

@@ -16,24 +16,25 @@ from rtml.errors import (
     OverflowedError,
     RequestError,
     RtmlError,
+    StaleError,
+    TooLargeError,
     UnavailableError,
     UnknownNameError,
     near_miss,
 )
 from rtml.instants import Instant
-from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge, Status
+from rtml.staleness import Status
+from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge
+from serving.pushed import Pushed
 
-MOST_ENTITIES = 10_000
-"""The most entities of a request."""
 RETRY_SECONDS = 1
 """After how long a client may ask again when something was not ready."""
 
+LONGEST_MESSAGE = 2_000
+"""What a request said is not said back at any length."""
+
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`", re.DOTALL)
 _NOT_ONE_OF = re.compile(r"Invalid enum value '(.*)' - at `\$\.leading_edge`", re.DOTALL)
-
-
-class TooLargeError(RtmlError):
-    """A request beyond `max_body_bytes` or `MOST_ENTITIES`."""
 
 
 class LateBodyError(RtmlError):
@@ -44,14 +45,11 @@ class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Which entities, and at which instant."""
 
     entities: Annotated[
-        list[dict[str, Any]],
+        list[dict[str, Any]] | dict[str, Any],
         Meta(
-            description="One object of join keys a row; other fields of it are ignored.",
-            examples=[[{"origin": "JFK"}]],
-            extra_json_schema={
-                "maxItems": MOST_ENTITIES,
-                "items": {"type": "object", "additionalProperties": {"type": ["string", "integer", "boolean"]}},
-            },
+            description="One object of join keys a row; or one object that has for each join key a list with a value "
+            "for each row, or one value that all rows share. Other fields are ignored.",
+            examples=[[{"origin": "JFK"}], {"user": "u1", "item": ["a", "b"]}],
         ),
     ]
     at: Annotated[
@@ -92,8 +90,9 @@ class FeatureResponse(msgspec.Struct):
     status: Annotated[
         dict[str, list[Status]],
         Meta(
-            description="Per view one status a row. `fresh`; `stale`: beyond the view's freshness or ttl; `partial`: a "
-            "window reaches behind published history; `missing`: never seen; `damaged`: raw records are lost."
+            description="Per view one status a row. `fresh`; `stale`: the stream is further behind than the view's "
+            "freshness; `expired`: the entity's last event is older than the view's ttl; `partial`: a window reaches "
+            "behind published history; `missing`: never seen; `damaged`: raw records are lost."
         ),
     ]
     at: Annotated[str, Meta(description="The instant that windows end at, RFC 3339.")]
@@ -109,6 +108,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
     code: Annotated[str, Meta(description="One word for programs.", examples=["unknown_service"])]
     message: Annotated[str, Meta(description="One sentence for people.")]
     request_id: Annotated[str | None, Meta(description="The request's id, which the server's log has, too.")] = None
+    pushed: Annotated[Pushed | None, Meta(description="Of a push: what came of its events.")] = None
 
 
 class Failure(msgspec.Struct):
@@ -153,25 +153,21 @@ def decode_request(body: bytes) -> FeatureRequest:
 
     Raises:
         RequestError: it is not JSON, or does not fit; the message says where.
-        TooLargeError: more than `MOST_ENTITIES` entities.
     """
     try:
-        request = _decoder.decode(body)
+        return _decoder.decode(body)
     except msgspec.ValidationError as error:
         raise RequestError(_misfit(str(error))) from None
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the body must be JSON: {error}") from None
-    if len(request.entities) > MOST_ENTITIES:
-        raise TooLargeError(f"a request may name {MOST_ENTITIES} entities; got {len(request.entities)}")
-    return request
 
 
 def _misfit(message: str) -> str:
     if found := _UNKNOWN_FIELD.search(message):
-        return f"unknown field {found[1]!r} in the request.{near_miss(found[1], FeatureRequest.__struct_fields__)}"
+        return f"unknown field {found[1]!r:.100} in the request.{near_miss(found[1], FeatureRequest.__struct_fields__)}"
     if found := _NOT_ONE_OF.search(message):
         near = near_miss(found[1], LEADING_EDGES)
-        return f"leading_edge must be 'wall_clock' or 'watermark'; got {found[1]!r}.{near}"
+        return f"leading_edge must be 'wall_clock' or 'watermark'; got {found[1]!r:.100}.{near}"
     return f"the request does not fit: {message}"
 
 
@@ -198,19 +194,22 @@ _FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
     TooLargeError: (413, "too_large", ()),
     OverflowedError: (422, "overflowed", ()),
     NotReadyError: (503, "not_ready", _RETRY),
+    StaleError: (503, "stale", _RETRY),
     UnavailableError: (503, "unavailable", _RETRY),
 }
 
 
 def failure(status: int, code: str, message: str, headers: Sequence[tuple[str, str]] = ()) -> Reply:
     """Return the answer that says what went wrong."""
+    if len(message) > LONGEST_MESSAGE:
+        message = f"{message[:LONGEST_MESSAGE]}…"
     problem = Problem(code, message)
     return Reply(status, encode(Failure(problem)), headers=headers, problem=problem)
 
 
 def encode_problem(problem: Problem, request_id: str) -> bytes:
     """Return the body that says what went wrong, and with which request."""
-    return encode(Failure(Problem(problem.code, problem.message, request_id)))
+    return encode(Failure(msgspec.structs.replace(problem, request_id=request_id)))
 
 
 def failure_of(error: RtmlError) -> Reply | None:

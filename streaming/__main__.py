@@ -29,7 +29,7 @@ from rtml.secrets import mask_logs
 from rtml.settings import Settings, load_settings
 from streaming.adoption import written_views
 from streaming.broker import RestartRequiredError, check, connect
-from streaming.contracts import made_of, runs_by
+from streaming.contracts import runs_by
 from streaming.evolve import follow
 from streaming.flow import FLOWS, Flow, adopt, mirror_flow, tiles_flow
 from streaming.group import RESTART, Leader, Member, Process, ending
@@ -67,7 +67,7 @@ def follow_leader(settings: Settings, member: Member) -> None:
     client = connect(settings, timeout=30)
     check(client)
     orders = member.orders
-    source = made_of(orders.source, orders.source.contract)
+    source = orders.source.source()
     views = written_views(client, source, orders.versions)
     if len(views) != len(orders.versions):
         raise RestartRequiredError(f"some of the versions {', '.join(orders.versions)} are gone; a new process looks")

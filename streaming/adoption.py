@@ -25,6 +25,7 @@ from streaming.versions import (
     live_names,
     next_version,
     read_version,
+    reword_version,
     set_state,
 )
 
@@ -168,6 +169,7 @@ class Adoption:
             version = find_version(self._client, plan)
             if version is None or not version.adopted:
                 continue
+            version = reword_version(self._client, version, plan)
             if version.state == "building" and version.from_stream_alone:
                 version = set_state(self._client, version, "ready")
             if version.state == "ready":

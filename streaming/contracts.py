@@ -20,7 +20,7 @@ from deltalake import write_deltalake
 from rtml import instants
 from rtml.columns import TIMESTAMP
 from rtml.define.compatibility import Change, compare, stored_types
-from rtml.define.source import EventSource, RedisStream
+from rtml.define.source import EventSource
 from rtml.define.written import Contract, Kept
 from rtml.errors import RequestError
 from rtml.instants import SECOND, Instant
@@ -45,8 +45,6 @@ SCHEMA: dict[str, pl.DataType] = {
     "compatibility": pl.String(),
 }
 LOCK_SECONDS = 60
-KEPT, HELD = "kept", "held"
-"""Fields of what a source's flows run by; the others are named after flows."""
 
 
 class Registered(NamedTuple):
@@ -166,7 +164,7 @@ def former_contracts(lake: Lake, source: EventSource) -> list[tuple[Instant, Eve
     """Return a source as it was with each of its former contracts, and up to when that was in force."""
     kept = Kept.of(source)
     return [
-        (after.registered_at, made_of(kept, before.contract)) for before, after in pairwise(history(lake, source.name))
+        (after.registered_at, kept.source(before.contract)) for before, after in pairwise(history(lake, source.name))
     ]
 
 
@@ -208,51 +206,45 @@ def _chosen(client: Redis, lake: Lake, name: str, features: str) -> tuple[EventS
     if name not in registry.sources and is_served(client, name):
         return _go_on(client, lake, name, f"source {name!r} is defined no longer, and what it fills is served")
     source = registry.source(name)
+    kept = Kept.of(source, registry.partition_key(name))
     judgement = register(client, lake, source)
     if judgement.refused:
-        return _go_on(client, lake, name, refusal(name, judgement), source)
-    noted: dict[Any, Any] = {KEPT: msgspec.json.encode(Kept.of(source)), HELD: ""}
-    client.hset(keys.contract(name), mapping=noted)
+        return _go_on(client, lake, name, refusal(name, judgement), kept)
+    _note(client, kept, "")
     return source, registry
 
 
 def _go_on(
-    client: Redis, lake: Lake, name: str, reason: str, source: EventSource | None = None
+    client: Redis, lake: Lake, name: str, reason: str, defined: Kept | None = None
 ) -> tuple[EventSource, Registry]:
     """Return what a source's flow last ran by; a Redis that lost that has to be told by a definition that loads."""
-    stored: Any = client.hget(keys.contract(name), KEPT)
-    if stored is None and source is None:
+    stored: Any = client.hget(keys.contract(name), keys.KEPT)
+    kept = defined if stored is None else msgspec.json.decode(stored, type=Kept)
+    if kept is None:
         raise RequestError(reason)
-    kept = msgspec.json.decode(stored, type=Kept) if stored is not None or source is None else Kept.of(source)
-    had = history(lake, name)
+    if had := history(lake, name):
+        kept = msgspec.structs.replace(kept, contract=had[-1].contract)
     words = f"{reason}\nThe flow goes on as before: by the contract in force, with the versions that it wrote"
     log.error(words)
-    client.hset(keys.contract(name), HELD, words)
-    return made_of(kept, had[-1].contract if had else kept.contract), Registry({}, {}, {}, {})
+    _note(client, kept, words)
+    return kept.source(), Registry({}, {}, {}, {})
+
+
+def _note(client: Redis, kept: Kept, held: str) -> None:
+    """Note what a source's flows run by, which is also what pushed events are judged by."""
+    noted: dict[Any, Any] = {keys.KEPT: msgspec.json.encode(kept), keys.HELD: held}
+    client.hset(keys.contract(kept.name), mapping=noted)
 
 
 def held(client: Redis, source: str) -> str:
     """Return why a source's flows do not run by the definitions; empty when they do."""
-    words: Any = client.hget(keys.contract(source), HELD)
+    words: Any = client.hget(keys.contract(source), keys.HELD)
     return words.decode() if words else ""
 
 
 def running(client: Redis, source: str) -> dict[str, str]:
     """Return the hash of the contract that each of a source's flows runs by."""
     stored: dict[Any, Any] = client.hgetall(keys.contract(source))
-    return {flow.decode(): text.decode() for flow, text in stored.items() if flow.decode() not in (KEPT, HELD)}
-
-
-def made_of(kept: Kept, contract: Contract) -> EventSource:
-    """Return a source as it was written down, with one of its contracts."""
-    return EventSource(
-        name=kept.name,
-        schema=contract.model(),
-        timestamp=contract.timestamp,
-        event_id=contract.event_id,
-        stream=RedisStream(kept.stream, kept.partitions),
-        lateness=kept.lateness,
-        skew=kept.skew,
-        starts=kept.starts,
-        ends=kept.ends,
-    )
+    return {
+        flow.decode(): text.decode() for flow, text in stored.items() if flow.decode() not in (keys.KEPT, keys.HELD)
+    }

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
+from itertools import islice
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import polars as pl
 
-from rtml.define.contract import Column
-from rtml.define.source import EventSource
+from rtml.define.column import Column
 from rtml.errors import InstantError, near_miss
 from rtml.instants import to_instant
 
 _BITS: dict[type[pl.DataType], int] = {pl.Int8: 7, pl.Int16: 15, pl.Int32: 31, pl.Int64: 63}
+
+
+MOST_OTHERS = 20
+"""Of a message without a field, so many others are looked at whether they are meant."""
 
 
 class Reason(StrEnum):
@@ -54,13 +59,11 @@ class Decoded(NamedTuple):
 
 
 class Decoder:
-    """Decodes the messages of one source."""
+    """Decodes the messages of one contract."""
 
-    def __init__(self, source: EventSource, *, lenient: bool = False) -> None:
+    def __init__(self, columns: Mapping[str, Column], *, lenient: bool = False) -> None:
         """Compile the contract; `lenient` takes nulls everywhere."""
-        self._columns = {
-            name: replace(column, nullable=column.nullable or lenient) for name, column in source.columns.items()
-        }
+        self._columns = {name: replace(column, nullable=column.nullable or lenient) for name, column in columns.items()}
         fields: list[Any] = []
         for number, column in enumerate(self._columns.values()):
             kind = _json_type(column)
@@ -79,7 +82,7 @@ class Decoder:
             try:
                 messages.append(decode(payload))
                 rows.append(row)
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # which msgspec's are, and Python's of what is no UTF-8
                 failures[row] = self.explain(payload, error)
         columns = [self._series(f"c{number}", column, messages) for number, column in enumerate(self._columns.values())]
         return Decoded(pl.DataFrame(columns), rows, failures)
@@ -102,8 +105,22 @@ class Decoder:
             return [Failure(Reason.NOT_JSON, str(error))]
         if not isinstance(message, dict):
             return [Failure(Reason.NOT_OBJECT, f"expected a JSON object; got {type(message).__name__}")]
-        failures = [failure for column in self._columns.values() if (failure := _failure(column, message))]
+        failures = [failure for column in self._columns.values() if (failure := self._failure(column, message))]
         return failures or [Failure(Reason.WRONG_TYPE, str(error))]
+
+    def _failure(self, column: Column, message: dict[str, Any]) -> Failure | None:
+        if column.name in message or column.nullable:
+            return _misfit(column, message.get(column.name))
+        others = islice((name for name in message if name not in self._columns), MOST_OTHERS)
+        near = _near(column.name, tuple(others))
+        return Failure(Reason.MISSING_FIELD, f"field {column.name!r} is missing.{near}")
+
+
+@lru_cache(maxsize=1_000)
+def _near(name: str, others: tuple[str, ...]) -> str:
+    """Say which of a message's other fields may be meant; what is wrong with one message mostly is with the next."""
+    words = near_miss(name, others) if others else ""
+    return words.encode(errors="backslashreplace").decode()  # JSON may have half of a surrogate pair in a name
 
 
 def _json_type(column: Column) -> Any:
@@ -124,13 +141,8 @@ def integer_range(column: Column) -> tuple[int, int]:
     return -(1 << _BITS[kind]), (1 << _BITS[kind]) - 1
 
 
-def _failure(column: Column, message: dict[str, Any]) -> Failure | None:
+def _misfit(column: Column, value: object) -> Failure | None:
     name = column.name
-    if name not in message:
-        if column.nullable:
-            return None
-        return Failure(Reason.MISSING_FIELD, f"field {name!r} is missing.{near_miss(name, message)}")
-    value = message[name]
     if value is None:
         return None if column.nullable else Failure(Reason.NULL_VALUE, f"field {name!r} may not be null")
     if isinstance(value, float) and not math.isfinite(value):

@@ -7,9 +7,9 @@ that goes back in the stream would let in what the lake holds as refused.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 import xxhash
@@ -17,9 +17,8 @@ import xxhash
 from rtml.algebra.family import ID64
 from rtml.columns import TIMESTAMP
 from rtml.define.checks import CHECKS
-from rtml.define.contract import Column
-from rtml.define.source import EventSource
-from rtml.instants import Instant, to_text
+from rtml.define.column import Column
+from rtml.instants import Duration, Instant, to_text
 from rtml.projection import INGESTED_AT
 from streaming.decode import Decoder, Failure, Reason
 from streaming.entries import Entries
@@ -27,7 +26,31 @@ from streaming.entries import Entries
 ARRIVED = "arrived"
 
 
-Former = tuple[Instant, EventSource]
+class Contracted(Protocol):
+    """What a gate has to know of a source: of one that is defined, or of one that is written down."""
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        """The contract's columns."""
+
+    @property
+    def timestamp(self) -> str:
+        """The column of event times."""
+
+    @property
+    def event_id(self) -> str | None:
+        """The column that tells events apart."""
+
+    @property
+    def skew(self) -> str:
+        """How far event time may run ahead of the broker's clock."""
+
+    @property
+    def skew_us(self) -> Duration:
+        """The same in microseconds."""
+
+
+Former = tuple[Instant, Contracted]
 """Up to when a contract was in force, by when entries arrived; and the source as it was with it."""
 
 
@@ -58,10 +81,10 @@ class Gated:
 class Gate:
     """Applies one source's contract to entries."""
 
-    def __init__(self, source: EventSource, former: Sequence[Former] = ()) -> None:
+    def __init__(self, source: Contracted, former: Sequence[Former] = ()) -> None:
         """Compile the contract: types to msgspec, checks to Polars; and the `former` ones, the oldest first."""
         self._source = source
-        self._decoder = Decoder(source)
+        self._decoder = Decoder(source.columns)
         self._rules = [rule for column in source.columns.values() for rule in _rules(column)]
         self._rules += _time_rules(source)
         self._passes = pl.all_horizontal([rule for rule, _ in self._rules])
@@ -160,7 +183,7 @@ def _rules(column: Column) -> list[tuple[pl.Expr, Describe]]:
     return rules
 
 
-def _time_rules(source: EventSource) -> list[tuple[pl.Expr, Describe]]:
+def _time_rules(source: Contracted) -> list[tuple[pl.Expr, Describe]]:
     name = source.timestamp
     time, ingested = pl.col(name).dt.epoch("us"), pl.col(INGESTED_AT).dt.epoch("us")
 

@@ -153,7 +153,7 @@ def decode_events(source: EventSource, rows: pl.DataFrame, table: str) -> pl.Dat
     schema = raw_schema(source)
     if rows.is_empty():
         return pl.DataFrame(schema=schema)
-    decoded = Decoder(source, lenient=True).decode(rows["payload"])
+    decoded = Decoder(source.columns, lenient=True).decode(rows["payload"])
     if decoded.failures:
         row, why = next(iter(decoded.failures.items()))
         raise NotReadyError(

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
-import xxhash
 
 from rtml import instants
 from rtml.columns import TIMESTAMP
@@ -20,6 +19,7 @@ from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml.projection import INGESTED_AT
 from streaming.heartbeats import last_event
+from streaming.partitioning import partitions_of
 from streaming.positions import arrived_at, read_positions
 
 if TYPE_CHECKING:
@@ -160,10 +160,7 @@ class Producer:
             if not 0 <= partition < count:
                 raise SendError(f"source {self._source.name!r} has partitions 0 to {count - 1}; got {partition}")
             return iter([partition] * frame.height)
-        if count == 1 or not self._key:
-            return iter([0] * frame.height)
-        chosen = frame.select(self._key).rows()
-        return (xxhash.xxh64_intdigest(repr(values).encode()) % count for values in chosen)
+        return partitions_of(frame, self._key, count)
 
     @staticmethod
     def _payloads(frame: pl.DataFrame, ingested_at: object) -> Iterator[bytes]:

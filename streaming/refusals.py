@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from rtml import instants
-from rtml.define.source import EventSource
 from rtml.instants import MINUTE, Instant
 from streaming.decode import Reason
 from streaming.gate import Refused
+
+if TYPE_CHECKING:
+    from rtml.define.source import EventSource
 
 LONGEST_ID = 64
 _log = logging.getLogger("rtml.stream")
@@ -68,7 +71,7 @@ def event_id(payload: bytes, field: str | None) -> str | None:
         return None
     try:
         message = msgspec.json.decode(payload)
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):  # which msgspec's errors are, and Python's of what is no UTF-8
         return None
     found = message.get(field) if isinstance(message, dict) else None
     return str(found)[:LONGEST_ID] if isinstance(found, (str, int)) else None

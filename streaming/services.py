@@ -11,6 +11,7 @@ from rtml.errors import NotReadyError, UnknownNameError
 from rtml.instants import Instant
 from rtml.online import keys
 from rtml.plan import Plan
+from rtml.staleness import OnStale
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -39,6 +40,9 @@ class Service(msgspec.Struct, frozen=True):
     description: str = ""
     log: float = 0.0
     """Which share of all entities has its served vectors logged."""
+    on_stale: OnStale = "serve"
+    defaults: dict[str, Any] = {}
+    """By column: what is given instead of a value that is too old; an empty window's value where there is none."""
 
     @property
     def names(self) -> list[str]:
@@ -50,10 +54,19 @@ class Service(msgspec.Struct, frozen=True):
         """Return the service of a definition."""
         fingerprints = {view.name: plans[view.name].fingerprint for view in service.views}
         columns = tuple((view.name, feature) for view, feature in service.columns)
-        return Service(service.name, service.version, columns, fingerprints, service.description, float(service.log))
+        return Service(
+            service.name,
+            service.version,
+            columns,
+            fingerprints,
+            service.description,
+            float(service.log),
+            service.on_stale,
+            service.served_defaults,
+        )
 
     def means_the_same(self, other: Service) -> bool:
-        """Whether a model would read the same: only words and the log may differ."""
+        """Whether a model would read the same of what is up to date: words, the log and staleness may differ."""
         return (self.version, self.columns, self.fingerprints) == (other.version, other.columns, other.fingerprints)
 
 

@@ -174,6 +174,16 @@ def set_state(client: Redis, version: Version, state: State) -> Version:
     return msgspec.structs.replace(version, state=state)
 
 
+def reword_version(client: Redis, version: Version, plan: Plan) -> Version:
+    """Take over a definition's `freshness` and `ttl`, which are no part of what a version means."""
+    bounds = {"freshness": plan.freshness, "ttl": plan.ttl}
+    reworded = msgspec.structs.replace(version.plan, **bounds)
+    if reworded == version.plan:
+        return version
+    client.hset(keys.meta(version.view, version.version), "plan", reworded.encode())
+    return msgspec.structs.replace(version, plan=reworded)
+
+
 def request_rebuild(client: Redis, version: Version) -> None:
     """Have publish build this meaning anew, as after a correction of its data; the request ends with the version."""
     client.hset(keys.meta(version.view, version.version), "rebuild", 1)

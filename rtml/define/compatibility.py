@@ -22,7 +22,7 @@ from typing import Any
 
 import polars as pl
 
-from rtml.define.contract import Column
+from rtml.define.column import Column
 from rtml.define.implied import fits, implies, is_wider, passing, witnesses
 from rtml.define.source import Compatibility
 from rtml.define.written import Contract, type_word

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pandera.polars as pa
@@ -11,6 +10,7 @@ import polars as pl
 
 from rtml.columns import TIMESTAMP
 from rtml.define.checks import CHECKS
+from rtml.define.column import FLOATS, INTEGERS, Column
 from rtml.errors import DefinitionError
 
 Timestamp = Annotated[pl.Datetime, "us", "UTC"]
@@ -20,38 +20,9 @@ Field = pa.Field
 RESERVED = ("ingested_at", "id64", "event_date", "partition", "offset")
 """Columns that the platform adds to every event."""
 
-_INTEGERS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64)
-"""Signed ones: Delta has no others, and a difference of unsigned ones wraps around."""
-_FLOATS = (pl.Float32, pl.Float64)
-
 
 class Event(pa.DataFrameModel):
     """The base of every event contract."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a contract: its Polars type, whether it may be null, and its checks (name → arguments)."""
-
-    name: str
-    dtype: pl.DataType
-    nullable: bool
-    checks: tuple[tuple[str, Mapping[str, Any]], ...]
-
-    @property
-    def is_integer(self) -> bool:
-        """Whether values are integers."""
-        return self.dtype in _INTEGERS
-
-    @property
-    def is_float(self) -> bool:
-        """Whether values are floats."""
-        return self.dtype in _FLOATS
-
-    @property
-    def is_timestamp(self) -> bool:
-        """Whether values are instants."""
-        return self.dtype == TIMESTAMP
 
 
 def read_contract(where: str, model: object) -> dict[str, Column]:
@@ -81,7 +52,7 @@ def _read_column(where: str, name: str, column: Any) -> Column:
         raise DefinitionError(f"{where}: the platform itself adds {', '.join(RESERVED)}; choose another name")
     dtype = column.dtype.type
     dtype = dtype() if isinstance(dtype, type) else dtype
-    if not (dtype in (pl.String, pl.Boolean, *_INTEGERS, *_FLOATS) or dtype == TIMESTAMP):
+    if not (dtype in (pl.String, pl.Boolean, *INTEGERS, *FLOATS) or dtype == TIMESTAMP):
         raise DefinitionError.at(where, "its type", "str, int, float, bool or rtml.Timestamp", dtype)
     if column.unique:
         raise DefinitionError(

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from rtml.define.checks import CHECKS
-from rtml.define.contract import Column
+from rtml.define.column import Column
 from rtml.errors import InstantError
 from rtml.instants import to_instant
 

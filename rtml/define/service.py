@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from rtml.define.defaults import check_staleness, served_defaults
 from rtml.define.drift import Drift
 from rtml.define.naming import check_name, check_owners, check_type
 from rtml.define.sla import SLA, check_sla
 from rtml.define.spine import Spine
 from rtml.define.views import Selection, StreamFeatureView
 from rtml.errors import DefinitionError
+from rtml.staleness import OnStale
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +29,15 @@ class FeatureService:
         training: which rows its training set `training/<name>` has; without it there is no such table.
         drift: how far what is served may move away from what the model was trained on; None: nobody looks.
         sla: what is promised of it: freshness, p99, availability.
+        on_stale: what becomes of a view's values that are older than its `freshness` or `ttl`: `"serve"` them, with
+            their status; `"refuse"`: a request while a stream is behind, and the features of an entity whose last event
+            is too old, which are null then; or give a `"default"` instead.
+        defaults: those values, by `view__feature`; a feature that is not named has the value of an empty window.
 
     Raises:
-        DefinitionError: nothing is selected, or something twice; or the training set's rows lack a join key.
-        UnknownNameError: `drift` has bounds for a feature that the service does not have.
+        DefinitionError: nothing is selected, or something twice; or the training set's rows lack a join key; or a
+            default is not of its feature's type.
+        UnknownNameError: `drift` or `defaults` name a feature that the service does not have.
     """
 
     name: str
@@ -41,6 +49,8 @@ class FeatureService:
     owners: Sequence[str] = ()
     drift: Drift | None = field(default_factory=Drift)
     sla: SLA | None = None
+    on_stale: OnStale = "serve"
+    defaults: Mapping[str, object] = field(default_factory=dict)
     columns: tuple[tuple[StreamFeatureView, str], ...] = field(init=False, repr=False, default=())
 
     def __post_init__(self) -> None:
@@ -64,6 +74,7 @@ class FeatureService:
                 raise DefinitionError.at(where, "features", "views or selections of them", item)
         self._check_unique(where, columns)
         object.__setattr__(self, "columns", tuple(columns))
+        check_staleness(where, self.on_stale, self.defaults, columns)
         if self.training is not None:
             check_type(where, "training", self.training, Spine, "a Spine")
             self._check_training(where, self.training)
@@ -97,6 +108,11 @@ class FeatureService:
     def key_types(self) -> dict[str, str]:
         """The join keys of all views, each once, with their types."""
         return {key: kind for view in self.views for key, kind in view.key_types.items()}
+
+    @property
+    def served_defaults(self) -> dict[str, Any]:
+        """The defaults as values of their features' types, by `view__feature`."""
+        return served_defaults(self.defaults, self.columns)
 
     def spine(self) -> Spine:
         """Return which rows its training set has.

@@ -10,10 +10,12 @@ from typing import Any, Literal
 import polars as pl
 
 from rtml.columns import SPINE_TIME
-from rtml.define.contract import Column, read_contract
+from rtml.define.column import Column
+from rtml.define.contract import read_contract
 from rtml.define.expectation import Expect, Expectation, resolve_quality
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
 from rtml.define.sla import SLA, check_sla
+from rtml.define.stream import RedisStream
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import Duration
 
@@ -21,25 +23,6 @@ Compatibility = Literal["backward", "forward", "full", "none"]
 COMPATIBILITIES: tuple[Compatibility, ...] = ("backward", "forward", "full", "none")
 KEY_WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
 """The types of join keys in words."""
-
-
-@dataclass(frozen=True)
-class RedisStream:
-    """A Redis stream of `partitions` keys: `name`, `name:1`, …; each entry's field `data` is one JSON object."""
-
-    name: str
-    partitions: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be a stream."""
-        if not self.name or not isinstance(self.name, str):
-            raise DefinitionError.at("RedisStream", "name", "a key", self.name)
-        if not isinstance(self.partitions, int) or not 1 <= self.partitions <= 1024:
-            raise DefinitionError.at(f"RedisStream {self.name!r}", "partitions", "between 1 and 1024", self.partitions)
-
-    def key(self, partition: int) -> str:
-        """Return the Redis key of a partition."""
-        return f"{self.name}:{partition}" if partition else self.name
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,7 @@ class StreamFeatureView:
         tail: `"exact"` or `"tile"` for all windows that do not say; by default exact up to 24 hours.
         ladder: tile sizes, finest first; by default chosen from the windows (design §4).
         freshness: how old the stream's position may be before values are `stale`.
-        ttl: how old an entity's last event may be before its values are `stale`.
+        ttl: how old an entity's last event may be before its values are `expired`.
         snapshots: how far apart the instants are at which the table `features/<name>` has values; it divides a day.
         sla: what is promised of it: freshness, nulls by feature.
         quality: what is expected of every day of those values; their columns are the entity's keys and the features.

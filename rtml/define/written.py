@@ -6,17 +6,20 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
-import pandera.polars as pa
 import polars as pl
 
 from rtml.columns import TIMESTAMP
-from rtml.define.contract import Column, Event, Timestamp
-from rtml.define.source import EventSource
+from rtml.define.column import Column
+from rtml.define.stream import RedisStream
 from rtml.errors import DefinitionError
-from rtml.instants import to_datetime, to_instant
+from rtml.instants import Duration, parse_duration, to_datetime, to_instant
+
+if TYPE_CHECKING:
+    from rtml.define.contract import Event
+    from rtml.define.source import EventSource
 
 _TIMESTAMP = "Timestamp"
 _TYPES: dict[str, pl.DataType] = {
@@ -99,9 +102,16 @@ class Contract(msgspec.Struct, frozen=True, dict=True):
 
     def model(self) -> type[Event]:
         """Return a pandera model that asks the same."""
-        annotations = {name: _annotation(column) for name, column in self.by_name.items()}
+        # They load pandera, which who only reads what is written does without.
+        import pandera.polars as pa  # noqa: PLC0415
+
+        from rtml.define.contract import Event, Timestamp  # noqa: PLC0415
+
+        types = {
+            name: Timestamp if column.is_timestamp else type(column.dtype) for name, column in self.by_name.items()
+        }
         fields = {name: pa.Field(nullable=column.nullable, **_words(column)) for name, column in self.by_name.items()}
-        return type("Written", (Event,), {"__annotations__": annotations, "__module__": __name__, **fields})
+        return type("Written", (Event,), {"__annotations__": types, "__module__": __name__, **fields})
 
 
 class Kept(msgspec.Struct, frozen=True):
@@ -115,25 +125,70 @@ class Kept(msgspec.Struct, frozen=True):
     skew: str
     starts: str
     ends: str | None
+    key: tuple[str, ...] = ()
+    """The columns whose values choose an event's partition."""
 
     @classmethod
-    def of(cls, source: EventSource) -> Self:
-        """Write down a source."""
+    def of(cls, source: EventSource, key: tuple[str, ...] = ()) -> Self:
+        """Write down a source, and what its partitions are chosen by."""
         ends = None if source.last_day is None else source.last_day.isoformat()
         stream = source.stream
         days = (source.first_day.isoformat(), ends)
         return cls(
-            source.name, Contract.of(source), stream.name, stream.partitions, source.lateness, source.skew, *days
+            source.name, Contract.of(source), stream.name, stream.partitions, source.lateness, source.skew, *days, key
         )
+
+    def source(self, contract: Contract | None = None) -> EventSource:
+        """Return the source that was written down, or what it is with another contract."""
+        from rtml.define.source import EventSource  # noqa: PLC0415
+
+        contract = contract or self.contract
+        return EventSource(
+            name=self.name,
+            schema=contract.model(),
+            timestamp=contract.timestamp,
+            event_id=contract.event_id,
+            stream=self.redis_stream,
+            lateness=self.lateness,
+            skew=self.skew,
+            starts=self.starts,
+            ends=self.ends,
+        )
+
+    @property
+    def redis_stream(self) -> RedisStream:
+        """Where events arrive."""
+        return RedisStream(self.stream, self.partitions)
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The contract's columns, by name."""
+        return self.contract.by_name
+
+    @property
+    def timestamp(self) -> str:
+        """The column of event times."""
+        return self.contract.timestamp
+
+    @property
+    def event_id(self) -> str | None:
+        """The column that tells events apart."""
+        return self.contract.event_id
+
+    @property
+    def lateness_us(self) -> Duration:
+        """How long after its event time an event counts online at once."""
+        return parse_duration(self.lateness)
+
+    @property
+    def skew_us(self) -> Duration:
+        """How far event time may run ahead of the broker's clock."""
+        return parse_duration(self.skew)
 
 
 def type_word(dtype: pl.DataType) -> str:
     """Return what a column's type is called."""
     return _TIMESTAMP if dtype == TIMESTAMP else str(dtype)
-
-
-def _annotation(column: Column) -> Any:
-    return Timestamp if column.is_timestamp else type(column.dtype)
 
 
 def _words(column: Column) -> dict[str, Any]:

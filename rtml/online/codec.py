@@ -59,6 +59,10 @@ class Header(NamedTuple):
         return Header(*_HEADER.unpack(data)[2:])
 
 
+NO_HEADER = Header()
+"""Of an entity that the stream never wrote."""
+
+
 def field(tile: Tile) -> bytes:
     """Return a tile's field name."""
     return _FIELD.pack(tile[0], tile[1])
@@ -84,6 +88,14 @@ class Records:
     """How a plan's events are kept raw; `narrow` is for finest tiles, `wide` for coarser ones and absolute times."""
 
     plan: Plan
+
+    @staticmethod
+    def of(plan: Plan) -> Records:
+        """Return the layout of a plan, made once for each."""
+        made: Records | None = plan.__dict__.get("_records")
+        if made is None:
+            made = plan.__dict__["_records"] = Records(plan)
+        return made
 
     @cached_property
     def wide(self) -> np.dtype[np.void]:

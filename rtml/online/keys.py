@@ -18,6 +18,8 @@ KEYS = "rtml:keys"
 those (ops/redis/users.acl)."""
 WATCH, WATCH_HISTORY, WATCH_CHECKS = "rtml:watch", "rtml:watch:history", "rtml:watch:checks"
 """The watch's last look (JSON), a point of each of the last ones, and what Dagster's asset checks came to."""
+KEPT, HELD = "kept", "held"
+"""Fields of what a source's flows run by (`contract`); the others are named after flows."""
 LONGEST_PART = 64
 SHARDS = 64
 """A fixed number: the count of workers may change, an entity's shard may not (I9)."""

@@ -81,12 +81,16 @@ def canary_result(found: Canary) -> dg.AssetCheckResult:
         "other_version": found.other_version,
         "incomplete": found.incomplete,
         "publishing": found.publishing,
+        "replaced": found.replaced,
         "unseen_events": found.unseen,
     }
     if found.parity.features:
         return parity_result(found.parity, CANARY, **figures)
     if not found.vectors + found.other_version + found.incomplete:
         return nothing_compared(CANARY, "no vector was logged yet", expected=False, **figures)
+    if found.replaced and not found.other_version + found.incomplete:
+        words = f"all {found.replaced:,} values of a view that were logged were too old, and others were given instead"
+        return nothing_compared(CANARY, words, expected=False, **figures)
     reason = (
         f"of the logged vectors {found.other_version:,} are of another meaning or of a version that is gone, and for "
         f"{found.incomplete:,} the lake does not hold yet all that the server had seen: is compaction behind?"

@@ -94,7 +94,7 @@ def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Gr
         f"up to {RAW_LIMIT} events of an interval are kept raw",
         "states": ", ".join(plan.states.names),
         "freshness": f"{item.freshness}: values are stale when the stream is further behind",
-        "ttl": item.ttl or "none",
+        "ttl": f"{item.ttl}: values are expired when the entity's last event is older" if item.ttl else "none",
         "kept in Redis": f"{_sum(plan.longest, plan.lateness, FORGET_AFTER)} after an entity's last event",
         "version": _version(plan, live),
         **_ownership(item.owners, item.tags),
@@ -112,6 +112,7 @@ def service(item: FeatureService) -> Group:
     facts = {
         "version": str(item.version),
         "asked with": f"rtml get {item.name} {' '.join(keys)}",
+        "on_stale": _on_stale(item),
         **_training(item),
         **_ownership(item.owners, {}),
     }
@@ -120,6 +121,17 @@ def service(item: FeatureService) -> Group:
         window = owner.resolved[name].window
         columns.add_row(f"{owner.name}__{name}", owner.entity.name, format_duration(window.length))
     return Group(_titled("service", item.name, item.description), _facts(facts), columns)
+
+
+def _on_stale(item: FeatureService) -> str:
+    """Say what becomes of values that are too old."""
+    words = {
+        "serve": "values that are too old are served, with their status",
+        "refuse": "a view that is stale is refused, and what is expired is null",
+        "default": "defaults are given for values that are stale or expired: "
+        + (", ".join(f"{name}={value}" for name, value in item.defaults.items()) or "those of empty windows"),
+    }
+    return f"{item.on_stale}: {words[item.on_stale]}"
 
 
 def _training(item: FeatureService) -> dict[str, str]:

@@ -13,13 +13,21 @@ from rich.text import Text
 from rtml import instants
 from rtml.errors import RequestError, UnavailableError
 from rtml.settings import Settings
+from rtml.staleness import Status
 from rtml_assets.runtime.describe import Live
 from serving.client import FeatureClient
 from serving.features import FeatureVectors, LeadingEdge, Value
 from streaming.broker import connect
 from streaming.versions import Version, live_names, read_version
 
-STATUS_STYLES = {"fresh": "green", "stale": "yellow", "partial": "yellow", "missing": "dim", "damaged": "red"}
+STATUS_STYLES: dict[Status, str] = {
+    "fresh": "green",
+    "stale": "yellow",
+    "expired": "yellow",
+    "partial": "yellow",
+    "missing": "dim",
+    "damaged": "red",
+}
 PATIENCE_SECONDS = 1.0
 _READERS: dict[str, Any] = {"str": str, "int": int, "bool": {"true": True, "false": False}.__getitem__}
 

@@ -2,7 +2,8 @@
 
 An event counts in the recompute when the server had it: an on-time one when it was ingested before the logged watermark
 or by the entity's logged `last_ingested`, a late one when it was by the logged `published_to`; what a version's
-published history holds, always. So an entity that the stream lost is found, whatever its own keys say.
+published history holds, always. So an entity that the stream lost is found, whatever its own keys say. What was given
+instead of values that were too old is not compared.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from rtml.define.service import FeatureService
 from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
 from rtml.instants import BEGINNING, to_datetime
-from rtml.lake import LAST_INGESTED, PUBLISHED_TO, STATUS, VERSION, WATERMARK, Lake, of_view
+from rtml.lake import LAST_INGESTED, PUBLISHED_TO, REPLACED, STATUS, VERSION, WATERMARK, Lake, of_view
 from rtml.plan import Plan
 from rtml.point_in_time.join import point_in_time
 from rtml.projection import INGESTED_AT, project
@@ -62,6 +63,8 @@ class Canary:
     """Vectors that agree as soon as the late events count that were being published while they were served."""
     unseen: int
     """Events that had been ingested by the instants asked, in reach of a window, and that were not servable yet."""
+    replaced: int = 0
+    """Views' parts of vectors that have other values than were computed, as those were too old: not compared."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def canary(
     complete = {name: complete_now(lake, client, source) for name, source in sources.items()}
     mended = {name: mended_count(lake, source) for name, source in sources.items()}
     logged = logged_vectors(lake, service, plans, complete, newest=newest, days=days)
-    checked, gone = [], 0
+    checked, gone, replaced = [], 0, 0
     for view in service.views:
         named = of_view(view.name, VERSION)
         for (name,), rows in logged.rows.partition_by(named, as_dict=True, maintain_order=True).items():
@@ -95,8 +98,11 @@ def canary(
             if version is None or version.mended < mended[view.source.name]:
                 gone += rows.height
                 continue
-            features = [feature for of, feature in service.columns if of is view]
-            checked.append(check_vectors(lake, view, plans[view.name], version, features, rows))
+            computed = rows.filter(~pl.col(of_view(view.name, REPLACED)).fill_null(value=False))
+            replaced += rows.height - computed.height
+            if computed.height:
+                features = [feature for of, feature in service.columns if of is view]
+                checked.append(check_vectors(lake, view, plans[view.name], version, features, computed))
     return Canary(
         parity=Parity.joined([one.parity for one in checked]),
         vectors=logged.rows.height,
@@ -104,6 +110,7 @@ def canary(
         incomplete=logged.incomplete,
         publishing=sum(one.publishing for one in checked),
         unseen=sum(one.unseen for one in checked),
+        replaced=replaced,
     )
 
 

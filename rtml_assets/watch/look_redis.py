@@ -13,7 +13,6 @@ from rtml.define.views import StreamFeatureView
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml_assets.watch.report import Flow, HotKey, Partition, Quantiles, RedisLook
-from streaming.contracts import HELD
 from streaming.positions import Position, arrived_at, parse_positions
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def look_at_source(client: Redis, source: EventSource, clock: Instant) -> Stream
         pipeline.hgetall(keys.figures(source.name, flow))
     pipeline.exists(keys.replay_time(source.name))
     pipeline.exists(keys.rewinding(source.name))
-    pipeline.hget(keys.contract(source.name), HELD)
+    pipeline.hget(keys.contract(source.name), keys.HELD)
     *stored, replayed, rewinding, held = pipeline.execute()
     count = source.stream.partitions
     positions = {flow: parse_positions(found, count) for flow, found in zip(POSITIONS, stored[::2], strict=True)}

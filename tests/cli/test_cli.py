@@ -47,7 +47,8 @@ FEATURES = textwrap.dedent("""
         derive={"large": pl.col("amount") > 1000},
         features=[Count(windows=["5m", "7d"]), Mean("large", windows=["7d"], name="large_share")],
     )
-    fraud = FeatureService("fraud", features=[spent[["count_5m"]]], version=3)
+    fraud = FeatureService("fraud", features=[spent[["count_5m"]]], version=3,
+                           on_stale="default", defaults={"spent__count_5m": 1})
 """)
 
 
@@ -129,6 +130,7 @@ def test_describe_says_what_a_view_means(project):
     [
         ("payments", "1h: later events count online at the next compaction"),
         ("fraud", "rtml get fraud card=…"),
+        ("fraud", "default: defaults are given for values that are stale or expired: spent__count_5m=1"),
         ("card", "join keys card views spent"),
     ],
 )

@@ -244,6 +244,19 @@ def test_a_damaged_row_is_wrong(served: Any) -> None:
     )
 
 
+def test_what_was_given_instead_of_old_values_is_not_compared(served: Any) -> None:
+    instead = {**ONE_MORE, "account_trades__replaced": pl.lit(value=True)}
+    found = served(**instead)
+    assert found.parity.agrees
+    assert found.replaced == 1
+    assert {feature.feature.split("__")[0] for feature in found.parity.features} == {"desk_trades"}
+    nothing = canary_result(served(**instead, desk_trades__replaced=pl.lit(value=True)))
+    assert nothing.passed
+    assert "all 2 values of a view that were logged were too old" in (nothing.description or "")
+    before = pl.lit(None, dtype=pl.Boolean)
+    assert not served(**ONE_MORE, account_trades__replaced=before).parity.agrees, "a log of before tells nothing"
+
+
 def test_a_vector_that_had_seen_less_is_compared_with_less(served: Any) -> None:
     """What came after `last_ingested` is freshness, and no disagreement."""
     seen = pl.col("account_trades__last_ingested") - pl.duration(seconds=1)

@@ -120,7 +120,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     options = [*listen, "--aclfile", str(_acl(home)), "--save", "", "--dir", str(home)]
     with Supervisor([Child("redis", (binary, *options))], home / "logs") as supervisor:
         eventually(lambda: redis_answers(settings["offline"]))
-        key = create_key(settings["offline"], REGISTRY, "model", ["read:eta"]).splitlines()[0]
+        key = create_key(settings["offline"], REGISTRY, "model", ["read:eta", "push:departures"]).splitlines()[0]
         run = with_own_key(plain)
         server, watch = (
             msgspec.structs.replace(settings[user], key=run.key, run_key=run.run_key) for user in ("serving", "watch")
@@ -185,6 +185,17 @@ def test_features_reach_a_model_through_tls_users_and_keys(streamed: Secured) ->
         stranger.get(f"https://127.0.0.1:{streamed.settings['serving'].port}/healthz")
 
 
+def test_events_are_pushed_by_the_servers_own_user(streamed: Secured) -> None:
+    event = {"event_id": "pushed", "event_time": now(), "origin": "SFO", "delay": 3.5}
+    with streamed.http() as http:
+        assert http.post("/v1/events/departures", json=event).status_code == 401
+        bearer = {"authorization": f"Bearer {streamed.key}"}
+        told = http.post("/v1/events/departures", json=event, headers=bearer)
+        assert (told.status_code, told.json()["accepted"]) == (200, 1)
+        asked = {"entities": [{"origin": "SFO"}]}
+        eventually(lambda: http.post("/v1/features/eta", json=asked, headers=bearer).json().get("rows") == [[1, 3.5]])
+
+
 def test_published_history_was_written_by_the_offline_user(streamed: Secured) -> None:
     assert pl.scan_delta(Lake(streamed.offline.lake_root).tiles("delays")).collect().height > 0
     with connect(streamed.offline) as client:
@@ -238,7 +249,11 @@ def test_the_watch_sees_all_of_it_as_its_own_user(streamed: Secured) -> None:
         ("serving", ("HSET", keys.SERVICES, "x", "y")),
         ("serving", ("DEL", keys.KEYS)),
         ("serving", ("EVAL", "return redis.call('SET', KEYS[1], 1)", 1, "rtml:x")),
-        ("serving", ("XADD", "departures", "*", "data", "1")),
+        ("serving", ("XADD", "rtml:x", "*", "data", "1")),
+        ("serving", ("XADD", keys.KEYS, "*", "data", "1")),
+        ("serving", ("XRANGE", "departures", "-", "+")),
+        ("serving", ("XTRIM", "departures", "MAXLEN", 0)),
+        ("serving", ("DEL", "departures")),
         ("serving", ("KEYS", "*")),
         ("offline", ("ACL", "LIST")),
         ("offline", ("FLUSHDB",)),

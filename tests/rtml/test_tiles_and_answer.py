@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtml.algebra.family import Events, Lane
-from rtml.answer import Fetched, Turn, answer
+from rtml.answer import Fetched, Reading, Turn, answer
 from rtml.errors import DefinitionError
 from rtml.instants import DAY, HOUR, MINUTE, SECOND
 from rtml.online.adaptive import fold, grow
@@ -54,7 +55,15 @@ def plan(ladder: tuple[int, ...], windows: list[tuple[int, bool]], raw_limit: in
     return Plan("v", "s", 1, "e", (("k", "str"),), tuple(features), ladder, 0, 0, 1, None, "f", raw_limit)
 
 
-def stored(plan: Plan, events: list[Event], *, header: bool) -> Fetched:
+class Stored(NamedTuple):
+    """All that there is of an entity."""
+
+    header: Header
+    tiles: dict[Tile, bytes | None]
+    raw: dict[int, bytes]
+
+
+def stored(plan: Plan, events: list[Event], *, header: bool) -> Stored:
     """An entity as the writer leaves it, whole."""
     layout = Records(plan)
     values = np.array([event.values["x"] or 0.0 for event in events])
@@ -73,20 +82,19 @@ def stored(plan: Plan, events: list[Event], *, header: bool) -> Fetched:
             count = len(raw[tile.index]) // layout.narrow.itemsize if tile.level == 0 else 0
             tiles[tile] = state_value(count, state)
     known = Header(1, 0, int(times.max()), 1) if header and events else Header()
-    return Fetched(known, None, tiles, raw)
+    return Stored(known, tiles, raw)
 
 
-def read(plan: Plan, entity: Fetched, at: int) -> Fetched:
+def read(plan: Plan, entity: Stored, at: int) -> Fetched:
     """What a reader fetches of it: the tail's cover, and the head's where that is needed."""
     turn = Turn(plan, at)
-    covers = [turn.tail]
-    tiles = {tile: entity.tiles.get(tile) for tile in turn.tail.tiles}
-    fetched = Fetched(entity.header, None, tiles, {})
-    if fetched.needs_head(plan, at):
-        covers.append(turn.head)
-        fetched.tiles |= {tile: entity.tiles.get(tile) for tile in turn.head.tiles}
-    fetched.raw = {index: entity.raw.get(index, b"") for cover in covers for index in cover.raw}
-    return fetched
+    fetched = fetch(entity, turn.narrow)
+    return fetch(entity, turn.wide) if fetched.needs_head(plan, at) else fetched
+
+
+def fetch(entity: Stored, reading: Reading) -> Fetched:
+    values = [entity.tiles.get(tile) for tile in reading.tiles]
+    return Fetched(entity.header, None, reading, values, {index: entity.raw.get(index, b"") for index in reading.raw})
 
 
 @given(seed=st.integers(0, 2**32), raw_limit=st.sampled_from([1, 3, 64]))

@@ -50,7 +50,18 @@ def test_a_frame_of_entities_and_statuses_of_the_same_shape(store, boundary):
     assert got.equals(store.get_online_features("sales", ENTITIES, leading_edge="watermark", at=boundary))
     assert statuses.columns == got.columns
     assert set(statuses.dtypes[3:]) == {pl.String}
-    assert statuses["shop_orders__count_24h"].to_list() == ["stale", "missing"]  # a day's tile back
+    # It is servable a day's tile back: whom nobody knows may have come since.
+    assert statuses["shop_orders__count_24h"].to_list() == ["stale", "stale"]
+    assert statuses["till_orders__value_last_3h"].to_list()[1] == "missing"
+
+
+def test_entities_may_be_a_mapping_of_columns(store, boundary):
+    columns = {"shop": "a", "till": [0, 1], "big": True}
+    got = store.get_online_features("sales", columns, at=boundary)
+    rows = [{"shop": "a", "till": till, "big": True} for till in (0, 1)]
+    assert got.equals(store.get_online_features("sales", rows, at=boundary))
+    with pytest.raises(RequestError, match="'till' has 2, 'big' has 1"):
+        store.get_online_features("sales", {**columns, "big": [True]}, at=boundary)
 
 
 def test_the_watermark_is_the_leading_edge(store, boundary):

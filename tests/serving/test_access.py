@@ -112,9 +112,9 @@ def test_wider_scopes(guarded: Guarded) -> None:
     assert guarded.status(every, SHOPPING) == guarded.status(admin, SHOPPING) == 400  # it lacks a join key: it was read
     pushed = [
         guarded.served.http.post("/v1/events/purchases", json={}, headers={"x-api-key": key}).status_code
-        for key in (every, admin)
+        for key in (every, admin, guarded.key("sender", "push:purchases"), guarded.key("other", "push:visits"))
     ]
-    assert pushed == [403, 404]  # let through to a path that there is not yet
+    assert pushed == [403, 404, 404, 403]  # let through: no flow ran here
 
 
 def test_without_or_with_a_wrong_key_nothing_is_said(guarded: Guarded, reader: str) -> None:

@@ -8,7 +8,7 @@ from rtml import instants
 from rtml.errors import OverflowedError, RequestError, UnavailableError, UnknownNameError
 from rtml.instants import MINUTE
 from rtml.lake import Lake
-from serving.batches import MOST_ROWS, Batches
+from serving.batches import MOST_AT_ONCE, MOST_ROWS, Batches
 from serving.feature_log import FeatureLog
 from serving.features import Question
 from serving.metrics import Metrics
@@ -103,6 +103,16 @@ def test_a_long_request_is_one_round_trip_and_answered_in_order(run):
     assert (trips, counts(short)) == (2, [3])
     assert counts(long) == [[3, 3, 0][number % 3] for number in range(len(entities))]
     assert len(long.status["user_purchases"]) == len(entities)
+
+
+def test_a_very_long_request_is_read_in_parts_and_answered_as_one(run):
+    entities = [USERS[number % 3] for number in range(2 * MOST_AT_ONCE + 1)]
+    (long,), trips = run(("spending", entities))
+    assert trips == 3
+    assert counts(long) == [[3, 3, 0][number % 3] for number in range(len(entities))]
+    assert [len(one) for one in (*long.status.values(), *long.last_ingested.values())] == [len(entities)] * 2
+    (answer,), _ = run(("spending", [*entities, {"user": 5}]))
+    assert f"entity {2 * MOST_AT_ONCE + 1}: key 'user'" in str(answer)
 
 
 def test_an_error_in_a_long_request_counts_from_its_start(run):

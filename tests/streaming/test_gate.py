@@ -17,6 +17,7 @@ from rtml.instants import to_instant
 from streaming.decode import Reason
 from streaming.entries import Entries
 from streaming.gate import Gate, Gated
+from streaming.refusals import event_id
 
 NOW = to_instant("2024-01-01T00:00:00Z")
 
@@ -194,3 +195,43 @@ def test_what_arrived_under_a_former_contract_is_judged_by_that_one() -> None:
     assert accepted == [str(row) for row, n in enumerate(numbers) if n <= most[row]]
     broken = {row: n for row, n in enumerate(numbers) if n > most[row]}
     assert refused == {row: Reason.NOT_JSON if n == 11 else Reason.OUT_OF_RANGE for row, n in broken.items()}
+
+
+HALF = '"\\ud800"'
+"""Half of a surrogate pair: JSON lets it be written, and no text can hold it."""
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (json.dumps(GOOD).encode().replace(b'"k"', b'"\xff"'), Reason.NOT_JSON),
+        (json.dumps(GOOD).encode().replace(b'"id"', b'"\xff"'), Reason.NOT_JSON),
+        (json.dumps(GOOD).replace('"k"', HALF).encode(), Reason.WRONG_TYPE),
+        (f'{{{HALF}: 1, "id": "1", "at": 0}}'.encode(), Reason.MISSING_FIELD),
+        (f'{{"id": {HALF}, "n": "x"}}'.encode(), Reason.MISSING_FIELD),
+        (json.dumps(GOOD).encode("utf-16"), Reason.WRONG_TYPE),
+        (b'{"a":' * 100_000, Reason.NOT_JSON),
+        (b'{"id": ' + b"9" * 10_000 + b"}", Reason.NOT_JSON),
+        (b"{" + b", ".join(b'"k%d": 1' % n for n in range(100_000)) + b"}", Reason.MISSING_FIELD),
+    ],
+)
+def test_no_message_is_more_than_refused(payload: bytes, reason: Reason) -> None:
+    """What a flow cannot read, it must not fall over: it would be read again by every successor."""
+    (refused,) = gate(payload).refused
+    assert refused.failures[0].reason == reason
+    assert all(failure.detail.encode() and len(failure.detail) < 1_000 for failure in refused.failures)
+    assert event_id(payload, "id") is None or event_id(payload, "id") == "1"
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_no_mutation_of_a_message_is_more_than_refused(data: st.DataObject) -> None:
+    payload = bytearray(json.dumps(GOOD).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(payload)))
+        stop = min(len(payload), start + data.draw(st.integers(0, 6)))
+        payload[start:stop] = data.draw(st.binary(max_size=6) | st.sampled_from([b"\\ud800", b"1e999", b"null", b"{"]))
+    gated = gate(bytes(payload))
+    assert len(gated.good) + len(gated.refused) == 1
+    assert all(failure.detail.encode() for one in gated.refused for failure in one.failures)
+    event_id(bytes(payload), "id")

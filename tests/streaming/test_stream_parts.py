@@ -297,16 +297,17 @@ class TestBroker:
 
 
 class TestAdoption:
-    def registry(self, source: EventSource, *windows: str) -> Registry:
+    def registry(self, source: EventSource, *windows: str, ttl: str | None = None, **service: Any) -> Registry:
         view = rtml.StreamFeatureView(
             name=f"v_{source.name}",
+            ttl=ttl,
             source=source,
             entity=rtml.Entity("key"),
             where=pl.col("doubled") > 1,
             derive={"doubled": pl.col("x") * 2},
             features=[rtml.Count(windows=list(windows))],
         )
-        return Registry.of([rtml.FeatureService(f"s_{source.name}", features=[view])])
+        return Registry.of([rtml.FeatureService(f"s_{source.name}", features=[view], **service)])
 
     def plan(self, registry: Registry) -> Plan:
         (plan,) = registry.plans.values()
@@ -338,6 +339,18 @@ class TestAdoption:
         assert not client.exists(keys.rewinding(source.name))
         assert read_services(client)[f"s_{source.name}"].fingerprints == {live.view: live.plan.fingerprint}
         assert Adoption(client, registry, source).views[0][1].version == version.version
+
+    def test_what_becomes_of_old_values_changes_without_another_version(self, client: Any, source: EventSource) -> None:
+        before = self.registry(source, "1h")
+        Adoption(client, before, source)
+        built = self.live(client, before)
+        defaults = {f"v_{source.name}__count_1h": 3}
+        after = self.registry(source, "1h", ttl="2h", on_stale="default", defaults=defaults)
+        Adoption(client, after, source)
+        served, live = read_services(client)[f"s_{source.name}"], self.live(client, after)
+        assert (served.on_stale, served.defaults) == ("default", defaults)
+        assert (live.version, live.plan.ttl, built.plan.ttl) == (built.version, 2 * HOUR, None)
+        assert live.projection == built.projection
 
     def test_a_changed_view_is_given_the_whole_stream_beside_the_old_one(
         self, client: Any, source: EventSource

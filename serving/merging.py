@@ -1,0 +1,103 @@
+"""One view's part of an answer: each entity merged once, judged once, and given to all rows that it stands in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from rtml.answer import Answer, Fetched, answer
+from rtml.instants import Instant
+from rtml.staleness import REPLACED, Status, status_of
+from rtml.values import to_list
+from serving.last_event import expired
+from serving.reader import ViewLookup
+from streaming.services import Service
+
+Places = list[int] | None
+"""Which entity each row is about; `None` where rows and entities are the same."""
+
+
+class ViewMerge:
+    """The values and statuses of one view's entities, as a service gives them.
+
+    Args:
+        lookup: what was read, each entity once.
+        service: whose columns are wanted, and what it does about old values.
+        stale: whether the view is further behind than its `freshness`.
+        tags: each row's entity.
+    """
+
+    def __init__(self, lookup: ViewLookup, service: Service, stale: bool, tags: Sequence[str]) -> None:
+        """Begin with nothing merged."""
+        self.lookup = lookup
+        self.view = lookup.plan.view
+        self._service, self._stale = service, stale
+        self._columns: dict[str, list[Any]] = {feature: [] for view, feature in service.columns if view == self.view}
+        self.statuses: list[Status] = []
+        distinct = {tag: place for place, tag in enumerate(dict.fromkeys(tags))}
+        self.places: Places = None if len(distinct) == len(tags) else [distinct[tag] for tag in tags]
+
+    @property
+    def last_ingested(self) -> list[Instant]:
+        """The newest event that each entity's stream had."""
+        return [row.fetched.header.last_ingested for row in self.lookup.rows]
+
+    def run(self, most: int) -> Iterator[None]:
+        """Merge what is not merged yet, at most so many entities at a time.
+
+        Raises:
+            OverflowedError: an integer sum needs more than 64 bits.
+        """
+        while (start := len(self.statuses)) < len(self.lookup.rows):
+            judged = self._judged(start, start + most)
+            self._take(self.lookup.answer(start, start + most), judged)
+            self.statuses += judged
+            yield
+
+    def column(self, feature: str) -> list[Any]:
+        """Return a feature's values, row by row."""
+        return spread(self._columns[feature], self.places)
+
+    def _judged(self, start: int, stop: int) -> list[Status]:
+        plan, at = self.lookup.plan, self.lookup.at
+        partial = self.lookup.version.history_from > at - plan.longest
+        return [
+            status_of(
+                damaged=row.damaged,
+                known=row.fetched.known,
+                expired=expired(row.fetched, plan, at),
+                stale=self._stale,
+                partial=partial,
+            )
+            for row in self.lookup.rows[start:stop]
+        ]
+
+    def _take(self, found: Answer, statuses: list[Status]) -> None:
+        sound = [status != "damaged" for status in statuses]
+        old = REPLACED[self._service.on_stale].intersection(statuses)
+        for feature in self._columns:
+            values = to_list(found.features[feature], sound)
+            if old:
+                instead = self._instead[feature]
+                values = [instead if status in old else value for value, status in zip(values, statuses, strict=True)]
+            self._columns[feature] += values
+
+    @cached_property
+    def _instead(self) -> dict[str, Any]:
+        """What is given instead of each feature's values that are too old."""
+        if self._service.on_stale == "refuse":
+            return dict.fromkeys(self._columns)
+        empty = answer(self.lookup.plan, self.lookup.at, [Fetched()])
+        defaults = self._service.defaults
+        return {
+            feature: defaults[name]
+            if (name := f"{self.view}__{feature}") in defaults
+            else to_list(empty.features[feature])[0]
+            for feature in self._columns
+        }
+
+
+def spread(values: list[Any], places: Places) -> list[Any]:
+    """Return each row's value, of one for each entity."""
+    return values if places is None else [values[place] for place in places]
