@@ -2,7 +2,8 @@
 
 What one process reads, others write: shares lie in queues between them, each delivered when chance will have it, first
 in first out. An epoch closes when all queues are empty and all that was sent is written; only then is a partition
-covered, and its position durable. A kill between any two commands of any process takes all of them down.
+covered, and its position durable. A kill between any two commands of any process takes all of them down; a pause may
+last until others have long taken over.
 """
 
 from __future__ import annotations
@@ -119,8 +120,12 @@ class GroupTrial(Trial):
             try:
                 self.step(batch, partition, start + len(batch))
             except KilledError:
-                self.start_anew(partition, batch)
+                self.group.close()
+                self.start_anew()
             victim.link.left = 10**9
+            if self.kills and not self.resting and self.rng.random() < 0.1:
+                self.resting = (self.group, batch)
+                self.start_anew()
             self.check_heartbeats()
             if self.resting and self.rng.random() < 0.2:
                 self.rouse()
@@ -140,15 +145,11 @@ class GroupTrial(Trial):
             self.take_snapshot()
             self.group.close_epoch(dict(enumerate(self.covered)))
 
-    def start_anew(self, partition: int, batch: list[Event]) -> None:
-        """All begin again from a snapshot, or from further back; the old ones may only have been paused."""
+    def start_anew(self) -> None:
+        """All begin again from a snapshot, or from further back."""
         self.kills -= 1
         self.tally["kills"] += 1
         self.tally += self.group.counts()
-        if self.rng.random() < 0.5 and not self.resting:
-            self.resting = (self.group, batch)
-        else:
-            self.group.close()
         self.group = self.new_group()
         deep = self.rng.random() < 0.5
         self.position = [self.rng.randrange(0, done + 1) if deep else done for done in self.snapshot]
@@ -160,9 +161,6 @@ class GroupTrial(Trial):
         assert self.resting is not None
         group, batch = self.resting
         self.resting = None
-        for process in group.processes:
-            process.link.left = 10**9
-            process.link.forget()
         try:
             group.deliver(1)
             group.read(batch, 0, 0, None)
@@ -190,13 +188,13 @@ def test_no_read_is_ever_wrong(client: redis.Redis) -> None:
     assert all(len({shard % count for shard in shards}) > 1 for count in COUNTS)
     tally: Counter[str] = Counter()
     seed = 0
-    while tally["reads"] < 6_000:
+    while tally["reads"] < 2_000:
         trial = GroupTrial(client, seed, raw_limit=(1, 4, 64)[seed % 3])
         trial.run()
         tally += trial.tally
         seed += 1
     print(f"{seed} trials: {dict(tally)}")
-    assert tally["kills"] > 30
+    assert tally["kills"] > 50
     assert tally["refused"] > 5
     assert tally["duplicates"] > 500
     assert tally["fenced"] > 50
