@@ -38,11 +38,11 @@ from streaming.recovered import notice_history
 
 def run(source_name: str, flow: Flow, settings: Settings) -> None:
     """Run a flow, in several processes where it may have them; returns only when it is stopped."""
-    several = flow == "tiles" and settings.stream_processes > 1
-    # Members take a while to start: before anything else.
-    leader = Leader(settings.stream_processes, _member_command(source_name)) if several else None
     client = connect(settings, timeout=30)
     check(client)
+    several = flow == "tiles" and settings.stream_processes > 1
+    # Members take a while to start: before what is theirs to know.
+    leader = Leader(settings.stream_processes, _member_command(source_name)) if several else None
     deployed: Any = client.get(keys.DEPLOYED)  # before the definitions are read: what is deployed meanwhile is news
     lake = Lake(settings.lake_root)
     source, registry = runs_by(client, lake, source_name, flow, settings.features)
