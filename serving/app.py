@@ -92,7 +92,7 @@ class App:
         timeout = settings.redis_timeout_seconds
         self._client = connect_reader(settings, timeout)
         self._reader = RedisReader(settings, timeout)
-        self.state = ServingState(self._client)
+        self.state = ServingState(self._client, settings.features)
         lake = Lake(settings.lake_root)
         self._secure, self.bodies = bool(settings.tls_cert), Bodies(settings.max_body_bytes)
         ring = KeyRing(self._client, lake, own=of_run(settings.run_key)) if settings.needs_key else None

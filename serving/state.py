@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -14,6 +15,7 @@ from rtml.errors import NotReadyError, RtmlError, UnavailableError, UnknownNameE
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml.plan import Plan
+from serving.custom import CustomAggregates
 from streaming.positions import parse_positions, watermark
 from streaming.services import Service, read_services
 from streaming.versions import Version
@@ -34,6 +36,8 @@ class Snapshot(NamedTuple):
     """By view and fingerprint: the version that is served of each meaning."""
     watermarks: dict[str, Instant]
     """By source: up to where all is servable."""
+    hindered: Mapping[tuple[str, str], str] = MappingProxyType({})
+    """By view and fingerprint: why what is live cannot be computed here."""
 
     def service(self, name: str) -> Service:
         """Return a service, or an error with the nearest name."""
@@ -70,6 +74,8 @@ class Snapshot(NamedTuple):
                 got = ", ".join(other.version for other in self.live.get(view, {}).values()) or "nothing yet"
             elif version.state != "ready":
                 got = f"{version.version}, which is {version.state}"
+            elif (view, expected) in self.hindered:
+                got = f"{version.version}, which this server cannot compute: {self.hindered[view, expected]}"
             else:
                 continue
             yield f"service {service.name!r}: view {view!r} must serve {expected}; it serves {got}"
@@ -86,9 +92,10 @@ class Snapshot(NamedTuple):
 class ServingState:
     """Keeps a `Snapshot` at most `REFRESH_SECONDS` old, by a thread of its own once started."""
 
-    def __init__(self, client: Redis) -> None:
-        """Take a client; nothing is read before `refresh` or `start`."""
+    def __init__(self, client: Redis, features: str = "") -> None:
+        """Take a client, and where the definitions are; nothing is read before `refresh` or `start`."""
         self._client = client
+        self._custom = CustomAggregates(features)
         self._metas: dict[tuple[str, str], tuple[dict[bytes, bytes], Version]] = {}
         self._latest: Snapshot | UnavailableError = UnavailableError("Redis was not read yet")
         self._stopped = threading.Event()
@@ -150,7 +157,11 @@ class ServingState:
         views = sorted({view for service in services.values() for view in service.fingerprints})
         live = self._read_live(views)
         plans = [version.plan for versions in live.values() for version in versions.values()]
-        return Snapshot(services, live, self._read_watermarks(plans))
+        return Snapshot(services, live, self._read_watermarks(plans), self._hindered(plans))
+
+    def _hindered(self, plans: list[Plan]) -> dict[tuple[str, str], str]:
+        found = {(plan.view, plan.fingerprint): self._custom.hindrance(plan) for plan in plans}
+        return {which: reason for which, reason in found.items() if reason is not None}
 
     def _read_live(self, views: list[str]) -> dict[str, dict[str, Version]]:
         pipeline = self._client.pipeline(transaction=False)

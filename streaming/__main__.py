@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from rtml import logs
 from rtml.define.written import Kept
-from rtml.errors import RtmlError
+from rtml.errors import RtmlError, UnknownNameError
 from rtml.instants import Duration
 from rtml.lake import Lake, raw_schema
 from rtml.online import keys
+from rtml.plan import Plan
+from rtml.registry import load
 from rtml.secrets import mask_logs
 from rtml.settings import Settings, load_settings
 from streaming.adoption import written_views
@@ -71,8 +74,19 @@ def follow_leader(settings: Settings, member: Member) -> None:
     views = written_views(client, source, orders.versions)
     if len(views) != len(orders.versions):
         raise RestartRequiredError(f"some of the versions {', '.join(orders.versions)} are gone; a new process looks")
+    load_functions(settings.features, [version.plan for _, version in views])
     built = tiles_flow(client, source, settings, orders.deployed, views, group=member)
     _run(built, settings.tile_epoch_us, settings, source.name, "tiles", member)
+
+
+def load_functions(features: str, plans: Iterable[Plan]) -> None:
+    """Load the definitions where plans need functions of theirs; all else that they say is in the plans."""
+    for plan in plans:
+        try:
+            plan.require_functions()
+        except UnknownNameError:
+            load(features)
+            plan.require_functions()
 
 
 def _run(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtml import instants
 from rtml.define.source import EventSource
-from rtml.errors import DefinitionError
+from rtml.errors import DefinitionError, UnknownNameError
 from rtml.instants import BEGINNING, DAY, Duration
 from rtml.online import keys
 from rtml.plan import Plan
@@ -124,7 +124,18 @@ class Adoption:
 
     def _go_on_as_before(self, written: set[str]) -> None:
         """Write what was written, and nothing else: the definitions may not be followed, or cannot be loaded."""
-        self.views += written_views(self._client, self._source, written)
+        found = written_views(self._client, self._source, written)
+        self.views += [(view, version) for view, version in found if self._is_computable(version)]
+
+    @staticmethod
+    def _is_computable(version: Version) -> bool:
+        """Whether the functions of its custom aggregates are known, though the definitions may not be loaded."""
+        try:
+            version.plan.require_functions()
+        except (DefinitionError, UnknownNameError) as error:
+            log.error("version %s cannot be written: %s", version.name, error)
+            return False
+        return True
 
     def _in_use(self) -> dict[str, set[str]]:
         return meanings_in_use(self._client, instants.now() - self._grace)
@@ -137,8 +148,9 @@ class Adoption:
         if version.projection is None:
             return None
         try:
+            version.plan.require_functions()
             return version.projection.over(version.view, self._source)
-        except DefinitionError as error:
+        except (DefinitionError, UnknownNameError) as error:
             log.error("version %s cannot be written any longer: %s", version.name, error)
             self._lose(version)
             return None

@@ -101,8 +101,8 @@ def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Gr
     }
     features = _table("feature", "of", "type", "window [t − w, t)")
     for feature in plan.features:
-        what = feature.aggregate + (f"({feature.column})" if feature.column else "")
-        features.add_row(feature.name, what, type_words(feature.output), describe_window(feature.span, plan.tiles))
+        window = describe_window(feature.span, plan.tiles)
+        features.add_row(feature.name, feature.formula, type_words(feature.output), window)
     return Group(_titled("view", item.name, item.description), _facts(facts), features)
 
 

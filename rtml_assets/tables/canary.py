@@ -222,7 +222,7 @@ def _with_publication(given: Vectors, compared: list[Compared]) -> tuple[list[Co
 def _unseen(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> int:
     """Count the on-time events that had been ingested by the instants asked, and were not seen."""
     longest = max(plan.features, key=lambda feature: feature.window)
-    counting = msgspec.structs.replace(longest, name=_UNSEEN, aggregate="count", column="", kind="i64")
+    counting = msgspec.structs.replace(longest, name=_UNSEEN, aggregate="count", column="", kind="i64", parameters=())
     count = msgspec.structs.replace(plan, features=(counting,))
     later = spine.with_columns(pl.max_horizontal(SEEN, AT).alias(SEEN))
     had, was = (point_in_time(count, events, some)[_UNSEEN].values for some in (spine, later))

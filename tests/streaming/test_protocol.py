@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 import pytest
 import redis
@@ -23,6 +24,7 @@ from rtml.columns import TIMESTAMP
 from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
 from rtml.registry import Registry
+from rtml.values import take_rows, to_list
 from serving.reader import Turns, ViewLookup
 from streaming.broker import RestartRequiredError
 from streaming.entries import Entries
@@ -37,7 +39,6 @@ from tests.oracle import Event
 
 LATENESS, SKEW = 15 * SECOND, 3 * SECOND
 KEYS = ("a", "b|{c}", "")
-COLUMN = {"count": "", "sum": "x", "mean": "x", "min": "n", "max": "x", "stddev": "x", "first": "n", "last": "x"}
 
 
 class Message(rtml.Event):
@@ -69,6 +70,9 @@ def view(name: str, tail: str | None) -> rtml.StreamFeatureView:
             rtml.Stddev("x", windows=windows),
             rtml.First("n", windows=windows),
             rtml.Last("x", windows=windows),
+            rtml.LastN("x", n=3, windows=windows[1:3]),
+            rtml.LastDistinctN("n", n=4, windows=windows[1:3]),
+            rtml.DecayedSum("x", half_life="1m", windows=windows[1:3]),
         ],
     )
 
@@ -286,10 +290,10 @@ class Trial:
             self.tally["reads"] += 1
             for feature in plan.features:
                 events = oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest)
-                expected = oracle.value(feature.aggregate, events, feature.column)
-                values, valid, _ = features[feature.name]
-                got = values[row].item() if valid[row] else None
-                assert oracle.agree(feature.aggregate, got, expected, events, feature.column), SimpleNamespace(
+                told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
+                expected = oracle.value(feature.aggregate, events, feature.column, *told)
+                (got,) = to_list(take_rows(features[feature.name], np.array([row])))
+                assert oracle.agree(feature.aggregate, got, expected, events, feature.column, *told), SimpleNamespace(
                     version=version.version, key=key, feature=feature.name, at=at, got=got, expected=expected
                 )
 
