@@ -2,11 +2,22 @@
 
 import os
 
+import numpy as np
 import polars as pl
 
 import rtml
 
 WINDOWS = ["1m", "30m", "24h"]
+
+
+total = rtml.CustomAggregate(
+    name="total",
+    state={"of": float, "n": int},
+    lower=lambda value: {"of": value.sum(), "n": value.count()},
+    lift=lambda values: {"of": values, "n": np.ones(len(values), dtype=np.int64)},
+    finalize=lambda states: (states["of"], states["n"] > 0),
+)
+"""A sum, by functions that every process must find."""
 
 
 class Pass(rtml.Event):
@@ -34,6 +45,7 @@ def view(name: str, of: rtml.EventSource, windows: list[str]) -> rtml.StreamFeat
         features=[
             rtml.Count(windows=windows),
             rtml.Sum("fare", windows=windows),
+            total("fare", windows=windows),
             rtml.Max("fare", windows=windows),
             rtml.Last("fare", windows=windows),
             rtml.Mean("paid", windows=windows, name="paid_share"),
