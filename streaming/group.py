@@ -98,10 +98,11 @@ class Leader:
     def _watch(self, process: int, member: subprocess.Popen[bytes]) -> None:
         """Wait for a member to say that it cannot go on, or to die; either is the end of all."""
         assert member.stdout is not None
-        said = member.stdout.readline()
-        if not said:
+        said = member.stdout.readline().strip()
+        if not said.isdigit():
             log.error("process %d of %d died: all of them start anew", process, self.place.count)
-        self.end(int(said or CRASHED))
+            self.end(CRASHED)
+        self.end(int(said))
 
 
 class Member:
