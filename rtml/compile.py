@@ -24,6 +24,7 @@ def compile_view(view: StreamFeatureView) -> Plan:
             feature.window.length,
             feature.window.exact,
             feature.parameters,
+            feature.window.offset,
         )
         for feature in view.resolved.values()
     )

@@ -10,16 +10,18 @@ from rtml.algebra import catalog
 from rtml.algebra.family import Aggregate, Family, Kind, Output, Parameters, Span, States, Values, formula
 from rtml.algebra.states import StateSchema
 from rtml.instants import DAY, Duration, format_duration
-from rtml.tiles import Ladder, Window
+from rtml.tiles import LIFETIME, Ladder, Window
 
 RAW_LIMIT = 64
 """K of design §6: up to so many events, an interval holds their raw records."""
 FORGET_AFTER = 7 * DAY
 """How long an entity without events outlives its longest window in Redis."""
+NEVER = 1_000 * 365 * DAY
+"""The time to live of what is kept for ever."""
 
 
 class PlannedFeature(msgspec.Struct, frozen=True, omit_defaults=True, dict=True):
-    """One feature of a plan; `window` is in microseconds, `kind` is how its column is kept."""
+    """One feature of a plan; `window` and `offset` are in microseconds, `kind` is how its column is kept."""
 
     name: str
     aggregate: str
@@ -28,6 +30,7 @@ class PlannedFeature(msgspec.Struct, frozen=True, omit_defaults=True, dict=True)
     window: Duration
     exact: bool
     parameters: Parameters = ()
+    offset: Duration = 0
 
     @cached_property
     def definition(self) -> Aggregate:
@@ -56,7 +59,12 @@ class PlannedFeature(msgspec.Struct, frozen=True, omit_defaults=True, dict=True)
     @property
     def span(self) -> Window:
         """The window as a value of the tile algebra."""
-        return Window(self.window, self.exact)
+        return Window(self.window, self.exact, self.offset)
+
+    @property
+    def bound(self) -> str | None:
+        """By how much the aggregate may be off, in words; None where it is exact."""
+        return self.definition.bound(self.kind)
 
     @cached_property
     def output(self) -> Output:
@@ -110,6 +118,16 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
         _ = self.states.types  # asks every family for its columns
 
     @cached_property
+    def tailed(self) -> bool:
+        """Whether states are so large that the stream keeps records in a tail before it folds them in."""
+        return any(family.heavy for family in self.states.families)
+
+    @property
+    def tail_limit(self) -> int:
+        """T: how many records a tail holds at most."""
+        return max(1, self.raw_limit // 2)
+
+    @cached_property
     def lanes(self) -> dict[str, Kind]:
         """The value columns that raw records keep: name → kind."""
         return {feature.column: feature.kind for feature in self.features if feature.column}
@@ -119,15 +137,30 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
         """The different windows, shortest first."""
         return tuple(sorted({feature.span for feature in self.features}))
 
-    @property
+    @cached_property
+    def numbered(self) -> tuple[tuple[PlannedFeature, int], ...]:
+        """The features, each with the number of its window."""
+        return tuple((feature, self.windows.index(feature.span)) for feature in self.features)
+
+    @cached_property
     def longest(self) -> Duration:
-        """The longest window."""
-        return self.windows[-1].length
+        """How far the windows that have a left edge reach back; 0 when there is none."""
+        return max((window.reach for window in self.windows if not window.lifetime), default=0)
+
+    @cached_property
+    def lifetime(self) -> bool:
+        """Whether a window has no left edge."""
+        return any(window.lifetime for window in self.windows)
+
+    @property
+    def reach(self) -> Duration:
+        """How far all windows reach back; `LIFETIME` where one has no left edge."""
+        return LIFETIME if self.lifetime else self.longest
 
     @cached_property
     def longest_exact(self) -> Duration:
-        """The longest window whose tail is exact; 0 when there is none."""
-        return max((window.length for window in self.windows if window.exact), default=0)
+        """The longest window whose left edge is exact; 0 when there is none."""
+        return max((window.length for window in self.windows if window.exact and not window.lifetime), default=0)
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -136,7 +169,12 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def expire_after(self) -> Duration:
-        """How long after its last write an entity is forgotten."""
+        """How long after its last write an entity is forgotten: never, where a window has no left edge."""
+        return NEVER if self.lifetime else self.raw_expire_after
+
+    @property
+    def raw_expire_after(self) -> Duration:
+        """How long after its last event the raw records of a hot tile are forgotten."""
         return self.longest + self.lateness + FORGET_AFTER
 
     def feature(self, name: str) -> PlannedFeature:
@@ -149,8 +187,12 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
 
 
 def describe_window(window: Window, ladder: Ladder) -> str:
-    """Say in words what a window's edges are."""
-    length = format_duration(window.length)
+    """Say in words what a window's edges are, and by how much they are off."""
+    if window.lifetime:
+        return "lifetime, all that is on record before the instant"
+    length, finest = format_duration(window.length), format_duration(ladder.finest)
     if window.exact:
         return f"{length}, exact to the microsecond"
-    return f"{length}, left edge floored to {format_duration(ladder.finest)}"
+    if window.offset:
+        return f"{length} ending {format_duration(window.offset)} before, both edges floored to {finest}"
+    return f"{length}, left edge floored to {finest}: counts up to {finest} more"

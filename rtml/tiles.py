@@ -8,10 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from rtml.algebra.family import Array
 from rtml.errors import DefinitionError
-from rtml.instants import DAY, HOUR, MINUTE, SECOND, Duration, Instant, floor, format_duration
+from rtml.instants import DAY, HOUR, MINUTE, SECOND, Duration, Instant, format_duration
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LIFETIME: Duration = 1 << 62
+"""The length of a window without a left edge: longer than any history, and no instant less it overflows."""
+
+At = TypeVar("At", Instant, Array, "pl.Expr")
+"""One instant, many, or a column of them."""
 
 
 class Tile(NamedTuple):
@@ -22,15 +32,40 @@ class Tile(NamedTuple):
 
 
 class Window(NamedTuple):
-    """What of the past a value covers, up to the asked instant: its length and whether its left edge is exact."""
+    """What of the past a value covers: its length, whether its left edge is exact, and how far before `at` it ends."""
 
     length: Duration
     exact: bool
+    offset: Duration = 0
 
-    def edges(self, at: Instant, finest: Duration) -> tuple[Instant, Instant]:
-        """Return `[a, b)` at an instant: exact to the microsecond, or floored to the finest tile on the left."""
-        start = at - self.length
-        return (start if self.exact else floor(start, finest)), at
+    @property
+    def lifetime(self) -> bool:
+        """Whether it has no left edge."""
+        return self.length == LIFETIME
+
+    @property
+    def reach(self) -> Duration:
+        """How far before the instant it begins, but for the flooring of its edges."""
+        return self.length + self.offset
+
+    @property
+    def label(self) -> str:
+        """How it reads in a feature's name."""
+        length = "lifetime" if self.lifetime else format_duration(self.length)
+        return f"{length}_offset_{format_duration(self.offset)}" if self.offset else length
+
+    def edges(self, at: At, finest: Duration) -> tuple[At, At]:
+        """Return `[a, b)` at an instant.
+
+        `b` is the instant itself, and `a` exact to the microsecond or floored to the finest tile; of an offset window
+        both edges are floored. A lifetime window begins with the epoch: there are no events before it.
+        """
+        if self.lifetime:
+            return at * 0, at
+        start = at - self.reach
+        if self.exact:
+            return start, at
+        return start // finest * finest, (at - self.offset) // finest * finest if self.offset else at
 
 
 @dataclass(frozen=True)

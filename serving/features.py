@@ -10,8 +10,10 @@ import msgspec
 
 from rtml import instants
 from rtml.algebra.family import Output
+from rtml.edges import Edges, edges_of
 from rtml.errors import InstantError, NotReadyError, RequestError, StaleError
 from rtml.instants import BEGINNING, DAY, Duration, Instant
+from rtml.plan import PlannedFeature
 from rtml.staleness import REPLACED, OnStale, Status, is_stale
 from serving.entities import Rows, entity_tags
 from serving.merging import ViewMerge, spread
@@ -41,7 +43,7 @@ class FeatureVectors(msgspec.Struct, frozen=True):
     values; `watermark` is the instant (µs) up to which all of the service's sources are servable, and `age_ms` how far
     that lies before `at`; both are `None` while nothing is servable. `last_ingested` is by view and row the newest
     event that the entity's stream had, and `published_to` by view up to when late events were published before the
-    read: the beginning of time where there was nothing. `outputs` are the features' types.
+    read: the beginning of time where there was nothing. `outputs` are the features' types, `edges` what each covers.
     """
 
     features: list[str]
@@ -54,6 +56,14 @@ class FeatureVectors(msgspec.Struct, frozen=True):
     published_to: dict[str, Instant] = {}
     on_stale: OnStale = "serve"
     outputs: list[Output] = []
+    planned: list[tuple[PlannedFeature, Duration]] = []
+    """The features' plans, each with the finest tile of its view."""
+
+    @property
+    def edges(self) -> dict[str, Edges]:
+        """By feature its window `[start, end)` in this answer, whether that is exact, and by how much it is off."""
+        told = [edges_of(feature, finest, self.at) for feature, finest in self.planned]
+        return dict(zip(self.features, told, strict=True))
 
     def part(self, start: int, stop: int) -> FeatureVectors:
         """Return the answer to some of the rows."""
@@ -131,6 +141,12 @@ class Question:
         """Up to where all of the service's sources are servable."""
         return self.snapshot.watermark(self.versions)
 
+    @property
+    def planned(self) -> list[tuple[PlannedFeature, Duration]]:
+        """The service's features as their plans have them, each with the finest tile of its view."""
+        plans = {version.view: version.plan for version in self.versions}
+        return [(plans[view].feature(feature), plans[view].tiles.finest) for view, feature in self.service.columns]
+
     def is_stale(self, version: Version) -> bool:
         """Whether a version is further behind than its view's `freshness`."""
         return is_stale(self.at, self.snapshot.reach(version), version.plan.freshness, self.epoch)
@@ -161,7 +177,7 @@ class Lookup:
         self._merges: list[ViewMerge] = []
         for number, version in enumerate(question.versions):
             tags = [row[number] for row in rows]
-            view = ViewLookup(version, turns.at(version.plan, at), list(dict.fromkeys(tags)), at)
+            view = ViewLookup(version, turns.at(version.plan, at, version.based_to), list(dict.fromkeys(tags)), at)
             self.views.append(view)
             self._merges.append(ViewMerge(view, question.service, question.is_stale(version), tags))
 
@@ -198,7 +214,7 @@ class Lookup:
         """
         for _ in self.merge(max(1, len(self.rows))):
             pass
-        question, watermark = self.question, self.question.watermark
+        question, watermark, planned = self.question, self.question.watermark, self.question.planned
         merges = {merge.view: merge for merge in self._merges}
         columns = [merges[view].column(feature) for view, feature in question.service.columns]
         return FeatureVectors(
@@ -211,7 +227,8 @@ class Lookup:
             last_ingested={view: spread(merge.last_ingested, merge.places) for view, merge in merges.items()},
             published_to={view: merge.lookup.version.published_to for view, merge in merges.items()},
             on_stale=question.service.on_stale,
-            outputs=[merges[view].lookup.plan.feature(feature).output for view, feature in question.service.columns],
+            outputs=[feature.output for feature, _ in planned],
+            planned=planned,
         )
 
 

@@ -10,7 +10,8 @@ from rtml.algebra.family import Array
 from rtml.answer import Fetched
 from rtml.instants import BEGINNING, Instant
 from rtml.online.adaptive import absolute
-from rtml.online.codec import RAW, Records, raw_count
+from rtml.online.base import Base
+from rtml.online.codec import RAW, Records
 from rtml.plan import Plan
 from rtml.staleness import is_expired
 from rtml.tiles import Tile
@@ -30,10 +31,12 @@ def last_event(fetched: Fetched, plan: Plan, at: Instant) -> Instant:
     """Return when the latest event before an instant was, or a lower bound of it.
 
     The header knows the stream's latest. Where that is none, or not before the instant, tiles tell: those that hold
-    records exactly, the others that it was not before their start.
+    records exactly, the others that it was not before their start; and an entity's base.
     """
     newest = fetched.header.max_event_time
     found = [_latest(np.frombuffer(fetched.late, Records.of(plan).wide, offset=1), at)] if fetched.late else []
+    if fetched.base is not None:
+        found.append(Base.decode(fetched.base).latest)
     if BEGINNING < newest < at:
         return max(newest, *found) if found else newest
     tiles = () if fetched.reading is None else fetched.reading.tiles
@@ -52,7 +55,7 @@ def _bounds(fetched: Fetched, plan: Plan, tile: Tile, value: bytes, at: Instant)
     elif tile.level == 0 and tile.index in fetched.raw:
         # The instant cuts it: what it stands for may all be later.
         width, data = layout.narrow.itemsize, fetched.raw[tile.index]
-        count = min(raw_count(value), len(data) // width)
+        count = min(fetched.records_of(plan, tile.index, value), len(data) // width)
         yield _latest(absolute(layout, tile, data[: count * width]), at)
 
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from rtml import instants
+from rtml.edges import bound_of
 from rtml.plan import Plan, describe_window
 from rtml.staleness import OnStale
 from rtml.values import type_words
@@ -25,7 +26,8 @@ class ListedColumn(msgspec.Struct):
     type: Annotated[str | None, Meta(description="`float` or `integer`.")] = None
     aggregate: str | None = None
     column: Annotated[str | None, Meta(description="What is aggregated; null for a count of events.")] = None
-    window: Annotated[str | None, Meta(description="How far back it looks, and how its left edge is cut.")] = None
+    window: Annotated[str | None, Meta(description="How far back it looks, and how its edges are cut.")] = None
+    bound: Annotated[str | None, Meta(description="By how much it may be off; null where it is always exact.")] = None
 
 
 class ListedView(msgspec.Struct):
@@ -120,4 +122,5 @@ def _column(view: str, feature: str, plan: Plan | None) -> ListedColumn:
         aggregate=planned.called,
         column=planned.column or None,
         window=describe_window(planned.span, plan.tiles),
+        bound=bound_of(planned, plan.tiles.finest),
     )

@@ -61,7 +61,7 @@ class ViewMerge:
 
     def _judged(self, start: int, stop: int) -> list[Status]:
         plan, at = self.lookup.plan, self.lookup.at
-        partial = self.lookup.version.history_from > at - plan.longest
+        partial = self.lookup.version.history_from > at - plan.reach
         return [
             status_of(
                 damaged=row.damaged,
@@ -88,7 +88,7 @@ class ViewMerge:
         """What is given instead of each feature's values that are too old."""
         if self._service.on_stale == "refuse":
             return dict.fromkeys(self._columns)
-        empty = answer(self.lookup.plan, self.lookup.at, [Fetched()])
+        empty = answer(self.lookup.plan, self.lookup.at, [Fetched()], self.lookup.version.based_to)
         defaults = self._service.defaults
         return {
             feature: defaults[name]

@@ -14,7 +14,9 @@ from rtml.answer import Answer, Fetched, Reading, Turn, answer
 from rtml.errors import InstantError
 from rtml.instants import BEGINNING, Instant, to_text
 from rtml.online import keys
-from rtml.online.codec import HEADER, LATE, NO_HEADER, Header
+from rtml.online.base import BASE, LATE_AT, Base
+from rtml.online.codec import FIELD_DTYPE, HEADER, LATE, NO_HEADER, Header, unfield
+from rtml.online.tail import TAIL
 from rtml.plan import Plan
 from streaming.versions import Version
 
@@ -28,16 +30,16 @@ class Turns:
 
     def __init__(self) -> None:
         """Start with none."""
-        self._known: dict[tuple[str, str, tuple[int, ...]], Turn] = {}
+        self._known: dict[tuple[str, str, Instant, tuple[int, ...]], Turn] = {}
 
-    def at(self, plan: Plan, at: Instant) -> Turn:
-        """Return the turn of a plan at an instant."""
-        key = (plan.view, plan.fingerprint, Turn.key(plan, at))
+    def at(self, plan: Plan, at: Instant, based_to: Instant = BEGINNING) -> Turn:
+        """Return the turn of a plan at an instant; `based_to` is its version's."""
+        key = (plan.view, plan.fingerprint, based_to, Turn.key(plan, at))
         turn = self._known.get(key)
         if turn is None:
             if len(self._known) > 1024:
                 self._known.clear()
-            turn = self._known[key] = Turn(plan, at)
+            turn = self._known[key] = Turn(plan, at, based_to)
         return turn
 
 
@@ -53,9 +55,14 @@ class _Row:
 
     def take(self, reading: Reading, found: list[bytes | None], raw: Iterator[bytes | None]) -> None:
         """Take the replies about this entity: of `HMGET`, and those raw edges that come next."""
+        base = late_at = None
         header, late, *values = found
+        if reading.plan.lifetime:
+            base, late_at, *values = values
+        tail = values.pop(0) if reading.plan.tailed else None
         edges = {index: data for index in reading.raw if (data := next(raw)) is not None}
-        self.fetched = Fetched(Header.decode(header) if header else NO_HEADER, late, reading, values, edges)
+        known = Header.decode(header) if header else NO_HEADER
+        self.fetched = Fetched(known, late, reading, values, edges, base, late_at, tail)
 
 
 class ViewLookup:
@@ -69,6 +76,7 @@ class ViewLookup:
         self.turn = turn
         suffix = keys.versioned(self.plan.view, version.version)
         self.rows = [_Row(tag + suffix) for tag in tags]
+        self._own = _own(self.plan)
         self._pending: list[_Row] = list(self.rows)
 
     def commands(self) -> Iterator[Command]:
@@ -76,7 +84,7 @@ class ViewLookup:
         edges = []
         for row in self._pending:
             reading = self._reading(row)
-            yield ("HMGET", row.key, HEADER, LATE, *reading.fields)
+            yield ("HGETALL", row.key) if self.turn.whole else ("HMGET", row.key, *self._own, *reading.fields)
             edges += [keys.raw(row.key, index) for index in reading.raw]
         if edges:
             yield ("MGET", *edges)
@@ -86,12 +94,14 @@ class ViewLookup:
         again = []
         values = [next(replies) for _ in self._pending]
         raw = iter(next(replies)) if any(self._reading(row).raw for row in self._pending) else iter(())
-        for row, found in zip(self._pending, values, strict=True):
-            reading = self._reading(row)
+        for row, reply in zip(self._pending, values, strict=True):
+            reading, found = self._reading(row), reply
+            if self.turn.whole:
+                reading, found = _of_hash(self.plan, reply, reading.raw)
             row.take(reading, found, raw)
             row.attempts += 1
             short = row.fetched.damaged(self.plan)
-            head = not row.head and row.fetched.needs_head(self.plan, self.at)
+            head = not (row.head or self.turn.whole) and row.fetched.needs_head(self.plan, self.at)
             row.head |= head
             row.damaged = bool(short)
             if head or (short and row.attempts < ATTEMPTS):
@@ -102,9 +112,11 @@ class ViewLookup:
         """Refuse an instant behind which the stream has forgotten in the meantime.
 
         Raises:
-            InstantError: an entity's fence says so.
+            InstantError: an entity's fence or base says so.
         """
         forgotten = max((row.fetched.header.fence for row in self.rows), default=BEGINNING) - self.plan.lateness
+        if self.plan.lifetime:
+            forgotten = max([forgotten, *(Base.decode(row.fetched.base).up_to for row in self.rows)])
         if self.at < forgotten:
             raise InstantError(
                 f"view {self.plan.view!r} moved on while it was read, and can be asked from {to_text(forgotten)} on; "
@@ -121,7 +133,20 @@ class ViewLookup:
 
         Rows with damaged edges lack what those held: `damaged` tells which.
         """
-        return answer(self.plan, self.at, [row.fetched for row in self.rows[start:stop]])
+        return answer(self.plan, self.at, [row.fetched for row in self.rows[start:stop]], self.version.based_to)
 
     def _reading(self, row: _Row) -> Reading:
-        return self.turn.wide if row.head else self.turn.narrow
+        return self.turn.wide if row.head or self.turn.whole else self.turn.narrow
+
+
+def _own(plan: Plan) -> tuple[bytes, ...]:
+    """Return the fields that are read of every entity."""
+    based = (BASE, LATE_AT) if plan.lifetime else ()
+    return (HEADER, LATE, *based, *((TAIL,) if plan.tailed else ()))
+
+
+def _of_hash(plan: Plan, stored: dict[bytes, bytes], raw: tuple[int, ...]) -> tuple[Reading, list[bytes | None]]:
+    """Return a whole hash as what was read, and as the reply to an `HMGET`."""
+    tiles = {unfield(name): value for name, value in stored.items() if len(name) == FIELD_DTYPE.itemsize}
+    own = [stored.get(name) for name in _own(plan)]
+    return Reading(plan, tuple(tiles), raw), [*own, *tiles.values()]

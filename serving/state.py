@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from redis import Redis
 
 REFRESH_SECONDS = 0.1
+KEPT_SECONDS = 2.0
+"""So long the last look goes on to count while Redis answers too late: it may be this process that is busy. Its
+positions promise less than there is, and never more."""
 
 _log = logging.getLogger("rtml.serving")
 
@@ -98,6 +102,7 @@ class ServingState:
         self._custom = CustomAggregates(features)
         self._metas: dict[tuple[str, str], tuple[dict[bytes, bytes], Version]] = {}
         self._latest: Snapshot | UnavailableError = UnavailableError("Redis was not read yet")
+        self._seen_at = float("-inf")
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -119,13 +124,20 @@ class ServingState:
         Raises:
             UnavailableError: Redis does not answer, or holds what this version cannot read.
         """
+        self._look()
+        return self.snapshot
+
+    def _look(self, patience: float = 0.0) -> None:
+        """Look now; what was seen less than `patience` seconds ago outlives a Redis that answers too late."""
         try:
-            self._latest = self._read()
+            self._latest, self._seen_at = self._read(), monotonic()
+        except redis.TimeoutError as error:
+            if monotonic() - self._seen_at >= patience:
+                self._latest = UnavailableError(f"Redis does not answer: {error}")
         except redis.RedisError as error:
             self._latest = UnavailableError(f"Redis does not answer: {error}")
         except (KeyError, ValueError, RtmlError) as error:
             self._latest = UnavailableError(f"what Redis holds of services and views cannot be read: {error!r}")
-        return self.snapshot
 
     def start(self) -> None:
         """Look again and again, until `stop`; the log says when Redis goes away, and when it is back."""
@@ -141,8 +153,9 @@ class ServingState:
     def _run(self) -> None:
         was: str | None = None
         while not self._stopped.wait(REFRESH_SECONDS):
+            self._look(KEPT_SECONDS)
             try:
-                self.refresh()
+                _ = self.snapshot
             except UnavailableError as error:
                 if was is None:
                     _log.warning("%s", error)

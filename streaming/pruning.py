@@ -13,7 +13,8 @@ def expired(plan: Plan, tiles: Iterable[Tile], fence: Instant) -> tuple[list[Til
     """Return the tiles that are out of reach, and the finest indices whose raw records are.
 
     A reader may look back from `fence − lateness`. A window then reaches its length further, floored to a finest tile;
-    raw records are read only at exact edges, and below the head while their tile is not sealed.
+    raw records are read only at exact edges, and below the head while their tile is not sealed. Tiles that a lifetime
+    window counts go when an entity's base holds them: publish sees to that.
     """
     ladder = plan.tiles
     earliest = fence - plan.lateness
@@ -22,7 +23,7 @@ def expired(plan: Plan, tiles: Iterable[Tile], fence: Instant) -> tuple[list[Til
     old, raw = [], []
     for tile in tiles:
         end = ladder.end(tile)
-        if end <= state_horizon:
+        if end <= state_horizon and not plan.lifetime:
             old.append(tile)
         if tile.level == 0 and end <= raw_horizon:
             raw.append(tile.index)

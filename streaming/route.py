@@ -52,10 +52,15 @@ class ViewBatch:
         return [(level, _field_names(level, index)) for level, index in reversed(list(enumerate(self.indices)))]
 
     @cached_property
-    def finest_ends(self) -> list[Instant]:
-        """The end of each event's finest tile."""
-        ends: list[Instant] = ((self.indices[0] + 1) * self.plan.tiles.finest).tolist()
-        return ends
+    def finest(self) -> list[int]:
+        """The index of each event's finest tile."""
+        indices: list[int] = self.indices[0].tolist()
+        return indices
+
+    @cached_property
+    def wide(self) -> bytes:
+        """All records with absolute times, one after the other."""
+        return self.records.tobytes()
 
     @cached_property
     def encoded(self) -> list[bytes]:
@@ -182,11 +187,16 @@ def shard_of(tag: str) -> int:
     return xxhash.xxh32_intdigest(tag.encode()) % keys.SHARDS
 
 
-def _by_shard(tags: list[str]) -> dict[int, Rows]:
+def rows_by_tag(tags: list[str]) -> Rows:
+    """Return the rows of each entity."""
     rows: Rows = {}
     for row, tag in enumerate(tags):
         rows.setdefault(tag, []).append(row)
+    return rows
+
+
+def _by_shard(tags: list[str]) -> dict[int, Rows]:
     shards: dict[int, Rows] = defaultdict(dict)
-    for tag, found in rows.items():
+    for tag, found in rows_by_tag(tags).items():
         shards[shard_of(tag)][tag] = found
     return shards

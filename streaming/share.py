@@ -11,7 +11,7 @@ import numpy as np
 from rtml.instants import Instant
 from streaming.broker import Command
 from streaming.place import Place
-from streaming.route import MicroBatch, Rows, ViewBatch
+from streaming.route import MicroBatch, Rows, ViewBatch, rows_by_tag
 from streaming.versions import Version
 
 
@@ -31,9 +31,10 @@ class Parcel(NamedTuple):
             ]
         )
 
-    def open(self, versions: Mapping[str, Version]) -> MicroBatch:
-        """Return them as a micro-batch of their own."""
-        return MicroBatch.of([ViewBatch(version=versions[name], **columns) for name, columns in self.views])
+    def open(self, versions: Mapping[str, Version], shard: int) -> MicroBatch:
+        """Return them as a micro-batch of their own; all are as good as of one shard, since one process writes them."""
+        views = [ViewBatch(version=versions[name], **columns) for name, columns in self.views]
+        return MicroBatch(views, {shard: [rows_by_tag(batch.tags) for batch in views]})
 
 
 def _columns(batch: ViewBatch, rows: list[int]) -> dict[str, Any]:

@@ -77,7 +77,9 @@ class TileSink(FixedPartitionedSink[Item, None]):
     def write(self, share: Share) -> None:
         """Send this process's share of a micro-batch, all of its shards at once."""
         started = time.perf_counter()
-        batch = share.content.open(self._versions) if isinstance(share.content, Parcel) else share.content
+        batch = share.content
+        if isinstance(batch, Parcel):
+            batch = batch.open(self._versions, self._place.process)
         self._figures.count(**self._writer.apply(batch, self._place.shards, self._progress.watermark))
         if not share.again:
             self._figures.recent(duplicates=self._writer.duplicates)

@@ -21,7 +21,10 @@ State = Literal["building", "replaying", "ready", "lost"]
 was not written for a while, and what passed meanwhile is missing from it for ever."""
 
 STATES: dict[bytes, State] = {b"building": "building", b"replaying": "replaying", b"ready": "ready", b"lost": "lost"}
-INSTANTS = ("boundary", "history_from", "folded_to", "published_to", "caught_up_to", "landed_to", "created_at")
+INSTANTS = (
+    *("boundary", "history_from", "folded_to", "published_to", "caught_up_to", "landed_to", "created_at"),
+    *("based_to", "based_late", "pruned_to"),
+)
 
 _CREATE = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
@@ -62,6 +65,12 @@ class Version(msgspec.Struct, frozen=True):
     """Up to when history had been landed in the lake when the version was made."""
     created_at: Instant = BEGINNING
     """The wall clock when it was made."""
+    based_to: Instant = BEGINNING
+    """Of lifetime windows: all before this instant is in entities' bases, on time or late and ingested before…"""
+    based_late: Instant = BEGINNING
+    """…this one."""
+    pruned_to: Instant = BEGINNING
+    """Of a view with lifetime windows: tiles that end before this instant are gone."""
     mended: int = 0
     """How many decisions on quarantined events it was made with."""
     projection: Projection | None = None

@@ -52,10 +52,10 @@ def known(events: Iterable[Event], lateness: int, seen: int, seen_late: int) -> 
     return found
 
 
-def window(events: Iterable[Event], key: str, at: int, length: int, floor: int = 1) -> list[Event]:
-    """The events of an entity in `[at - length, at)`, with the left edge floored."""
-    start = (at - length) // floor * floor
-    return sorted((e for e in events if e.key == key and start <= e.time < at), key=lambda e: (e.time, e.id64))
+def window(events: Iterable[Event], key: str, at: int, length: int, floor: int = 1, offset: int = 0) -> list[Event]:
+    """The events of an entity in `[at - length, at)`, with the left edge floored; with an offset both edges are."""
+    start, end = (at - offset - length) // floor * floor, (at - offset) // floor * floor if offset else at
+    return sorted((e for e in events if e.key == key and start <= e.time < end), key=lambda e: (e.time, e.id64))
 
 
 def value(

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import (
     NUMPY_KIND,
@@ -28,6 +27,7 @@ from rtml.algebra.family import (
     Values,
 )
 from rtml.errors import DefinitionError, UnknownNameError
+from rtml.lazy import pl
 
 CUSTOM = "custom"
 
@@ -39,7 +39,7 @@ class Part(NamedTuple):
     empty: float | int
 
 
-Lower = Callable[[pl.Expr], Mapping[str, pl.Expr]]
+Lower = Callable[["pl.Expr"], Mapping[str, "pl.Expr"]]
 Lift = Callable[[Array], Mapping[str, Array]]
 Combine = Callable[[States, Array], Mapping[str, Array]]
 Finalize = Callable[[States], Array | tuple[Array, Array]]

@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.counting import Tally
 from rtml.algebra.family import (
@@ -31,6 +30,7 @@ from rtml.algebra.family import (
 )
 from rtml.errors import DefinitionError, InstantError
 from rtml.instants import BEGINNING, Duration, format_duration, parse_duration
+from rtml.lazy import pl
 
 HALF_LIFE = "1h"
 

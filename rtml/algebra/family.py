@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
+
+from rtml.lazy import pl
 
 Array = NDArray[Any]
 States = Mapping[str, Array]

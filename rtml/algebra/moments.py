@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.counting import Tally
 from rtml.algebra.family import (
@@ -27,6 +26,7 @@ from rtml.algebra.family import (
     repeat_groups,
 )
 from rtml.errors import OverflowedError
+from rtml.lazy import pl
 
 _CARRY = 32
 _LOW = (1 << _CARRY) - 1

@@ -9,9 +9,9 @@ from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import NUMPY_KIND, RAGGED, Array, Events, Family, Identity, Kind, States
+from rtml.lazy import pl
 
 _LONG = 64
 _MIX = tuple(map(np.uint64, (30, 0xBF58476D1CE4E5B9, 27, 0x94D049BB133111EB, 31, 0x9E3779B97F4A7C15)))

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import (
     EVENT_TIME,
@@ -31,6 +30,7 @@ from rtml.algebra.family import (
     repeat_groups,
 )
 from rtml.errors import CodecError, DefinitionError
+from rtml.lazy import pl
 
 LONGEST = 100
 """How long a list may be."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.extremes import Greatest, Least
 from rtml.algebra.family import Aggregate, Array, Events, Family, Identity, Kind, Span, States, Values
 from rtml.algebra.moments import Spread, distances
+from rtml.lazy import pl
 
 
 @dataclass(frozen=True)

@@ -6,30 +6,62 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rtml import tiles
 from rtml.algebra.family import Parameters, label
 from rtml.define.naming import check_duration
 from rtml.errors import DefinitionError, InstantError
-from rtml.instants import Duration, format_duration, parse_duration
+from rtml.instants import HOUR, format_duration, parse_duration
 
 Tail = Literal["exact", "tile"]
 TAILS = ("exact", "tile")
+EXACT_UP_TO = 24 * HOUR
+"""The longest window whose tail is exact unless told otherwise."""
+LIFETIME_WORD = "lifetime"
 
 
 @dataclass(frozen=True)
 class Window:
-    """How far back a value looks: `[t − duration, t)`.
+    """How far back a value looks: `[t − duration, t)`; with an offset `[t − offset − duration, t − offset)`.
 
     `tail="exact"` keeps the left edge to the microsecond, `"tile"` floors it to the finest tile; the default is exact
-    up to 24 hours.
+    up to 24 hours. An offset window floors both edges. `"lifetime"` has no left edge: all that is on record.
     """
 
     duration: str
     tail: Tail | None = None
+    offset: str | None = None
+
+    @staticmethod
+    def lifetime() -> Window:
+        """Return the window without a left edge; `"lifetime"` in a list of windows means the same."""
+        return Window(LIFETIME_WORD)
 
     @property
     def label(self) -> str:
         """How the window reads in a feature's name."""
-        return self.duration
+        return self.duration if self.offset is None else f"{self.duration}_offset_{self.offset}"
+
+    def resolved(self, where: str, parameter: str, tail: Tail | None) -> tiles.Window:
+        """Return the window in microseconds; `tail` is the view's.
+
+        Raises:
+            DefinitionError: it cannot mean what it says.
+        """
+        if self.tail is not None and self.tail not in TAILS:
+            raise DefinitionError.at(where, parameter, "windows with tail 'exact' or 'tile'", self.tail)
+        if self.duration == LIFETIME_WORD:
+            if self.offset is not None or self.tail is not None:
+                words = "a lifetime window without offset= and tail=: it ends at the instant, and has no left edge"
+                raise DefinitionError.at(where, parameter, words, self)
+            return tiles.Window(tiles.LIFETIME, exact=True)
+        length = check_duration(where, parameter, self.duration)
+        offset = 0 if self.offset is None else check_duration(where, f"{parameter}: offset", self.offset)
+        chosen = self.tail or tail
+        if offset and chosen == "exact":
+            words = f"tail='tile' for {self.label!r}: an offset window floors both edges to the finest tile"
+            raise DefinitionError.at(where, parameter, words, chosen)
+        exact = chosen == "exact" or (chosen is None and not offset and length <= EXACT_UP_TO)
+        return tiles.Window(length, exact, offset)
 
 
 @dataclass(frozen=True)
@@ -52,8 +84,8 @@ class Aggregation:
         what = label(self.aggregate, self.parameters)
         return self.name or (f"{self.column}_{what}" if self.column else what)
 
-    def resolved(self, where: str) -> list[tuple[Window, Duration]]:
-        """Return the windows with their lengths in microseconds.
+    def resolved(self, where: str, tail: Tail | None = None) -> list[tuple[Window, tiles.Window]]:
+        """Return the windows, each with what it means in microseconds; `tail` is the view's.
 
         Raises:
             DefinitionError: there are none, or one cannot mean what it says.
@@ -62,10 +94,7 @@ class Aggregation:
         if isinstance(self.windows, (str, Window)) or not self.windows:
             raise DefinitionError.at(where, parameter, "a list such as ['1h', '24h']", self.windows)
         windows = [window if isinstance(window, Window) else Window(window) for window in self.windows]
-        for window in windows:
-            if window.tail is not None and window.tail not in TAILS:
-                raise DefinitionError.at(where, parameter, "windows with tail 'exact' or 'tile'", window.tail)
-        return [(window, check_duration(where, parameter, window.duration)) for window in windows]
+        return [(window, window.resolved(where, parameter, tail)) for window in windows]
 
 
 def Count(windows: Sequence[str | Window], name: str | None = None) -> Aggregation:

@@ -19,12 +19,9 @@ from rtml.define.naming import check_duration, check_name, check_owners, check_t
 from rtml.define.sla import SLA, check_sla
 from rtml.define.source import EventSource
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
-from rtml.instants import DAY, HOUR, Duration, format_duration
+from rtml.instants import DAY, Duration, format_duration
 from rtml.tiles import Ladder, Window
 from rtml.values import value_type
-
-EXACT_UP_TO = 24 * HOUR
-"""The longest window whose tail is exact unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -156,12 +153,10 @@ class StreamFeatureView:
             check_type(where, "features", aggregation, Aggregation, "aggregates such as Count(windows=['1h'])")
             kind = self._kind(where, aggregation)
             check_name(f"{where}: feature", aggregation.stem)
-            for window, length in aggregation.resolved(where):
+            for window, resolved in aggregation.resolved(where, self.tail):
                 name = f"{aggregation.stem}_{window.label}"
                 if name in found:
                     raise DefinitionError(f"{where}: two features are called {name!r}; give one of them a name=")
-                tail = window.tail or self.tail or ("exact" if length <= EXACT_UP_TO else "tile")
-                resolved = Window(length, tail == "exact")
                 found[name] = Feature(
                     name, aggregation.aggregate, aggregation.column, kind, resolved, aggregation.parameters
                 )
@@ -199,13 +194,14 @@ class StreamFeatureView:
         finest = self.tiles.finest
         for feature in self.resolved.values():
             window = feature.window
-            if not window.exact and window.length % finest:
-                raise DefinitionError.at(
-                    where,
-                    f"{feature.name}: a window with tail='tile'",
-                    f"a multiple of the finest tile ({format_duration(finest)})",
-                    format_duration(window.length),
-                )
+            for what, duration in (("a window with tail='tile'", window.length), ("an offset", window.offset)):
+                if not window.exact and duration % finest:
+                    raise DefinitionError.at(
+                        where,
+                        f"{feature.name}: {what}",
+                        f"a multiple of the finest tile ({format_duration(finest)})",
+                        format_duration(duration),
+                    )
 
     @cached_property
     def tiles(self) -> Ladder:

@@ -86,7 +86,7 @@ def split_off(timeline: Timeline, events: pl.DataFrame, spine: pl.DataFrame) -> 
     apart = np.zeros(len(timeline.events), dtype=bool)
     if len(places):
         known = events[KNOWN_AT].to_numpy()[timeline.events[places]]
-        first = np.searchsorted(timeline.hi, places, side="right")
+        first = np.searchsorted(timeline.latest, places, side="right")
         last = np.searchsorted(timeline.longest, places, side="right")
         # What a row has seen grows with its instant, nearly always; where not, this costs time and changes no value.
         hidden = _bisect(spine[SEEN_LATE].to_numpy()[timeline.rows], first, last, known) - first
@@ -118,7 +118,7 @@ class ApartIndexes:
 
     def add(self, states: dict[str, Array], window: Window, part: slice) -> None:
         """Add to the states of some spine rows what they know of these events."""
-        lo, hi = self.apart.timeline.lo[window][part], self.apart.timeline.hi[part]
+        lo, hi = self.apart.timeline.lo[window][part], self.apart.timeline.hi[window][part]
         counts = self.apart.counts[part]
         some = np.flatnonzero((lo < hi) & (counts > 0))
         lo, hi, counts = lo[some], hi[some], counts[some]

@@ -38,7 +38,7 @@ class Hidden:
             The right edges of what is left of each range before the first hidden event; then what is left after that:
             the rows, left and right edges of ranges, none of them empty.
         """
-        inside = np.flatnonzero(self.places >= lo[self.rows])
+        inside = np.flatnonzero((self.places >= lo[self.rows]) & (self.places < hi[self.rows]))
         if not len(inside):
             nothing = np.empty(0, dtype=np.int64)
             return hi, nothing, nothing, nothing
@@ -74,11 +74,11 @@ def _merged(parts: list[Hidden]) -> Hidden:
 
 
 def _unknown(known: Array, seen: Array, timeline: Timeline) -> Hidden:
-    """Return the pairs of a row and a place in its longest window with `known > seen`."""
+    """Return the pairs of a row and a place between its windows' outmost edges with `known > seen`."""
     pairs = [(np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int32))]
     if len(known) and len(seen) and known.max() > seen.min():
         fold = _LastKnown(known)
-        blocks, lo, hi = Blocks(fold, len(known)), timeline.longest, timeline.hi
+        blocks, lo, hi = Blocks(fold, len(known)), timeline.longest, timeline.latest
         for start in range(0, len(seen), _ROWS):
             part = slice(start, start + _ROWS)
             suspects = np.flatnonzero(blocks.over(lo[part], hi[part])[_KNOWN] > seen[part]) + start

@@ -99,7 +99,7 @@ def _of_column(
     def answer(part: slice) -> None:
         unknown, rows = hidden.within(part.start, part.stop), timeline.rows[part]
         for window in dict.fromkeys(feature.span for feature in features):
-            states = _states(schema, indexes, timeline.lo[window][part], timeline.hi[part], unknown)
+            states = _states(schema, indexes, timeline.lo[window][part], timeline.hi[window][part], unknown)
             if apart is not None:
                 apart.add(states, window, part)
             span = timeline.span(window, part)

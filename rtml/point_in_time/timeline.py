@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Span
+from rtml.columns import KEY_TYPES
 from rtml.errors import RequestError, near_miss
 from rtml.instants import Duration
 from rtml.plan import Plan
 from rtml.point_in_time.order import Axis, Entities, in_order, narrow
-from rtml.projection import KEY_TYPES
 from rtml.tiles import Window
 
 AT, SEEN, SEEN_LATE = "at", "seen", "seen_late"
@@ -29,30 +30,35 @@ class Timeline:
     """Row numbers of the spine by (entity, `at`)."""
     lo: dict[Window, Array]
     """The left edges of each window at these rows, as places in the order of events."""
-    hi: Array
-    """Their right edges, which all windows share."""
+    hi: dict[Window, Array]
+    """Their right edges; windows of one offset share them."""
     at: Array
     """The instants of these rows, int64 µs."""
     finest: Duration
 
     @property
     def longest(self) -> Array:
-        """The left edges of the longest windows."""
+        """The left edges of the windows that reach back furthest."""
         return np.asarray(np.minimum.reduce(list(self.lo.values())))
+
+    @property
+    def latest(self) -> Array:
+        """The right edges of the windows that end last."""
+        return np.asarray(np.maximum.reduce(list(self.hi.values())))
 
     def span(self, window: Window, part: slice) -> Span:
         """Return the edges of a window at some of these rows."""
-        at = self.at[part]
-        return Span(_left(window, at, self.finest), at)
+        return Span(*window.edges(self.at[part], self.finest))
 
     def only(self, kept: Array) -> Timeline:
         """Return the same rows over some of the events: `kept` has a boolean for each place."""
         if kept.all():
             return self
-        before = np.zeros(len(kept) + 1, dtype=self.hi.dtype)
+        before = np.zeros(len(kept) + 1, dtype=self.latest.dtype)
         np.cumsum(kept, out=before[1:])
         lo = {window: before[places] for window, places in self.lo.items()}
-        return Timeline(self.events[kept], self.rows, lo, before[self.hi], self.at, self.finest)
+        hi = _by_offset(self.hi, lambda window: before[self.hi[window]])
+        return Timeline(self.events[kept], self.rows, lo, hi, self.at, self.finest)
 
     @classmethod
     def of(cls, plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> Timeline:
@@ -67,17 +73,22 @@ class Timeline:
         order, packed = ordered.rows, axis.pack(ordered.entities, ordered.times, inside=True)
         del ordered
         finest = plan.tiles.finest
-        lo = {
-            window: narrow(np.searchsorted(packed, axis.pack(owners, _left(window, at, finest))))
-            for window in plan.windows
-        }
-        return cls(order, rows, lo, narrow(np.searchsorted(packed, axis.pack(owners, at))), at, finest)
+
+        def places(instants: Array) -> Array:
+            return narrow(np.searchsorted(packed, axis.pack(owners, instants)))
+
+        lo = {window: places(window.edges(at, finest)[0]) for window in plan.windows}
+        hi = _by_offset(plan.windows, lambda window: places(window.edges(at, finest)[1]))
+        return cls(order, rows, lo, hi, at, finest)
 
 
-def _left(window: Window, at: Array, finest: Duration) -> Array:
-    """`Window.edges` of many instants."""
-    start = at - window.length
-    return start if window.exact else start // finest * finest
+def _by_offset(windows: Iterable[Window], edge: Callable[[Window], Array]) -> dict[Window, Array]:
+    """Return the right edge of each window, made once for each offset."""
+    made: dict[Duration, Array] = {}
+    for window in windows:
+        if window.offset not in made:
+            made[window.offset] = edge(window)
+    return {window: made[window.offset] for window in windows}
 
 
 def _check(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> None:

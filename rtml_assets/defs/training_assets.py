@@ -15,9 +15,10 @@ from rtml.define.label import LabelSource
 from rtml.define.service import FeatureService
 from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
-from rtml.instants import DAY, Duration, format_duration
+from rtml.instants import DAY, Duration, format_duration, now, to_datetime
 from rtml.lake import features_schema, training_schema
 from rtml.plan import Plan, PlannedFeature, describe_window
+from rtml.tiles import LIFETIME
 from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import ONE_RUN, beta_is_meant, daily, in_process_job, key_of, table_metadata, tags_of
 from rtml_assets.defs.quality_gates import gate_results, specs_of
@@ -40,7 +41,7 @@ def features_asset(deployment: Deployment, view: StreamFeatureView) -> dg.Assets
 
         @dg.asset(
             key=key,
-            deps=[_events_of(view.source, before=plan.longest + plan.tiles.finest)],
+            deps=[_events_of(view.source, before=plan.reach + plan.tiles.finest)],
             partitions_def=daily(view.source),
             backfill_policy=ONE_RUN,
             description=f"{view.description or view.name}: the values of every {view.entity.name} with events in a "
@@ -125,7 +126,7 @@ def _read_by(deployment: Deployment, service: FeatureService) -> list[dg.AssetDe
     for view in service.views:
         plan = deployment.plan(view)
         before, after = reach.get(view.source, (0, 0))
-        reach[view.source] = max(before, plan.longest + plan.tiles.finest), after
+        reach[view.source] = max(before, plan.reach + plan.tiles.finest), after
     for label in spine.labels:
         before, after = reach.get(label.source, (0, 0))
         reach[label.source] = before, max(after, label.horizon_us)
@@ -135,9 +136,17 @@ def _read_by(deployment: Deployment, service: FeatureService) -> list[dg.AssetDe
 
 def _events_of(source: EventSource, before: Duration = 0, after: Duration = 0) -> dg.AssetDep:
     mapping = dg.TimeWindowPartitionMapping(
-        start_offset=-_days_of(before), end_offset=_days_of(after), allow_nonexistent_upstream_partitions=True
+        start_offset=-_days_of(_history(source) if before >= LIFETIME else before),
+        end_offset=_days_of(after),
+        allow_nonexistent_upstream_partitions=True,
     )
     return dg.AssetDep(key_of("events", source.name), partition_mapping=mapping)
+
+
+def _history(source: EventSource) -> Duration:
+    """Return what a lifetime window looks back on at most, before these definitions are loaded again."""
+    last = source.last_day or to_datetime(now()).date()
+    return max(1, (last - source.first_day).days + 366) * DAY
 
 
 def _days_of(duration: Duration) -> int:

@@ -72,25 +72,32 @@ def _view_features(view: StreamFeatureView, names: list[str], events: pl.LazyFra
     if view.where is not None:
         rows = rows.filter(view.where)
     time = pl.col(view.source.timestamp)
-    earliest = min(left_edge(view, view.resolved[name], at) for name in names)
+    earliest = min(edges(view, view.resolved[name], at)[0] for name in names)
     rows = rows.filter(time >= earliest, time < at)
     ordered = rows.sort(view.source.timestamp, pl.col("id64").reinterpret(signed=False)).collect()
     keys = list(view.key_types)
     found = ordered.select(keys).unique()
     for name in names:
-        left = left_edge(view, view.resolved[name], at)
-        age, seconds = (pl.lit(at) - time).dt.total_microseconds(), (at - left).total_seconds()
-        inside = ordered.filter(time >= left)
+        left, right = edges(view, view.resolved[name], at)
+        age, seconds = (pl.lit(right) - time).dt.total_microseconds(), (right - left).total_seconds()
+        inside = ordered.filter(time >= left, time < right)
         value = _value(view.resolved[name], age, seconds)
         values = inside.group_by(keys, maintain_order=True).agg(value.alias(name))
         found = found.join(values, on=keys, how="left")
     return found
 
 
-def left_edge(view: StreamFeatureView, feature: Feature, at: datetime) -> datetime:
-    """Return a window's first instant: to the microsecond, or of its finest tile where the window is not exact."""
-    start = at - timedelta(microseconds=feature.window.length)
-    return start if feature.window.exact else start - (start - EPOCH) % timedelta(microseconds=view.tiles.finest)
+def edges(view: StreamFeatureView, feature: Feature, at: datetime) -> tuple[datetime, datetime]:
+    """Return a window's first instant, and the first one after it; what is not exact is floored to the finest tile."""
+    window, finest = feature.window, timedelta(microseconds=view.tiles.finest)
+    if window.lifetime:
+        return EPOCH, at
+    right = at - timedelta(microseconds=window.offset)
+    left = right - timedelta(microseconds=window.length)
+    if window.exact:
+        return left, right
+    floored = left - (left - EPOCH) % finest
+    return floored, right - (right - EPOCH) % finest if window.offset else right
 
 
 def _value(feature: Feature, age: pl.Expr, seconds: float) -> pl.Expr:

@@ -53,7 +53,7 @@ def project(registry: Registry, live: Live) -> Tree:
         for child in registry.views_of(item.name):
             plan = registry.plans[child.name]
             leaf = branch.add(_titled("view", child.name, child.description))
-            windows = dict.fromkeys(format_duration(window.length) for window in plan.windows)
+            windows = dict.fromkeys(window.label for window in plan.windows)
             leaf.add(f"{_several(len(plan.features), 'feature')} of {_keys(child)} over {', '.join(windows)}")
             leaf.add(_version(plan, live(child.name)))
     for reader in registry.services.values():
@@ -95,13 +95,17 @@ def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Gr
         "states": ", ".join(plan.states.names),
         "freshness": f"{item.freshness}: values are stale when the stream is further behind",
         "ttl": f"{item.ttl}: values are expired when the entity's last event is older" if item.ttl else "none",
-        "kept in Redis": f"{_sum(plan.longest, plan.lateness, FORGET_AFTER)} after an entity's last event",
+        "kept in Redis": "for ever, as lifetime windows need it"
+        if plan.lifetime
+        else f"{_sum(plan.longest, plan.lateness, FORGET_AFTER)} after an entity's last event",
         "version": _version(plan, live),
         **_ownership(item.owners, item.tags),
     }
     features = _table("feature", "of", "type", "window [t − w, t)")
     for feature in plan.features:
         window = describe_window(feature.span, plan.tiles)
+        if feature.bound is not None:
+            window += f"; the value: {feature.bound}"
         features.add_row(feature.name, feature.formula, type_words(feature.output), window)
     return Group(_titled("view", item.name, item.description), _facts(facts), features)
 
@@ -118,8 +122,7 @@ def service(item: FeatureService) -> Group:
     }
     columns = _table("column", "of", "window")
     for owner, name in item.columns:
-        window = owner.resolved[name].window
-        columns.add_row(f"{owner.name}__{name}", owner.entity.name, format_duration(window.length))
+        columns.add_row(f"{owner.name}__{name}", owner.entity.name, owner.resolved[name].window.label)
     return Group(_titled("service", item.name, item.description), _facts(facts), columns)
 
 

@@ -24,9 +24,9 @@ from rtml.columns import SPINE_TIME
 from rtml.define.service import FeatureService
 from rtml.define.source import EventSource
 from rtml.define.views import StreamFeatureView
-from rtml.instants import BEGINNING, to_datetime
+from rtml.instants import BEGINNING, to_datetime, to_instant
 from rtml.lake import LAST_INGESTED, PUBLISHED_TO, REPLACED, STATUS, VERSION, WATERMARK, Lake, of_view
-from rtml.plan import Plan
+from rtml.plan import Plan, PlannedFeature
 from rtml.point_in_time.join import point_in_time
 from rtml.projection import INGESTED_AT, project
 from rtml_assets.tables.cuts import settle
@@ -174,8 +174,9 @@ def _events(
 ) -> pl.DataFrame:
     """Return the events that any row may count, and from when on each may be known."""
     plan, at = asked.plan, spine[AT].to_numpy()
-    first = to_datetime(max(0, int(at.min()) - plan.longest - plan.tiles.finest)).date()
     last = to_datetime(int(at.max())).date()
+    begin = to_instant(min(last, asked.view.source.first_day))
+    first = to_datetime(max(begin, int(at.min()) - plan.reach - plan.tiles.finest)).date()
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     time, ingested = pl.col(EVENT_TIME), pl.col(INGESTED_AT)
     late = ingested - time > plan.lateness
@@ -221,8 +222,8 @@ def _with_publication(given: Vectors, compared: list[Compared]) -> tuple[list[Co
 
 def _unseen(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> int:
     """Count the on-time events that had been ingested by the instants asked, and were not seen."""
-    longest = max(plan.features, key=lambda feature: feature.window)
-    counting = msgspec.structs.replace(longest, name=_UNSEEN, aggregate="count", column="", kind="i64", parameters=())
+    longest = max(plan.windows, key=lambda window: window.reach)
+    counting = PlannedFeature(_UNSEEN, "count", "", "i64", longest.reach, longest.exact)
     count = msgspec.structs.replace(plan, features=(counting,))
     later = spine.with_columns(pl.max_horizontal(SEEN, AT).alias(SEEN))
     had, was = (point_in_time(count, events, some)[_UNSEEN].values for some in (spine, later))

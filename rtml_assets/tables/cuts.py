@@ -29,7 +29,7 @@ UNBOUNDED = ("custom",)
 """Aggregates of which nobody can say between which values some events put them; nor of any list."""
 EVENTS_AT_ONCE = 2_000_000
 _ROW, _DOUBT, _BIT, _SET, _CUT, _SIZE = "__row", "__doubt", "__bit", "__set", "__cut", "__size"
-_LEFT = "__left"
+_LEFT, _RIGHT = "__left", "__right"
 
 Unsettled = dict[str, Array]
 """By feature: rows that differ from what is expected, and agree with some cut."""
@@ -68,7 +68,7 @@ def _inside(given: Vectors, wrong: Array) -> pl.DataFrame:
         .with_columns(doubtful.alias(_DOUBT))
         .filter(
             pl.col(EVENT_TIME) < pl.col(AT),
-            pl.col(EVENT_TIME) >= pl.col(AT) - plan.longest - plan.tiles.finest,
+            pl.col(EVENT_TIME) >= pl.col(AT) - plan.reach - plan.tiles.finest,
             pl.col(KNOWN_AT) <= pl.when(IS_LATE).then(NEXT_LATE).otherwise(SEEN),
         )
         .with_columns((pl.col(_DOUBT).cum_sum().over(_ROW).cast(pl.Int64) - 1).alias(_BIT))
@@ -121,15 +121,14 @@ def _within_bounds(given: Vectors, feature: PlannedFeature, inside: pl.DataFrame
     plan, name = given.plan, of_view(given.plan.view, feature.name)
     if feature.output.width or feature.aggregate in UNBOUNDED:
         return np.empty(0, dtype=np.int64)
-    start = pl.col(AT) - feature.window
-    left = start if feature.exact else start // plan.tiles.finest * plan.tiles.finest
+    left, right = feature.span.edges(pl.col(AT), plan.tiles.finest)
     got = given.rows.select(pl.int_range(pl.len()).alias(_ROW), pl.col(name).alias("got"))
     low, high, may_be_null = _bounds(feature, _sure())
     within = pl.when(pl.col("got").is_null()).then(pl.col("null")).otherwise(pl.col("got").is_between("low", "high"))
     return (
         inside.join(got, on=_ROW)
-        .with_columns(left.alias(_LEFT))
-        .filter(pl.col(EVENT_TIME) >= pl.col(_LEFT))
+        .with_columns(left.alias(_LEFT), right.alias(_RIGHT))
+        .filter(pl.col(EVENT_TIME) >= pl.col(_LEFT), pl.col(EVENT_TIME) < pl.col(_RIGHT))
         .group_by(_ROW)
         .agg(
             pl.col("got").first(),
@@ -203,9 +202,9 @@ def _bounds_of_counts(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, 
 def _weight(feature: PlannedFeature) -> pl.Expr:
     """Return what is left of each event at its row's instant."""
     half_life = parse_duration(str(dict(feature.parameters)["half_life"]))
-    return pl.lit(2.0).pow((pl.col(EVENT_TIME) - pl.col(AT)).cast(pl.Float64) / half_life)
+    return pl.lit(2.0).pow((pl.col(EVENT_TIME) - pl.col(_RIGHT)).cast(pl.Float64) / half_life)
 
 
 def _seconds() -> pl.Expr:
     """Return the length of each row's window."""
-    return (pl.col(AT).first() - pl.col(_LEFT).first()) / SECOND
+    return (pl.col(_RIGHT).first() - pl.col(_LEFT).first()) / SECOND

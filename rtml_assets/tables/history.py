@@ -9,7 +9,7 @@ import polars as pl
 
 from rtml.algebra.family import Array
 from rtml.define.views import StreamFeatureView
-from rtml.instants import BEGINNING, Instant, floor, to_datetime, to_instant
+from rtml.instants import BEGINNING, Instant, to_datetime, to_instant
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.online.adaptive import Grown, fold, grow
@@ -19,6 +19,7 @@ from rtml.tiles import Tile
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import is_late, load_events
 from rtml_assets.tables.publisher import Hold
+from rtml_assets.tables.reach import history_start
 from rtml_assets.tables.runs import Run, runs
 from streaming.versions import Version
 
@@ -41,6 +42,8 @@ class History(NamedTuple):
 def publish_history(lake: Lake, client: Redis, view: StreamFeatureView, version: Version, hold: Hold) -> History:
     """Write the tiles of all events before the boundary that a window can reach, late ones up to `folded_to` included.
 
+    What a lifetime window counts before the boundary is in bases.
+
     All values are absolute, and nobody else writes tiles before the boundary: it may die anywhere and be repeated.
     `hold` is called before each write.
     """
@@ -58,12 +61,6 @@ def publish_history(lake: Lake, client: Redis, view: StreamFeatureView, version:
                 writer.add(run)
     writer.flush()
     return History(writer.events, writer.tiles, writer.keys)
-
-
-def history_start(version: Version) -> Instant:
-    """Return the first instant that any window at or after the boundary can reach, on the grid of the coarsest tile."""
-    plan = version.plan
-    return max(0, floor(version.boundary - plan.longest, plan.tiles.coarsest) - plan.tiles.coarsest)
 
 
 def history_from(lake: Lake, view: StreamFeatureView) -> Instant:
@@ -100,14 +97,14 @@ class _Writer:
         """Combine all states in one go, and write."""
         packed = iter(self._folded())
         pipeline = self._client.pipeline(transaction=False)
-        life = self._plan.expire_after // 1_000
+        life, raw_life = self._plan.expire_after // 1_000, self._plan.raw_expire_after // 1_000
         for key, grown in self._held:
             values: dict[Any, Any] = {field(tile): value for tile, value in grown.leaves.items()}
             for tile, records in grown.states.items():
                 count = len(records) if tile.level == 0 else 0
                 values[field(tile)] = state_value(count, next(packed))
             for index, data in grown.raw.items():
-                pipeline.set(keys.raw(key, index), data, px=life)
+                pipeline.set(keys.raw(key, index), data, px=raw_life)
             pipeline.hset(key, mapping=values)
             pipeline.pexpire(key, life)
             self.tiles += len(values)

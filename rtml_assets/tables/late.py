@@ -13,11 +13,12 @@ from rtml.columns import TIMESTAMP
 from rtml.instants import BEGINNING, Instant, floor, now, to_datetime
 from rtml.lake import LATE, Lake, signed
 from rtml.online import codec, keys
+from rtml.online.base import LATE_AT
 from rtml.projection import INGESTED_AT, RowWise, project
 from rtml_assets.tables.delta import insert_new, open_table, rows_by_day
 from rtml_assets.tables.events import is_late, load_events
-from rtml_assets.tables.history import history_start
 from rtml_assets.tables.publisher import Hold
+from rtml_assets.tables.reach import history_start, reach_of
 from rtml_assets.tables.runs import Run, runs
 from streaming.positions import has_begun, read_positions, watermark
 from streaming.versions import Version
@@ -60,30 +61,24 @@ def publish_late(lake: Lake, client: Redis, view: RowWise, version: Version, unt
     return LateFigures(sum(sizes), new, len(found), max(sizes, default=0), remaining)
 
 
-def reach_of(client: Redis, version: Version, until: Instant) -> Instant:
-    """Return the first instant that a window can still reach.
-
-    A request may look back from where the stream has come, less the lateness; that may be far behind the mirror.
-    """
-    plan = version.plan
-    streamed = watermark(read_positions(client, keys.position(plan.source), plan.partitions))
-    servable = max(streamed, version.boundary)
-    present = until if servable == BEGINNING else min(until, servable)
-    return max(0, present - plan.lateness - plan.longest - plan.tiles.coarsest)
-
-
 def _servable_late(lake: Lake, client: Redis, view: RowWise, version: Version, until: Instant) -> pl.LazyFrame:
     source = view.source
     reach = to_datetime(reach_of(client, version, until))
-    days = [day for day in rows_by_day(open_table(lake.events(source.name))) if day >= reach.date()]
+    days = list(rows_by_day(open_table(lake.events(source.name))))
     time, ingested = pl.col(source.timestamp), pl.col(INGESTED_AT)
-    late = load_events(lake, source, days).filter(
-        is_late(source, version.plan.lateness), time >= reach, ingested <= to_datetime(until)
+    counts = time >= reach
+    if version.boundary != BEGINNING:
+        counts &= (time >= to_datetime(version.boundary)) | (ingested >= to_datetime(version.folded_to))
+    if version.plan.lifetime:
+        unfolded = (time >= to_datetime(max(version.based_to, 0))) | (
+            ingested >= to_datetime(max(version.based_late, 0))
+        )
+        counts |= unfolded
+    else:
+        days = [day for day in days if day >= reach.date()]
+    return load_events(lake, source, days).filter(
+        is_late(source, version.plan.lateness), counts, ingested <= to_datetime(until)
     )
-    if version.boundary == BEGINNING:
-        return late
-    folded = (time < to_datetime(version.boundary)) & (ingested < to_datetime(version.folded_to))
-    return late.filter(~folded)
 
 
 def _write_fields(client: Redis, version: Version, found: Mapping[str, Run], hold: Hold) -> None:
@@ -98,23 +93,31 @@ def _write_fields(client: Redis, version: Version, found: Mapping[str, Run], hol
         pipeline = client.pipeline(transaction=False)
         pipeline.sadd(listed, *some)
         for name in some:
-            pipeline.hset(name, codec.LATE, codec.RAW_MARK + found[name].records.tobytes())
+            pipeline.hset(name, mapping=_fields(version, found[name]))
             pipeline.pexpire(name, life)
         hold()
         pipeline.execute()
     pipeline = client.pipeline(transaction=False)
     for name in gone:
-        pipeline.hdel(name, codec.LATE)
+        pipeline.hdel(name, codec.LATE, LATE_AT)
         pipeline.srem(listed, name)
     pipeline.pexpire(listed, life)
     hold()
     pipeline.execute()
 
 
+def _fields(version: Version, run: Run) -> dict[Any, Any]:
+    """Return an entity's late events as its hash has them; of a view with lifetime windows also when each came."""
+    fields: dict[Any, Any] = {codec.LATE: codec.RAW_MARK + run.records.tobytes()}
+    if version.plan.lifetime:
+        fields[LATE_AT] = run.ingested.astype("<i8").tobytes()
+    return fields
+
+
 def remember_folded(lake: Lake, client: Redis, view: RowWise, version: Version, until: Instant) -> int:
-    """Remember which late events the published tiles hold, as servable from now on; return how many are new."""
+    """Remember which late events published tiles and bases hold, as servable from now on; return how many are new."""
     source, plan = view.source, version.plan
-    start = history_start(version)
+    start = 0 if plan.lifetime else history_start(version)
     days = [day for day in rows_by_day(open_table(lake.events(source.name))) if day >= to_datetime(start).date()]
     time, ingested = pl.col(source.timestamp), pl.col(INGESTED_AT)
     folded = load_events(lake, source, days).filter(

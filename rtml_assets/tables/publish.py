@@ -15,10 +15,12 @@ from rtml.lake import Lake
 from rtml.online import keys
 from rtml.plan import Plan
 from rtml.projection import Projection, RowWise
+from rtml_assets.tables.base import drop_tiles, fold_bases, foldable
 from rtml_assets.tables.catch_up import catch_up, is_followed
 from rtml_assets.tables.history import History, history_from, publish_history
 from rtml_assets.tables.late import BOUND, LateFigures, publish_late, remember_folded
 from rtml_assets.tables.publisher import Hold, sole_publisher
+from rtml_assets.tables.reach import history_start
 from rtml_assets.tables.touched import complete_to, touched_days
 from streaming.mended import mended_count
 from streaming.positions import RETENTION, read_positions, watermark
@@ -166,6 +168,9 @@ def _publish_all(work: _Work, version: Version | None) -> Published:
     work.hold()
     version = version or _begin(work)
     history = publish_history(work.lake, work.client, work.view, version, work.hold)
+    if work.plan.lifetime:
+        version = fold_bases(work.lake, work.client, work.view, version, version.boundary, work.hold)
+        version = msgspec.structs.replace(version, pruned_to=history_start(version))
     caught_up = 0
     if version.state == "replaying":
         caught_up = catch_up(work.lake, work.client, work.view, version, work.mirrored, work.hold)
@@ -192,10 +197,24 @@ def _publish_others(work: _Work) -> None:
 
 
 def _publish_late(work: _Work, view: RowWise, version: Version) -> LateFigures:
-    late = publish_late(work.lake, work.client, view, version, work.until, work.hold)
+    late = keep_up(work.lake, work.client, view, version, work.until, work.hold)
     work.hold()
     meta = keys.meta(version.view, version.version)
     work.client.eval(_PUBLISHED_TO, 1, meta, work.until)  # the rest may be the stream's
+    return late
+
+
+def keep_up(lake: Lake, client: Redis, view: RowWise, version: Version, until: Instant, hold: Hold) -> LateFigures:
+    """Publish what was late up to an instant; before, what was published goes into bases where there are any.
+
+    So a late event counts for all windows at once, and folding it changes no value.
+    """
+    lasting = version.plan.lifetime and version.state == "ready"
+    if lasting:
+        version = fold_bases(lake, client, view, version, foldable(until, client, view, version), hold)
+    late = publish_late(lake, client, view, version, until, hold)
+    if lasting:
+        drop_tiles(lake, client, view, version, until, hold)
     return late
 
 

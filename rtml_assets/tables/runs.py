@@ -12,7 +12,7 @@ from rtml.algebra.family import EVENT_TIME, ID64, Array
 from rtml.online import keys
 from rtml.online.codec import Records
 from rtml.plan import Plan
-from rtml.projection import RowWise, project, to_events
+from rtml.projection import INGESTED_AT, RowWise, project, to_events
 
 
 class Run(NamedTuple):
@@ -21,6 +21,8 @@ class Run(NamedTuple):
     tag: str
     tile: int
     records: Array
+    ingested: Array
+    """When each was ingested, int64 µs."""
 
 
 def runs(view: RowWise, plan: Plan, events: pl.LazyFrame, size: int | None = None) -> Iterator[Run]:
@@ -35,6 +37,6 @@ def runs(view: RowWise, plan: Plan, events: pl.LazyFrame, size: int | None = Non
     first[1:] = (entities[1:] != entities[:-1]) | (tiles[1:] != tiles[:-1])
     starts = np.flatnonzero(first)
     owners = frame.select(plan.key_names)[starts].rows()
-    parts = np.split(records, starts[1:])
-    for values, tile, part in zip(owners, tiles[starts].tolist(), parts, strict=True):
-        yield Run(keys.entity_tag(plan.entity, values), tile, part)
+    parts = zip(*(np.split(rows, starts[1:]) for rows in (records, frame[INGESTED_AT].to_numpy())), strict=True)
+    for values, tile, (part, ingested) in zip(owners, tiles[starts].tolist(), parts, strict=True):
+        yield Run(keys.entity_tag(plan.entity, values), tile, part, ingested)

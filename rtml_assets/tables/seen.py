@@ -77,7 +77,7 @@ class Asked:
     @property
     def reach(self) -> Reach:
         """How far a row that asks for what came before its instant looks back, counted from the last such instant."""
-        return Reach(self.plan.longest + self.plan.tiles.finest, 0)
+        return Reach(self.plan.reach + self.plan.tiles.finest, 0)
 
     def events(self, lake: Lake, days: Sequence[date], known_at: KnownAt) -> pl.LazyFrame:
         """Return days of the view's events with `known_at` (int64 µs) and `late`: from when on each may count."""

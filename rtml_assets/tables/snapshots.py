@@ -45,7 +45,7 @@ def build_snapshots(
 ) -> list[SnapshotDay]:
     """Build days of `features/`: a day's instants are `every`, 2 · `every`, … after its beginning, up to its end.
 
-    An entity has a row at an instant where an event of its lies in the view's longest window. All events count, by
+    An entity has a row at an instant where an event of its lies in any of the view's windows. All events count, by
     event time alone: what serving had is what training sets are for.
     """
     asked = Asked.of(view, plan, list(view.resolved))
@@ -117,9 +117,9 @@ def _values(plan: Plan, events: pl.DataFrame, instants: Sequence[Instant]) -> pl
 
 def _present(plan: Plan, events: pl.DataFrame, instant: Instant) -> pl.DataFrame:
     """Return the entities with an event in any window at an instant, as rows of a spine."""
-    first = min(window.edges(instant, plan.tiles.finest)[0] for window in plan.windows)
-    time = pl.col(EVENT_TIME)
-    keys = events.filter(time >= first, time < instant).select(plan.key_names).unique()
+    edges = [window.edges(instant, plan.tiles.finest) for window in plan.windows]
+    inside = pl.any_horizontal(pl.col(EVENT_TIME).is_between(a, b, closed="left") for a, b in edges)
+    keys = events.filter(inside).select(plan.key_names).unique()
     return keys.with_columns(pl.lit(instant, dtype=pl.Int64).alias(name) for name in (AT, SEEN, SEEN_LATE))
 
 

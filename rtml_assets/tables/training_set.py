@@ -9,13 +9,12 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Values
-from rtml.columns import SPINE_TIME
+from rtml.columns import KEY_TYPES, SPINE_TIME
 from rtml.define.label import LabelSource
 from rtml.define.service import FeatureService
 from rtml.define.source import EventSource
 from rtml.lake import Lake
 from rtml.point_in_time.join import point_in_time
-from rtml.projection import KEY_TYPES
 from rtml.registry import Registry
 from rtml.values import put_rows, to_series, value_type
 from rtml_assets.tables.arrivals import Arrivals
@@ -117,7 +116,7 @@ class TrainingSet:
         wanted: dict[EventSource, Reach] = {}
         for asked in self.asked:
             check_history(self.lake, asked.view.source, asked.view.name)
-            _widen(wanted, asked.view.source, Reach(asked.plan.longest, -1))
+            _widen(wanted, asked.view.source, Reach(asked.plan.reach, -1))
         for label in self.labels:
             _widen(wanted, label.source, Reach(0, label.horizon_us - 1))
         return [words for source, reach in wanted.items() for words in gaps(self.lake, source, reach, spine.at)]

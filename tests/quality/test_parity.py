@@ -203,8 +203,8 @@ def test_sums_in_any_order_are_within_the_tolerance_and_a_changed_one_is_not(num
 @pytest.mark.parametrize("kind", ["f64", "i64"])
 def test_what_is_exact_may_not_differ_at_all(name: str, kind: Kind) -> None:
     bound = allowed(name, kind, np.array([100.0]), np.array([100.0]))
-    exact = ("count", "rate", "min", "max", "first", "last", "first_n", "last_n", "last_distinct_n")
-    floating = name not in exact and (name != "sum" or kind == "f64")
+    moments = ("mean", "share", "sum_rate", "variance", "stddev", "skew", "kurtosis")
+    floating = name in moments or name.startswith("decayed") or (name == "sum" and kind == "f64")
     assert is_exact(name, kind) == (not floating)
     assert (bound[0] > 0) == floating
     assert bound[0] < 1e-3

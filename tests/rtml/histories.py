@@ -11,9 +11,9 @@ import polars as pl
 
 from rtml.algebra import catalog
 from rtml.algebra.family import Kind, Parameters
+from rtml.columns import KEY_TYPES
 from rtml.instants import BEGINNING, SECOND
 from rtml.plan import Plan, PlannedFeature
-from rtml.projection import KEY_TYPES
 from tests.oracle import Event
 
 END = 2**63 - 1

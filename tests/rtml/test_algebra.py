@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rtml.algebra import catalog
 from rtml.algebra.family import NUMPY_KIND, Aggregate, Events, Kind, Lane, Parameters, Span
 from rtml.algebra.states import StateSchema, concatenate, group_runs
-from rtml.errors import OverflowedError, UnknownNameError
+from rtml.errors import CodecError, OverflowedError, UnknownNameError
 from rtml.values import to_list
 from tests import oracle
 from tests.oracle import Event
@@ -27,6 +27,8 @@ SHORT: dict[str, Parameters] = {
 """Parameters that matter for events so few and so near to each other."""
 INTEGERS = st.integers(-(2**62), 2**62)
 FLOATS = st.floats(-1e12, 1e12, allow_subnormal=False)
+LAWS = settings(max_examples=40)
+"""Of each aggregate and kind; many share their states."""
 
 
 def rows(kind: Kind, least: int = 0) -> st.SearchStrategy[list[tuple[int, int, float | int | None]]]:
@@ -75,7 +77,7 @@ def size_of(found: list[tuple[int, int, float | int | None]]) -> float:
 @pytest.mark.parametrize("kind", ["f64", "i64"])
 @pytest.mark.parametrize("name", NAMES)
 class TestLaws:
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_the_empty_state_is_the_identity(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -85,7 +87,7 @@ class TestLaws:
         assert_same(one, schema.combine(concatenate([empty, one]), np.array([0])))
         assert_same(one, schema.combine(concatenate([one, empty]), np.array([0])))
 
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_combine_is_associative_and_the_order_is_free(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -99,7 +101,7 @@ class TestLaws:
             turned = {column: part[::-1] for column, part in states.items()}
             assert_same(whole, schema.combine(turned, np.array([0])), size_of(found))
 
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_combine_changes_none_of_its_inputs(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -108,7 +110,7 @@ class TestLaws:
             column.setflags(write=False)
         schema.combine(states, np.array([0]))
 
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_lower_is_lift_and_combine(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -129,7 +131,7 @@ class TestLaws:
         combined = schema.combine({column: part[order] for column, part in states.items()}, starts)
         assert_same(combined, {column: lowered[column].to_numpy() for column in schema.names}, size_of(found))
 
-    @settings(max_examples=40)
+    @LAWS
     @given(data=st.data())
     def test_the_value_is_the_oracles(self, name: str, kind: Kind, data: st.DataObject) -> None:
         schema = schema_of(name, kind)
@@ -167,3 +169,40 @@ def test_variance_does_not_cancel() -> None:
 def test_an_unknown_aggregate_is_an_error_never_a_guess() -> None:
     with pytest.raises(UnknownNameError, match=r"no aggregate 'meen'\. Did you mean 'mean'\?"):
         catalog.aggregate("meen")
+
+
+@pytest.mark.parametrize("name", ["first_n", "last_n", "last_distinct_n"])
+@pytest.mark.parametrize("span", [100, 2**62], ids=["packed", "too wide to pack"])
+def test_lists_of_many_entities_are_put_in_order_at_once(name: str, span: int) -> None:
+    rng = np.random.default_rng(3)
+    times = rng.permutation(np.arange(-60, 60)) * (span // 100)
+    events = Events(times, np.arange(120, dtype=np.uint64), {"x": Lane(rng.integers(0, 4, 120), np.ones(120, bool))})
+    schema = schema_of(name, "i64")
+    states = schema.combine(schema.combine(schema.lift(events), np.arange(0, 120, 4)), np.arange(0, 30, 5))
+    values = to_list(aggregate_of(name).finalize("x", "i64", states, Span(0, 1)))
+    for entity, got in enumerate(values):
+        rows = range(entity * 20, entity * 20 + 20)
+        ordered = sorted(
+            (Event("", int(times[n]), n, 0, {"x": int(events.lanes["x"].values[n])}) for n in rows),
+            key=lambda e: e.time,
+        )
+        assert got == oracle.value(name, ordered, "x", {"n": 3})
+
+
+def test_a_list_with_half_a_record_is_refused() -> None:
+    schema = schema_of("last_n", "f64")
+    states = {schema.names[0]: np.array([b"x" * 25], dtype=object)}
+    with pytest.raises(CodecError, match=r"x\.last_3: a state must be records of 24 bytes; got 25 bytes"):
+        schema.combine(states, np.array([0]))
+
+
+def test_decayed_sums_neither_overflow_nor_vanish() -> None:
+    """Values a million half-lives apart, and the window's end far beyond them."""
+    given = (("half_life", "1us"),)
+    schema = StateSchema.of(catalog.aggregate("decayed_mean", given).families("x", "f64"))
+    events = as_events([(0, 1, 7.0), (10**6, 2, 3.0), (10**6 + 1, 3, 5.0)], "f64")
+    for order in ([0, 1, 2], [2, 1, 0]):
+        states = {name: column[order] for name, column in schema.lift(events).items()}
+        merged = schema.combine(states, np.array([0]))
+        values, *_ = catalog.aggregate("decayed_mean", given).finalize("x", "f64", merged, Span(0, 10**9))
+        assert values.tolist() == [pytest.approx((5 + 3 / 2) / 1.5)]

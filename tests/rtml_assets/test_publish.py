@@ -17,10 +17,10 @@ from rtml.online import codec, keys
 from rtml_assets.store import FeatureStore
 from rtml_assets.tables import delta, late, publisher
 from rtml_assets.tables.events import compact_events
-from rtml_assets.tables.history import history_start
 from rtml_assets.tables.land import land
 from rtml_assets.tables.late import LateFigures, publish_late
 from rtml_assets.tables.publish import Published, boundary, publish
+from rtml_assets.tables.reach import history_start
 from rtml_assets.tables.touched import touched_days
 from streaming.positions import Position, raise_position
 from streaming.producer import Producer

@@ -56,7 +56,10 @@ def test_without_an_instant_it_is_the_leading_edge():
         (b"[]", "Expected `object`, got `array`"),
         (b"{}", "missing required field `entities`"),
         (b'{"entites": []}', "unknown field 'entites' in the request. Did you mean 'entities'?"),
-        (b'{"entities": [], "when": 1}', "unknown field 'when' in the request. Known: at, entities, leading_edge."),
+        (
+            b'{"entities": [], "when": 1}',
+            "unknown field 'when' in the request. Known: at, edges, entities, leading_edge, timeout_ms, timings.",
+        ),
         (b'{"entities": 5}', "Expected `object | array`, got `int` - at `$.entities`"),
         (b'{"entities": ["ann"]}', "Expected `object`, got `str` - at `$.entities[0]`"),
         (b'{"entities": [], "at": 1.5}', "Expected `int | str | null`, got `float` - at `$.at`"),

@@ -9,7 +9,8 @@ import pytest
 
 from rtml.errors import SettingsError
 from rtml.online import keys
-from rtml.settings import MOST_PROCESSES, Settings
+from rtml.settings import Settings
+from rtml.settings_rules import MOST_PROCESSES
 from streaming.broker import RestartRequiredError
 from streaming.group import CRASHED, RESTART, Leader, ended_by, free_addresses
 from streaming.place import Place

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import msgspec
-import numpy as np
 import polars as pl
 import pytest
 import redis
@@ -23,8 +22,9 @@ import rtml
 from rtml.columns import TIMESTAMP
 from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
+from rtml.plan import Plan, PlannedFeature
 from rtml.registry import Registry
-from rtml.values import take_rows, to_list
+from rtml.values import to_list
 from serving.reader import Turns, ViewLookup
 from streaming.broker import RestartRequiredError
 from streaming.entries import Entries
@@ -53,8 +53,7 @@ SOURCE = rtml.EventSource(
 )
 
 
-def view(name: str, tail: str | None) -> rtml.StreamFeatureView:
-    windows = ["20s", "90s", "400s", "1000s"]
+def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.StreamFeatureView:
     return rtml.StreamFeatureView(
         name=name,
         source=SOURCE,
@@ -77,8 +76,16 @@ def view(name: str, tail: str | None) -> rtml.StreamFeatureView:
     )
 
 
-EXACT, TILE = view("exact", "exact"), view("tile", "tile")
-REGISTRY = Registry.of([EXACT, TILE])
+WINDOWS = ["20s", "90s", "400s", "1000s"]
+EXACT = view("exact", "exact", [*WINDOWS])
+TILE = view("tile", "tile", [*WINDOWS, rtml.Window("90s", offset="20s"), rtml.Window("400s", offset="800s")])
+LIFE = view("life", None, ["90s", "lifetime", rtml.Window("50s", offset="60s")])
+REGISTRY = Registry.of([EXACT, TILE, LIFE])
+
+
+def window(plan: Plan, feature: PlannedFeature, truth: list[Event], key: str, at: int) -> list[Event]:
+    """The events that a feature counts."""
+    return oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest, feature.offset)
 
 
 class KilledError(Exception):
@@ -285,14 +292,14 @@ class Trial:
             for command in lookup.commands():
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
-        features = lookup.answer().features
+        features = {name: to_list(values) for name, values in lookup.answer().features.items()}
         for row, key in enumerate(KEYS):
             self.tally["reads"] += 1
             for feature in plan.features:
-                events = oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest)
+                events = window(plan, feature, truth, key, at)
                 told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
                 expected = oracle.value(feature.aggregate, events, feature.column, *told)
-                (got,) = to_list(take_rows(features[feature.name], np.array([row])))
+                got = features[feature.name][row]
                 assert oracle.agree(feature.aggregate, got, expected, events, feature.column, *told), SimpleNamespace(
                     version=version.version, key=key, feature=feature.name, at=at, got=got, expected=expected
                 )
