@@ -31,6 +31,7 @@ from streaming.versions import Version
 from tests.oracle import Event
 from tests.streaming.test_protocol import KEYS, REGISTRY, SOURCE, KilledError, MortalLink, Trial, gated
 
+TRIALS = 40
 COUNTS = (2, 5)
 """Of how many processes a group is: with these not all keys are one process's."""
 
@@ -191,15 +192,13 @@ def test_no_read_is_ever_wrong(client: redis.Redis) -> None:
     shards = [shard_of(keys.entity_tag("key", [key])) for key in KEYS]
     assert all(len({shard % count for shard in shards}) > 1 for count in COUNTS)
     tally: Counter[str] = Counter()
-    seed = 0
-    while tally["reads"] < 1_500:
+    for seed in range(TRIALS):
         trial = GroupTrial(client, seed, raw_limit=(1, 4, 64)[seed % 3])
         trial.run()
         tally += trial.tally
-        seed += 1
-    print(f"{seed} trials: {dict(tally)}")
-    assert tally["kills"] > 30
+    print(f"{TRIALS} trials: {dict(tally)}")
+    assert tally["kills"] > 20
     assert tally["refused"] > 3
     assert tally["duplicates"] > 500
-    assert tally["fenced"] > 50
+    assert tally["fenced"] > 10
     assert tally["heartbeats"] > 50
