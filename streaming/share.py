@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtml.instants import Instant
-from streaming.broker import Command
+from rtml.online.commands import Command
 from streaming.place import Place
 from streaming.route import MicroBatch, Rows, ViewBatch, rows_by_tag
 from streaming.versions import Version
