@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -13,8 +12,8 @@ from rtml.settings import Settings
 from serving.entities import MOST_ENTITIES, Entities, as_rows
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, prepare
-from serving.reader import Command, Turns
-from serving.redis_io import connect_reader
+from serving.reader import Turns
+from serving.redis_io import connect_reader, exchange
 from serving.state import ServingState, Snapshot
 
 if TYPE_CHECKING:
@@ -111,18 +110,11 @@ def fetch(client: Redis, lookup: Lookup) -> None:
     """
     try:
         while lookup.unfinished:
-            lookup.absorb(_replies(client, lookup.commands()))
+            lookup.absorb(exchange(client, lookup.commands()))
         if lookup.strings:
             for _ in lookup.merge(MOST_ENTITIES):
                 pass
             if lookup.strings.unfinished:
-                lookup.strings.absorb(_replies(client, lookup.strings.commands()))
+                lookup.strings.absorb(exchange(client, lookup.strings.commands()))
     except redis.RedisError as error:
         raise UnavailableError(f"Redis does not answer: {error}") from None
-
-
-def _replies(client: Redis, commands: Sequence[Command]) -> list[Any]:
-    pipeline = client.pipeline(transaction=False)
-    for command in commands:
-        pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-    return pipeline.execute()

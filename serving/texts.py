@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rtml.online import keys
+from rtml.online.commands import Command
 from rtml.online.texts import field, text_of
 from serving.merging import ViewMerge
-from serving.reader import Command
 from serving.text_cache import TextCache
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from rtml.online.commands import Command
 from rtml.online.texts import DROP, KEEP
 from streaming.broker import (
-    Command,
     RestartRequiredError,
     check_incarnation,
     incarnation,

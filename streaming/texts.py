@@ -9,10 +9,10 @@ import polars as pl
 
 from rtml.instants import Instant
 from rtml.online import keys
+from rtml.online.commands import Command
 from rtml.online.texts import kept, out_of_reach
 from rtml.plan import Plan
 from rtml.texts import text_column
-from streaming.broker import Command
 from streaming.link import Link
 
 REMEMBERED = 200_000
