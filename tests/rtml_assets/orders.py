@@ -178,7 +178,7 @@ def differences(got: pl.DataFrame, counted: dict[str, list[Event]], at: int) -> 
         for view, plan in REGISTRY.plans.items():
             for feature in plan.features:
                 floor = 1 if feature.exact else plan.tiles.finest
-                window = oracle.window(counted[view], key_of(view, entity), at, feature.window, floor)
+                window = oracle.window(counted[view], key_of(view, entity), at, feature.window, floor, feature.offset)
                 expected = oracle.value(feature.aggregate, window, feature.column)
                 value = row[f"{view}__{feature.name}"]
                 if not oracle.agree(feature.aggregate, value, expected, window, feature.column):
