@@ -25,6 +25,7 @@ from rtml import (
     StreamFeatureView,
     Sum,
     Variance,
+    Window,
 )
 from rtml.columns import TIMESTAMP
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_instant
@@ -91,7 +92,7 @@ till_orders = StreamFeatureView(
     derive={"sold": pl.col("items") > 0, "value": pl.col("price") * pl.col("items")},
     ladder=["1m", "1h"],
     features=[
-        Count(windows=["3h"]),
+        Count(windows=["3h", Window("2h", offset="1h")]),
         Mean("sold", windows=["3h"], name="sold_share"),
         Sum("value", windows=["3h"]),
         Last("value", windows=["3h"]),
