@@ -55,8 +55,9 @@ format: $(INSTALLED) ## put layout and imports in order
 audit: $(INSTALLED) ## known vulnerabilities of all that is locked, by pip-audit
 	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off --requirement $(LOCK)
 
-bench: $(INSTALLED) ## measure, each figure beside a peer's
-	$(BIN)/python -m benchmarks
+# ONLY='http in_process' runs those alone; PROFILE=http shows where its time goes; FULL=1 has the largest peers as well.
+bench: $(INSTALLED) ## measure, each figure beside a peer's: about ten minutes, written to benchmarks/results.md
+	$(BIN)/python -m benchmarks $(ONLY) $(if $(PROFILE),--profile $(PROFILE)) $(if $(FULL),--full)
 
 lock: $(INSTALLED) ## resolve pyproject.toml into requirements.lock (UPGRADE=1: to the newest)
 	$(BIN)/uv pip compile pyproject.toml --extra demo --extra tracing --extra dev --output-file $(LOCK) --quiet \

@@ -1,4 +1,4 @@
-"""What the benchmarks compute: one source, one view of five features over three windows."""
+"""What the benchmarks of the stream compute: one source, one view of nine features over three windows."""
 
 import rtml
 from rtml import Count, Entity, EventSource, FeatureService, Max, Mean, RedisStream, StreamFeatureView

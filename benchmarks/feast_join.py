@@ -14,7 +14,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-VERSION = "0.67"
 VIEW, KEY, TIME, NUMBER = "latest", "card", "at", "number"
 FEATURES = ["amount", "merchant"]
 TTL_DAYS, RUNS = 30, 3

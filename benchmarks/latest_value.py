@@ -7,11 +7,6 @@ Feast, which pairs a row with all of its card's payments before it looks at thei
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,10 +17,10 @@ import polars as pl
 
 import rtml
 from benchmarks import feast_join
+from benchmarks.feast_env import PeerError, environment, ran
 from benchmarks.rows import Row, faster
 from rtml import Entity, EventSource, FeatureService, Last, RedisStream, StreamFeatureView
 from rtml.columns import SPINE_TIME, TIMESTAMP
-from rtml.errors import RtmlError
 from rtml.instants import DAY, SECOND
 from rtml.lake import Lake
 from rtml.registry import Registry
@@ -43,8 +38,7 @@ AIM = 20.0
 RUNS = 5
 PEER_FILES = 8
 """So many Parquet files hold Feast's events: of a single one its join takes longer."""
-ADDRESS = re.compile(r"[a-z+]+://[^\s`)]+")
-INSTALLING_SECONDS, ANSWERING_SECONDS = 600, 1_800
+ANSWERING_SECONDS = 1_800
 
 
 class Payment(rtml.Event):
@@ -76,10 +70,6 @@ class Answer(NamedTuple):
     values: pl.DataFrame
 
 
-class PeerError(RtmlError):
-    """Feast could not be asked; says why."""
-
-
 def run() -> list[Row]:
     """Return rows to print; without Feast, ours and the reason."""
     what = f"the latest {len(feast_join.FEATURES)} values, {SPINE:,} rows × {EVENTS:,} events: Feast, from Parquet"
@@ -87,7 +77,7 @@ def run() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         ours = answered(Path(folder), events, spine)
         try:
-            python = environment(Path(".rtml", "bench", "feast"))
+            python = environment()
             peer = peer_answered(python, Path(folder), events, spine)
         except PeerError as error:
             return [Row(what, f"{ours.seconds:.2f} s", aim=f"≥ {AIM:g}×", verdict=f"not compared: {error}")]
@@ -148,25 +138,6 @@ def answered(folder: Path, events: pl.DataFrame, spine: pl.DataFrame) -> Answer:
     return Answer(min(seconds for seconds, _ in runs), min(work for _, work in runs), values)
 
 
-def environment(folder: Path) -> Path:
-    """Return the Python of an environment with Feast, made where it is not there yet.
-
-    Raises:
-        PeerError: there is no uv, or Feast cannot be installed.
-    """
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
-    if uv is None:
-        raise PeerError("there is no uv to install Feast with")
-    python = folder / "bin" / "python"
-    wanted = [f"feast=={feast_join.VERSION}.*", "pandas<3"]
-    for argv in (
-        ["venv", "--quiet", "--allow-existing", "--python", sys.executable, str(folder)],
-        ["pip", "install", "--quiet", "--python", str(python), *wanted],
-    ):
-        ran([uv, *argv], INSTALLING_SECONDS, "Feast cannot be installed")
-    return python
-
-
 def peer_answered(python: Path, folder: Path, events: pl.DataFrame, spine: pl.DataFrame) -> Answer:
     """Answer the same rows with Feast, from Parquet.
 
@@ -186,24 +157,6 @@ def peer_answered(python: Path, folder: Path, events: pl.DataFrame, spine: pl.Da
     made = spine.select(feast_join.NUMBER).join(answers, on=feast_join.NUMBER, how="left", maintain_order="left")
     figures = json.loads(printed.splitlines()[-1])
     return Answer(figures["seconds"], figures["work"], made)
-
-
-def ran(argv: list[str], seconds: float, failure: str) -> str:
-    """Run a command and return what it prints; Feast's telemetry is off.
-
-    Raises:
-        PeerError: it failed; says `failure` and what it printed last, without addresses.
-    """
-    environ = os.environ | {"FEAST_USAGE": "False"}
-    try:
-        done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=seconds, env=environ)
-    except subprocess.TimeoutExpired:
-        raise PeerError(f"{failure}: no end after {seconds:g} s") from None
-    except subprocess.CalledProcessError as error:
-        lines = [line.strip() for line in error.stderr.splitlines() if line.strip()]
-        reason = lines[-1] if lines else f"exit code {error.returncode}"
-        raise PeerError(f"{failure}: {ADDRESS.sub('…', reason)}") from None
-    return done.stdout
 
 
 def agreeing(found: pl.DataFrame, made: pl.DataFrame) -> int:

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from rtml.algebra.family import Array, Span, States, Values
-from rtml.algebra.states import concatenate, group_runs
+from rtml.algebra.states import concatenate
 from rtml.instants import BEGINNING, Duration, Instant
 from rtml.online.base import Bases, Kept
 from rtml.online.codec import PREFIX, RAW, Header, Records, raw_count
 from rtml.online.codec import field as field_name
+from rtml.online.tail import joined, tail_rows
 from rtml.plan import Plan
 from rtml.tiles import Cover, Tile, Window, head_cover, tail_cover
 
@@ -133,6 +135,11 @@ class Fetched:
     raw: dict[int, bytes] = field(default_factory=dict)
     base: bytes | None = None
     late_at: bytes | None = None
+    tail: bytes | None = None
+
+    def records_of(self, plan: Plan, index: int, value: bytes) -> int:
+        """Return how many raw records a hot finest tile has that holds this state."""
+        return raw_count(value) + joined(plan, self.tail, index)
 
     def tile(self, tile: Tile) -> bytes | None:
         """Return a tile's value, if it was read and there is one."""
@@ -165,7 +172,7 @@ class Fetched:
             value = self.values[place]
             if value is not None and value[0] != RAW:
                 width = Records.of(plan).narrow.itemsize
-                if len(self.raw.get(index, b"")) < raw_count(value) * width:
+                if len(self.raw.get(index, b"")) < self.records_of(plan, index, value) * width:
                     short.append(index)
         return short
 
@@ -183,48 +190,63 @@ def answer(plan: Plan, at: Instant, entities: Sequence[Fetched], based_to: Insta
     Raises:
         OverflowedError: an integer sum needs more than 64 bits.
     """
-    windows = plan.windows
+    windows, count = plan.windows, len(entities)
     records = _Gathered.of(plan, entities)
     gathered, bases = records.states, None
     if plan.lifetime:
         bases = Bases.of(plan, [Kept(one.base, one.late, one.late_at) for one in entities], based_to)
         gathered = concatenate([gathered, bases.states])
+    present = records.up_to(at)
     chosen, cells = [], []
     for number, window in enumerate(windows):
-        rows, owners = _rows(window, records, bases, at, plan.tiles.finest)
+        rows, owners = _rows(window, records, present, bases, at)
         chosen.append(rows)
-        cells.append(owners * len(windows) + number)
-    states = _combine(plan, gathered, np.concatenate(chosen), np.concatenate(cells), len(entities) * len(windows))
-    values = {}
-    for feature in plan.features:
-        number = windows.index(feature.span)
-        part = {name: column[number :: len(windows)] for name, column in states.items()}
-        values[feature.name] = feature.finalize(part, Span(*feature.span.edges(at, plan.tiles.finest)))
-    return Answer(values)
+        cells.append(owners + number * count)
+    states = _combine(plan, gathered, np.concatenate(chosen), np.concatenate(cells), count * len(windows))
+    spans = [Span(*window.edges(at, plan.tiles.finest)) for window in windows]
+    parts = [
+        {name: column[start : start + count] for name, column in states.items()}
+        for start in range(0, count * len(windows), count or 1)
+    ]
+    return Answer({feature.name: feature.finalize(parts[number], spans[number]) for feature, number in plan.numbered})
 
 
-def _rows(
-    window: Window, records: _Gathered, bases: Bases | None, at: Instant, finest: Duration
-) -> tuple[Array, Array]:
+def _rows(window: Window, records: _Gathered, present: _Right, bases: Bases | None, at: Instant) -> tuple[Array, Array]:
     """Return the rows that make up a window, and their owners; those of bases follow all others."""
-    a, b = window.edges(at, finest)
+    a, b = window.edges(at, records.finest)
+    right = records.up_to(b, settled=True) if window.offset else present
     if bases is None or not window.lifetime:
-        return records.within(a, b, settled=window.offset > 0)
-    rows, owners = records.within(bases.up_to[records.owner], b)
+        return records.within(a, right)
+    rows, owners = records.within(bases.up_to[records.owner], right)
     more = len(records.owner) + np.arange(len(bases.owner))
     return np.concatenate([rows, more]), np.concatenate([owners, bases.owner])
 
 
 def _combine(plan: Plan, states: States, rows: Array, cells: Array, count: int) -> dict[str, Array]:
     """Return one state for each of `count` cells, from rows of states and the cell that each falls in."""
-    merged = plan.states.empties(count)
-    if len(rows):
-        order, starts = group_runs(cells)
-        picked = {name: column[rows[order]] for name, column in states.items()}
-        present = cells[order][starts]
-        for name, column in plan.states.combine(picked, starts).items():
-            merged[name][present] = column
+    if not len(rows):
+        return plan.states.empties(count)
+    if np.any(cells[1:] < cells[:-1]):  # else they are in order already
+        order = np.argsort(cells, kind="stable")
+        rows, cells = rows[order], cells[order]
+    first = np.empty(len(cells), dtype=bool)
+    first[0] = True
+    np.not_equal(cells[1:], cells[:-1], out=first[1:])
+    starts = np.flatnonzero(first)
+    combined = plan.states.combine({name: column[rows] for name, column in states.items()}, starts)
+    if len(starts) == count:
+        return combined
+    merged, present = plan.states.empties(count), cells[starts]
+    for name, column in combined.items():
+        merged[name][present] = column
     return merged
+
+
+class _Right(NamedTuple):
+    """What a window's right edge makes of every row: whether it may count, and whether what covers it does."""
+
+    counts: Array
+    covered: Array
 
 
 @dataclass(frozen=True)
@@ -244,6 +266,7 @@ class _Gathered:
     latest: Array
     """Each row's entity's `max_event_time`."""
     tiles: int
+    finest: Duration
 
     @classmethod
     def of(cls, plan: Plan, entities: Sequence[Fetched]) -> _Gathered:
@@ -255,16 +278,20 @@ class _Gathered:
         for owner, entity in enumerate(entities):
             if entity.reading is not None:
                 begin, first = loose.begin(entity.reading)
-                for place in _take_apart(owner, entity, entity.reading, packed, loose, first):
+                for place in _take_apart(plan, owner, entity, packed, loose, first):
                     owners.append(owner)
                     places.append(begin + place)
             if entity.late is not None:
                 loose.add(owner, entity.late, 0, narrow=False)
         states, times = plan.states.unpack_bytes(packed), _NONE
         bounds, owned, parents = loose.bounds()[places], np.array(owners, dtype=np.int64), _NO_PARENTS
+        if tails := {owner: entity.tail for owner, entity in enumerate(entities) if entity.tail}:
+            rows = tail_rows(plan, list(tails), list(tails.values()))
+            states = concatenate([states, rows.states])
+            bounds, owned = np.concatenate([bounds, rows.bounds]), np.concatenate([owned, rows.owner])
         if loose.any:
             owner_of, times, parents, lifted = loose.lifted()
-            states = concatenate([states, lifted]) if packed else lifted
+            states = concatenate([states, lifted]) if len(owned) else lifted
             owned = np.concatenate([owned, owner_of])
         latest = np.array([entity.header.max_event_time for entity in entities], dtype=np.int64)
         return cls(
@@ -276,28 +303,41 @@ class _Gathered:
             parent_end=np.concatenate([bounds[:, 3], parents[:, 1]]),
             latest=latest[owned],
             tiles=len(bounds),
+            finest=plan.tiles.finest,
         )
 
-    def within(self, a: Instant | Array, b: Instant, *, settled: bool = False) -> tuple[Array, Array]:
+    def up_to(self, b: Instant, *, settled: bool = False) -> _Right:
+        """Return what the right edge makes of the rows.
+
+        A tile counts when the window holds it whole, an event when it is inside. A tile that `b` cuts is held whole
+        when the entity has nothing as late as `b`; never when `b` is `settled`, that is in the past: then all below the
+        tile was read, and published tiles may lie behind `b`.
+        """
+        whole, parent_whole = self.end <= b, self.parent_end <= b
+        if not settled:
+            nothing_after = self.latest < b
+            whole |= nothing_after
+            parent_whole |= nothing_after
+        whole[self.tiles :] = True
+        return _Right((self.start < b) & whole, parent_whole & (self.parent_start < b))
+
+    def within(self, a: Instant | Array, right: _Right) -> tuple[Array, Array]:
         """Return the rows that make up `[a, b)`, and their owners; `a` may be another one for each row.
 
-        A tile counts when the window holds it whole, an event when it is inside; neither counts where what covers it
-        counts instead. A tile that `b` cuts is held whole when the entity has nothing as late as `b`; never when `b` is
-        `settled`, that is in the past: then all below the tile was read, and published tiles may lie behind `b`.
+        Neither a tile nor an event counts where what covers it counts instead.
         """
-        nothing_after = np.zeros(len(self.owner), dtype=bool) if settled else self.latest < b
-        inside = (self.start >= a) & (self.start < b)
-        whole = (self.end <= b) | nothing_after
-        whole[self.tiles :] = True
-        covered = (self.parent_start >= a) & ((self.parent_end <= b) | nothing_after) & (self.parent_start < b)
-        rows = np.flatnonzero(inside & whole & ~covered)
+        inside = (self.start >= a) & right.counts
+        rows = np.flatnonzero(inside & ~((self.parent_start >= a) & right.covered))
         return rows, self.owner[rows]
 
 
 def _take_apart(
-    owner: int, entity: Fetched, reading: Reading, packed: list[bytes], loose: _Loose, first: int
+    plan: Plan, owner: int, entity: Fetched, packed: list[bytes], loose: _Loose, first: int
 ) -> Iterator[int]:
     """Add an entity's states to `packed` and its records to `loose`; yield the places of the states."""
+    reading = entity.reading
+    if reading is None:
+        return
     finest, raw, count = reading.of_finest, entity.raw, len(reading.tiles)
     for place, value in enumerate(entity.values):
         if value is None:
@@ -307,7 +347,7 @@ def _take_apart(
             continue
         packed.append(value[PREFIX:])
         if finest[place] and (index := reading.tiles[place].index) in raw:
-            loose.add_edge(owner, raw[index], raw_count(value), first + count + place)
+            loose.add_edge(owner, raw[index], entity.records_of(plan, index, value), first + count + place)
         yield place
 
 

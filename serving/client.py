@@ -49,7 +49,7 @@ class FeatureClient:
         self._most = client.max_entities if isinstance(client, Settings) else MOST_ENTITIES
         self._background = background
         self._turns = Turns()
-        self.state = ServingState(self._client)
+        self.state = ServingState(self._client, client.features if isinstance(client, Settings) else "")
         if background:
             self.state.refresh()
             self.state.start()

@@ -11,7 +11,7 @@ from rtml.answer import Fetched
 from rtml.instants import BEGINNING, Instant
 from rtml.online.adaptive import absolute
 from rtml.online.base import Base
-from rtml.online.codec import RAW, Records, raw_count
+from rtml.online.codec import RAW, Records
 from rtml.plan import Plan
 from rtml.staleness import is_expired
 from rtml.tiles import Tile
@@ -55,7 +55,7 @@ def _bounds(fetched: Fetched, plan: Plan, tile: Tile, value: bytes, at: Instant)
     elif tile.level == 0 and tile.index in fetched.raw:
         # The instant cuts it: what it stands for may all be later.
         width, data = layout.narrow.itemsize, fetched.raw[tile.index]
-        count = min(raw_count(value), len(data) // width)
+        count = min(fetched.records_of(plan, tile.index, value), len(data) // width)
         yield _latest(absolute(layout, tile, data[: count * width]), at)
 
 

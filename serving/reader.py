@@ -16,6 +16,7 @@ from rtml.instants import BEGINNING, Instant, to_text
 from rtml.online import keys
 from rtml.online.base import BASE, LATE_AT, Base
 from rtml.online.codec import FIELD_DTYPE, HEADER, LATE, NO_HEADER, Header, unfield
+from rtml.online.tail import TAIL
 from rtml.plan import Plan
 from streaming.versions import Version
 
@@ -58,9 +59,10 @@ class _Row:
         header, late, *values = found
         if reading.plan.lifetime:
             base, late_at, *values = values
+        tail = values.pop(0) if reading.plan.tailed else None
         edges = {index: data for index in reading.raw if (data := next(raw)) is not None}
         known = Header.decode(header) if header else NO_HEADER
-        self.fetched = Fetched(known, late, reading, values, edges, base, late_at)
+        self.fetched = Fetched(known, late, reading, values, edges, base, late_at, tail)
 
 
 class ViewLookup:
@@ -74,7 +76,7 @@ class ViewLookup:
         self.turn = turn
         suffix = keys.versioned(self.plan.view, version.version)
         self.rows = [_Row(tag + suffix) for tag in tags]
-        self._own = (HEADER, LATE, BASE, LATE_AT) if self.plan.lifetime else (HEADER, LATE)
+        self._own = _own(self.plan)
         self._pending: list[_Row] = list(self.rows)
 
     def commands(self) -> Iterator[Command]:
@@ -137,8 +139,14 @@ class ViewLookup:
         return self.turn.wide if row.head or self.turn.whole else self.turn.narrow
 
 
+def _own(plan: Plan) -> tuple[bytes, ...]:
+    """Return the fields that are read of every entity."""
+    based = (BASE, LATE_AT) if plan.lifetime else ()
+    return (HEADER, LATE, *based, *((TAIL,) if plan.tailed else ()))
+
+
 def _of_hash(plan: Plan, stored: dict[bytes, bytes], raw: tuple[int, ...]) -> tuple[Reading, list[bytes | None]]:
     """Return a whole hash as what was read, and as the reply to an `HMGET`."""
     tiles = {unfield(name): value for name, value in stored.items() if len(name) == FIELD_DTYPE.itemsize}
-    own = [stored.get(name) for name in (HEADER, LATE, BASE, LATE_AT)]
+    own = [stored.get(name) for name in _own(plan)]
     return Reading(plan, tuple(tiles), raw), [*own, *tiles.values()]

@@ -21,10 +21,12 @@ from streaming.broker import address, connect
 if TYPE_CHECKING:
     from redis import Redis
 
-CONNECTIONS = 32
-"""The most connections of one server: round trips beyond them wait for one, within their deadline."""
 _LOST = (ConnectionError,)
 """After this a read is sent once more: Redis may have been restarted since the last one. After a timeout it is not."""
+
+
+class LateReplyError(UnavailableError):
+    """Redis did not answer within the time that there was."""
 
 
 def connect_reader(where: Settings | str, timeout: float) -> Redis:
@@ -35,16 +37,20 @@ def connect_reader(where: Settings | str, timeout: float) -> Redis:
 
 
 class RedisReader:
-    """Sends the commands of a round trip without blocking the loop; `timeout` in seconds bounds the whole of it."""
+    """Sends the commands of a round trip without blocking the loop; `timeout` in seconds bounds the whole of it.
 
-    def __init__(self, where: Settings | str, timeout: float) -> None:
+    At most `connections` round trips are under way: those beyond them wait for one to end, within their time.
+    """
+
+    def __init__(self, where: Settings | str, timeout: float, connections: int = 32) -> None:
         """Take the settings or a URL; nothing is connected before the first `read`."""
-        self._timeout = timeout
+        self.timeout = timeout
         url, options = address(where)
         pool = BlockingConnectionPool.from_url(
             url,
-            max_connections=CONNECTIONS,
-            timeout=timeout,
+            max_connections=connections,
+            # The deadline of `read` bounds this wait, too.
+            timeout=None,
             # The deadline of `read` bounds all of it, at less cost than one for each reply.
             socket_timeout=None,
             socket_connect_timeout=timeout,
@@ -54,20 +60,21 @@ class RedisReader:
         )
         self._client = AsyncRedis.from_pool(pool)
 
-    async def read(self, commands: Sequence[Command]) -> list[Any]:
-        """Return the replies to commands.
+    async def read(self, commands: Sequence[Command], within: float | None = None) -> list[Any]:
+        """Return the replies to commands; `within` so many seconds, where not `timeout`.
 
         Raises:
             UnavailableError: Redis did not answer in time, or not at all.
         """
+        within = self.timeout if within is None else within
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(within):
                 replies: list[Any] = await pipeline.execute()
         except TimeoutError:
-            raise UnavailableError(f"Redis did not answer within {self._timeout * 1_000:g} ms") from None
+            raise LateReplyError(f"Redis did not answer within {within * 1_000:.0f} ms") from None
         except (RedisError, OSError) as error:
             raise UnavailableError(f"Redis does not answer: {error}") from None
         return replies

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from rtml.instants import Instant
+from collections.abc import Iterable
+
 from rtml.online.codec import RAW, Header
-from rtml.plan import Plan
 from streaming.route import ViewBatch
 
 REFRESH_SECONDS = 3_600.0
 """How often an entity's time to live is renewed: it is at least seven days."""
+
+Run = list[int]
+"""Rows of a `ViewBatch` of one entity and one finest tile, in order of arrival: one path down the ladder."""
 
 
 class Hot:
@@ -25,32 +28,27 @@ class Hot:
 
 
 class Entity:
-    """What is known of an entity: its header, tiles by field name (`None` where Redis has none), hot raw records."""
+    """What is known of an entity: its header and tail, tiles by field name (`None` where Redis has none), hot records.
 
-    __slots__ = ("header", "raw", "refreshed", "tiles")
+    `raw` has the records of hot finest tiles by index.
+    """
 
-    def __init__(self, header: Header) -> None:
-        """Know its header only."""
+    __slots__ = ("header", "raw", "refreshed", "tail", "tiles")
+
+    def __init__(self, header: Header, tail: bytes | None = None) -> None:
+        """Know its header, and its tail if it has one."""
         self.header = header
+        self.tail = tail or b""
         self.tiles: dict[bytes, bytes | None] = {}
         self.raw: dict[int, Hot] = {}
         self.refreshed = -REFRESH_SECONDS
         """When its time to live was last renewed."""
 
-    def open_rows(self, plan: Plan, batch: ViewBatch, rows: list[int]) -> list[int]:
-        """Leave out what is behind the fence: it was applied before."""
-        sealed_to: Instant = self.header.fence - plan.lateness
-        ends = batch.finest_ends
-        return [row for row in rows if ends[row] > sealed_to]
-
     def leaf(self, batch: ViewBatch, row: int) -> int:
-        """Return the level of the tile whose records an event joins; −1 when a tile on its path is not known yet."""
+        """Return the level of the tile whose records an event joins; all tiles down to it are known."""
         tiles = self.tiles
         for level, names in batch.fields_from_top:
-            name = names[row]
-            if name not in tiles:
-                return -1
-            value = tiles[name]
+            value = tiles[names[row]]
             if value is None or level == 0 or value[0] == RAW:
                 return level
         raise AssertionError("a ladder has a finest level")
@@ -58,10 +56,27 @@ class Entity:
     def unknown(self, batch: ViewBatch, row: int) -> list[bytes]:
         """Return the tiles that must be known to find an event's leaf, and are not."""
         names = []
+        tiles = self.tiles
         for _, found in batch.fields_from_top:
             name = found[row]
-            if name not in self.tiles:
+            if name not in tiles:
                 names.append(name)
-            elif (value := self.tiles[name]) is None or value[0] == RAW:
+            elif (value := tiles[name]) is None or value[0] == RAW:
                 break
         return names
+
+
+def runs_of(batch: ViewBatch, rows: list[int]) -> list[Run]:
+    """Return an entity's rows by finest tile."""
+    if len(rows) == 1:
+        return [rows]
+    finest = batch.finest
+    runs: dict[int, Run] = {}
+    for row in rows:
+        runs.setdefault(finest[row], []).append(row)
+    return list(runs.values())
+
+
+def all_unknown(entity: Entity, batch: ViewBatch, runs: Iterable[Run]) -> list[bytes]:
+    """Return the tiles that must be known to work runs in, and are not, each once."""
+    return list(dict.fromkeys([name for run in runs for name in entity.unknown(batch, run[0])]))

@@ -52,10 +52,15 @@ class ViewBatch:
         return [(level, _field_names(level, index)) for level, index in reversed(list(enumerate(self.indices)))]
 
     @cached_property
-    def finest_ends(self) -> list[Instant]:
-        """The end of each event's finest tile."""
-        ends: list[Instant] = ((self.indices[0] + 1) * self.plan.tiles.finest).tolist()
-        return ends
+    def finest(self) -> list[int]:
+        """The index of each event's finest tile."""
+        indices: list[int] = self.indices[0].tolist()
+        return indices
+
+    @cached_property
+    def wide(self) -> bytes:
+        """All records with absolute times, one after the other."""
+        return self.records.tobytes()
 
     @cached_property
     def encoded(self) -> list[bytes]:

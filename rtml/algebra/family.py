@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
+
+from rtml.lazy import pl
 
 Array = NDArray[Any]
 States = Mapping[str, Array]
@@ -25,6 +26,8 @@ Kind = Literal["f64", "i64", "str"]
 NUMPY_KIND: dict[Kind, str] = {"f64": "<f8", "i64": "<i8", "str": "<u8"}
 RAGGED = "O"
 """The type of a state column whose entries are `bytes` of any length; its identity is `b""`."""
+RAGGED_SIZE = 1024
+"""About how many bytes such an entry takes in memory, where its family does not say."""
 EVENT_TIME, ID64 = "event_time", "id64"
 Identity = float | int | bytes
 
@@ -121,6 +124,11 @@ class Family(ABC):
     def combine(self, states: States, starts: Array) -> dict[str, Array]:
         """Many states → one a group. Groups are runs that begin at `starts`; the inputs are never changed."""
 
+    @property
+    def bulk(self) -> int:
+        """About how many bytes the ragged columns of a state take in memory."""
+        return RAGGED_SIZE * sum(kind == RAGGED for kind in self.columns.values())
+
     def _named(self, part: str) -> str:
         return f"{self.column}.{part}"
 
@@ -130,14 +138,32 @@ Parameters = tuple[tuple[str, Parameter], ...]
 """An aggregate's parameters by name, as a plan carries them."""
 
 
+def label(aggregate: str, parameters: Parameters) -> str:
+    """Return how an aggregate reads in a feature's name: `last_5` is `last_n` with n = 5."""
+    if aggregate == "custom":
+        return str(dict(parameters)["called"])
+    return f"{aggregate[:-1]}{dict(parameters).get('n', 'n')}" if aggregate.endswith("_n") else aggregate
+
+
+def formula(aggregate: str, column: str, parameters: Parameters) -> str:
+    """Return an aggregate of a column in words: `last_n(amount, n=5)`; different meanings read differently."""
+    if aggregate == "custom":
+        aggregate, parameters = str(dict(parameters)["called"]), parameters[1:2]  # its version
+    given = [*([column] if column else []), *(f"{name}={value}" for name, value in parameters)]
+    return f"{aggregate}({', '.join(given)})" if given else aggregate
+
+
 @dataclass(frozen=True)
 class Aggregate(ABC):
     """A value computed from states: its name, what it needs, and `finalize`. Its fields are its parameters."""
 
     name: ClassVar[str]
     takes_column: ClassVar[bool] = True
+    takes_number: ClassVar[bool] = True
     takes_boolean: ClassVar[bool] = False
     takes_string: ClassVar[bool] = False
+    takes_lifetime: ClassVar[bool] = True
+    """Whether it means anything of a window without a left edge."""
     commutative: ClassVar[bool] = True
     """Whether the states of a group may be combined in any order."""
 

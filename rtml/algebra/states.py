@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import Array, Events, Family, Identity, States, with_needs
+from rtml.lazy import pl
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class StateSchema:
     @property
     def size(self) -> int:
         """About how many bytes a state takes in memory."""
-        return self.dtype.itemsize + RAGGED_SIZE * len(self.ragged)
+        return self.dtype.itemsize + sum(family.bulk for family in self.families)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -113,8 +113,6 @@ class StateSchema:
         return {name: columns[name] if name in columns else fixed[name] for name in self.names}  # type: ignore[index]
 
 
-RAGGED_SIZE = 1024
-"""About how many bytes an entry of a ragged column takes in memory."""
 _LENGTH = struct.Struct("<I")
 
 

@@ -3,6 +3,7 @@
 "h"     u8 codec, u8 flags, u64 generation, i64 fence, i64 max_event_time, i64 last_ingested
 tile    u8 level, u32 index  →  'R' + records  |  'S' + u32 raw_count + packed state
 "late"  'R' + records with absolute times
+"tail"  see `rtml.online.tail`
 record  time since tile start (u32 in finest tiles, u64 otherwise), u64 id64, values, null bits
 """
 
@@ -106,6 +107,11 @@ class Records:
     def narrow(self) -> np.dtype[np.void]:
         """A record of a finest tile: 4 bytes of time where the tile is short enough."""
         return self._dtype("<u4" if self.plan.tiles.finest <= 1 << 32 else "<u8")
+
+    @cached_property
+    def tailed(self) -> np.dtype[np.void]:
+        """A record of a tail: a level, and a wide record."""
+        return np.dtype([("level", "u1"), *[(name, self.wide[name]) for name in self.wide.names or ()]])
 
     def of_level(self, level: int) -> np.dtype[np.void]:
         """Return the record of a level's tiles."""

@@ -13,6 +13,7 @@ from rtml.algebra.states import concatenate, group_runs
 from rtml.lake import TILE_START
 from rtml.online import keys
 from rtml.online.codec import FIELD_DTYPE, PREFIX, RAW, Records, raw_count, unfield
+from rtml.online.tail import TAIL, joined, tail_rows
 from rtml.plan import Plan
 from rtml.projection import to_events
 from streaming.versions import Version
@@ -120,10 +121,14 @@ class _Found:
         levels = range(len(plan.ladder))
         self._states: list[list[tuple[int, int, bytes]]] = [[] for _ in levels]
         self._records: list[list[tuple[int, int, bytes]]] = [[] for _ in levels]
+        self._tails: dict[int, bytes] = {}
         self.hot: list[_Hot] = []
 
     def add(self, owner: int, key: str, stored: dict[Any, bytes]) -> None:
         """Take an entity's hash."""
+        tail = stored.get(TAIL)
+        if tail:
+            self._tails[owner] = tail
         for name, value in stored.items():
             if len(name) != FIELD_DTYPE.itemsize:
                 continue
@@ -132,19 +137,29 @@ class _Found:
             kept, begin = (self._records, 1) if value[0] == RAW else (self._states, PREFIX)
             kept[tile.level].append((owner, start, value[begin:]))
             if value[0] != RAW and not tile.level:
-                self.hot.append(_Hot(owner, start, raw_count(value), keys.raw(key, tile.index)))
+                lacking = joined(self._plan, tail, tile.index)
+                self.hot.append(_Hot(owner, start, raw_count(value) + lacking, keys.raw(key, tile.index)))
 
     def wholes(self) -> list[_Whole]:
         """Return the tiles that hold a state, by level."""
-        return [self._whole(some) for some in self._states]
+        return [self._whole(level) for level in range(len(self._states))]
 
     def hot_states(self) -> _Whole:
         """Return the finest tiles that hold a state."""
-        return self._whole(self._states[0])
+        return self._whole(0)
 
-    def _whole(self, some: Sequence[tuple[int, int, bytes]]) -> _Whole:
-        states = self._plan.states
-        return _Whole(*_columns(some), states.unpack_bytes([data for *_, data in some]))
+    def _whole(self, level: int) -> _Whole:
+        """Return a level's states, and beside them the records of tails that these lack."""
+        some, size = self._states[level], self._plan.ladder[level]
+        owner, start = _columns(some)
+        states = self._plan.states.unpack_bytes([data for *_, data in some])
+        lacking = tail_rows(self._plan, list(self._tails), list(self._tails.values()))
+        mine = np.flatnonzero(lacking.bounds[:, 1] - lacking.bounds[:, 0] <= size)
+        return _Whole(
+            np.concatenate([owner, lacking.owner[mine]]),
+            np.concatenate([start, lacking.bounds[mine, 0] // size * size]),
+            concatenate([states, {name: column[mine] for name, column in lacking.states.items()}]),
+        )
 
     def singles(self) -> _Singles:
         """Return the records of all others."""

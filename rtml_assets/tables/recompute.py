@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from quality.parity import Compared, agreement, allowed, exact, magnitude, with_magnitudes
+from quality.approximate import judged, reference
+from quality.parity import Compared, agreement, allowed, exact, magnitude, or_zero, with_magnitudes
 from rtml.algebra.family import Array, Values
 from rtml.lake import of_view
 from rtml.plan import Plan, PlannedFeature
@@ -41,10 +42,14 @@ def recomputed(given: Vectors) -> list[Compared]:
     compared = []
     for feature in plan.features:
         expected = truth[feature.name]
-        size = np.zeros(rows.height) if exact(feature) else _or_zero(truth[magnitude(feature)])
-        bound = allowed(feature.aggregate, feature.kind, _or_zero(expected), size)
+        bound = np.zeros(rows.height)
+        if not exact(feature):
+            size = or_zero(truth[magnitude(feature)])
+            bound = allowed(feature.aggregate, feature.kind, or_zero(expected), size, feature.parameters)
         name = of_view(plan.view, feature.name)
-        compared.append(Compared(name, _logged(feature, rows[name]), expected, bound))
+        got, judge = _logged(feature, rows[name]), reference(feature)
+        near = None if judge is None else judged(feature, [got, expected], truth[judge.name])
+        compared.append(Compared(name, got, expected, bound, near))
     return compared
 
 
@@ -58,11 +63,10 @@ def replaced(one: Compared, rows: Array, two: Compared, places: Array) -> Compar
     expected, bound = take_rows(one.expected, np.arange(len(one.allowed))), one.allowed.copy()
     put_rows(expected, rows, take_rows(two.expected, places))
     bound[rows] = two.allowed[places]
-    return Compared(one.feature, one.got, expected, bound)
-
-
-def _or_zero(values: Values) -> Array:
-    return np.where(values.valid, values.values, 0)
+    near = None if one.judged is None or two.judged is None else one.judged.copy()
+    if near is not None and two.judged is not None:
+        near[rows] = two.judged[places]
+    return Compared(one.feature, one.got, expected, bound, near)
 
 
 def _logged(feature: PlannedFeature, column: pl.Series) -> Values:

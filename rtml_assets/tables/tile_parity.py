@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from quality.parity import Compared, Parity, allowed, compare, exact, magnitude, magnitude_columns, with_magnitudes
+from quality.approximate import judged, reference
+from quality.parity import (
+    Compared,
+    Parity,
+    allowed,
+    compare,
+    exact,
+    magnitude,
+    magnitude_columns,
+    or_zero,
+    with_magnitudes,
+)
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Span, Values
 from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError
@@ -103,13 +114,20 @@ def compare_tiles(
     truth = _values(plan, expected, places[_EXPECTED], features, span)
     sized_plan = with_magnitudes(plan)
     wanted = [sized_plan.feature(magnitude(feature)) for feature in features if not exact(feature)]
-    sizes = _values(sized_plan, lowered, places[_SIZED], wanted, span)
+    truths = {feature.name: judge for feature in features if (judge := reference(feature)) is not None}
+    sizes = _values(sized_plan, lowered, places[_SIZED], [*wanted, *truths.values()], span)
+
+    def near(feature: PlannedFeature) -> Array | None:
+        roads = [values[feature.name], truth[feature.name]]
+        return judged(feature, roads, sizes[truths[feature.name].name]) if feature.name in truths else None
+
     compared = [
         Compared(
             label(plan, feature),
             values[feature.name],
             truth[feature.name],
             _allowed(feature, truth[feature.name], sizes.get(magnitude(feature))),
+            near(feature),
         )
         for feature in features
     ]
@@ -137,7 +155,8 @@ def tile_features(plan: Plan) -> list[PlannedFeature]:
 
 def label(plan: Plan, feature: PlannedFeature) -> str:
     """Return the name of a feature without its window."""
-    return f"{plan.view}__{f'{feature.column}_' if feature.column else ''}{feature.aggregate}"
+    parameters = "".join(f", {name}={value}" for name, value in feature.parameters)
+    return f"{plan.view}__{f'{feature.column}_' if feature.column else ''}{feature.aggregate}{parameters}"
 
 
 def _values(
@@ -154,5 +173,6 @@ def _values(
 
 
 def _allowed(feature: PlannedFeature, expected: Values, size: Values | None) -> Array:
-    magnitudes = np.zeros(len(expected.values)) if size is None else np.where(size.valid, size.values, 0.0)
-    return allowed(feature.aggregate, feature.kind, np.where(expected.valid, expected.values, 0), magnitudes)
+    if size is None:
+        return np.zeros(len(expected.values))
+    return allowed(feature.aggregate, feature.kind, or_zero(expected), or_zero(size), feature.parameters)

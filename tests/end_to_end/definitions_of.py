@@ -8,7 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import rtml
 from rtml.algebra import catalog
+from rtml.algebra.family import Aggregate, Parameters
 from rtml.instants import DAY, MINUTE, SECOND, Duration, parse_duration
 from rtml.tiles import LIFETIME, Window
 from tests.end_to_end.expressions_of import Column, Expression, Row, can_reckon, condition, number
@@ -26,6 +28,17 @@ LADDERS: list[list[str]] = [
     ["1h"],
     ["5m", "6h", "1d"],
 ]
+PARAMETERS: dict[str, dict[str, list[Any]]] = {
+    "count_distinct": {"bound": [1, 3, 1000]},
+    "approx_count_distinct": {"lg_k": [8, 12]},
+    "approx_percentile": {"q": [0, 0.07, 0.5, 0.999, 1], "k": [8, 200]},
+    "approx_percentiles": {"qs": [[0.5], [0.9, 0.1, 0.5]], "k": [8, 200]},
+    "approx_top_k": {"k": [1, 3, 10], "counters": [0, 10]},
+    "histogram": {"edges": [[0], [-2.5, 0, 1, 1e9]]},
+    **{name: {"n": [1, 3, 20]} for name in ("first_n", "last_n", "last_distinct_n")},
+    **{name: {"half_life": ["1m", "1h", "1d"]} for name in ("decayed_count", "decayed_sum", "decayed_mean")},
+}
+"""What aggregates may be given beside a column and windows; few, so that sketches are much in use."""
 HEAD = """import polars as pl
 
 import rtml
@@ -42,6 +55,7 @@ class Feature:
     column: str
     length: Duration
     exact: bool
+    parameters: Parameters = ()
     offset: Duration = 0
 
 
@@ -156,19 +170,26 @@ def _draw_view(rng: random.Random, name: str, source: Source, keys: Sequence[Col
     features, texts = [], []
     drawn = _draw_aggregates(rng, [*values, *derived])
     asked = [rng.sample(windows, rng.randrange(1, len(windows) + 1)) for _ in drawn]
+    asked = [
+        [window for window in some if window != "lifetime" or catalog.AGGREGATES[aggregate].takes_lifetime] or ["1h"]
+        for (aggregate, _), some in zip(drawn, asked, strict=True)
+    ]
     finest = _finest([window for some in asked for window in some], ladder)
     for place, ((aggregate, column), some) in enumerate(zip(drawn, asked, strict=True)):
-        stem = f"{column}_{aggregate}" if column else aggregate
-        named = rng.random() < 0.2
-        stem = f"named{place}" if named else stem
+        given: dict[str, Any] = {"column": column} if column else {}
+        given |= {name: rng.choice(choices) for name, choices in PARAMETERS.get(aggregate, {}).items()}
+        given |= {"name": f"named{place}"} if rng.random() < 0.2 else {}
+        made = getattr(rtml, constructor(aggregate))(**given, windows=some)
         spans = [_draw_window(rng, window, tail, finest) for window in some]
         features += [
-            Feature(f"{stem}_{label}", aggregate, column, window.length, window.exact, window.offset)
+            Feature(
+                f"{made.stem}_{label}", aggregate, column, window.length, window.exact, made.parameters, window.offset
+            )
             for _, label, window in spans
         ]
-        of = f'"{column}", ' if column else ""
         shown = ", ".join(span for span, _, _ in spans)
-        texts.append(f"rtml.{aggregate.capitalize()}({of}windows=[{shown}]{f', name={stem!r}' if named else ''})")
+        written = "".join(f", {name}={value!r}" for name, value in given.items())
+        texts.append(f"rtml.{constructor(aggregate)}(windows=[{shown}]{written})")
     text = f'{name} = StreamFeatureView(name="{name}", source={source.name}, entity={_entity(joined)}, '
     text += "" if where is None else f"\n    where={where.text}, "
     text += f"\n    derive={{{', '.join(f'{c!r}: {e.text}' for c, e in derive.items())}}}, " if derive else ""
@@ -188,14 +209,23 @@ def _draw_derived(rng: random.Random, columns: Sequence[Column]) -> dict[str, Ex
 
 def _draw_aggregates(rng: random.Random, columns: Sequence[Column]) -> list[tuple[str, str]]:
     """Draw different aggregates of different columns, of all that the catalog has and allows."""
-    allowed = {"int": True, "float": True, "str": False}
     choices: list[tuple[str, str]] = []
     for name, aggregate in catalog.AGGREGATES.items():
         if not aggregate.takes_column:
             choices.append((name, ""))
             continue
-        choices += [(name, one.name) for one in columns if allowed.get(one.kind, aggregate.takes_boolean)]
+        choices += [(name, one.name) for one in columns if one.kind in kinds_of(aggregate)]
     return rng.sample(choices, min(len(choices), rng.randrange(2, 8)))
+
+
+def kinds_of(aggregate: type[Aggregate]) -> list[str]:
+    """Return the kinds of columns that an aggregate takes."""
+    return [*(["int", "float"] if aggregate.takes_number else []), *(["bool"] if aggregate.takes_boolean else [])]
+
+
+def constructor(aggregate: str) -> str:
+    """Return what makes an aggregate: `DecayedSum` for `decayed_sum`."""
+    return "".join(part.capitalize() for part in aggregate.split("_"))
 
 
 def _draw_window(rng: random.Random, window: str, tail: str | None, finest: Duration) -> tuple[str, str, Window]:

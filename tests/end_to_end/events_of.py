@@ -45,9 +45,9 @@ class Draw:
         self._silent = {name for name in self._sources if len(self._sources) > 1 and rng.random() < 0.1}
         self._sent: Round = {name: [] for name in self._sources}
 
-    def round(self) -> Round:
-        """Draw what arrives next; every source that is not silent has something."""
-        found: Round = {name: [] for name in self._sources if name not in self._silent}
+    def round(self, *, last: bool) -> Round:
+        """Draw what arrives next; every source has something, a silent one in the last round only."""
+        found: Round = {name: [] for name in self._sources if last or name not in self._silent}
         names = list(found)
         for _ in range(self._rng.choice([0, 10, 60, 200]) if names else 0):
             self._arrive(found, self._rng.choice(names))

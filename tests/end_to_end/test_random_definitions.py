@@ -22,7 +22,7 @@ from rtml.instants import DAY, HOUR, MINUTE, Instant, to_datetime
 from rtml.tiles import LIFETIME
 from rtml_assets.testing import LocalPlatform
 from tests import oracle
-from tests.end_to_end.definitions_of import Definitions, Source, View, draw_definitions
+from tests.end_to_end.definitions_of import Definitions, Source, View, draw_definitions, kinds_of
 from tests.end_to_end.events_of import Draw, frame, identified
 from tests.oracle import Event
 
@@ -68,8 +68,7 @@ def test_the_generator_draws_all_of_the_catalog() -> None:
             offsets |= any(feature.offset for feature in view.features)
     expected: set[tuple[str, str | None]] = set()
     for name, aggregate in catalog.AGGREGATES.items():
-        allowed = ["int", "float", *(["bool"] if aggregate.takes_boolean else [])]
-        expected |= {(name, kind) for kind in allowed} if aggregate.takes_column else {(name, None)}
+        expected |= {(name, kind) for kind in kinds_of(aggregate)} if aggregate.takes_column else {(name, None)}
     assert drawn == expected
     assert len(shapes) == 8
     assert (lifetimes, offsets) == (True, True)
@@ -94,7 +93,7 @@ class Trial:
         rounds = self.rng.randrange(1, 4)
         for number in range(rounds):
             last = number == rounds - 1
-            self._send()
+            self._send(last=last)
             coming = self.draw.now + self.rng.choice([1, MINUTE, HOUR, 3 * DAY])
             instants = self._instants(coming)
             self._ask(instants)
@@ -108,8 +107,8 @@ class Trial:
         self._train()
         return self.compared
 
-    def _send(self) -> None:
-        for name, events in self.draw.round().items():
+    def _send(self, *, last: bool) -> None:
+        for name, events in self.draw.round(last=last).items():
             rows = frame(self.definitions.sources[name], events)
             cut = self.rng.randrange(len(events) + 1)
             self.platform.send(name, rows[:cut], ingested_at="stamp")
@@ -215,9 +214,10 @@ def _check(road: str, view: View, row: dict[str, Any], at: Instant, events: list
     for feature in view.features:
         floor = 1 if feature.exact else view.finest
         window = oracle.window(events, key, at, feature.length, floor, feature.offset)
-        expected = oracle.value(feature.aggregate, window, feature.column)
+        told = dict(feature.parameters), oracle.edges(at, feature.length, floor, feature.offset)
+        expected = oracle.value(feature.aggregate, window, feature.column, *told)
         got = row[f"{view.name}__{feature.name}"]
-        assert oracle.agree(feature.aggregate, got, expected, window, feature.column), (
+        assert oracle.agree(feature.aggregate, got, expected, window, feature.column, *told), (
             f"{road}: {view.name}__{feature.name} of {key} at {at} ({to_datetime(at)}): got {got}, "
             f"expected {expected} of {len(window)} events, the last of them {window[-3:]}"
         )

@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 
 from rtml.algebra import catalog
-from rtml.algebra.family import Kind
+from rtml.algebra.family import Kind, Parameters
+from rtml.columns import KEY_TYPES
 from rtml.instants import BEGINNING, SECOND
 from rtml.plan import Plan, PlannedFeature
-from rtml.projection import KEY_TYPES
 from rtml.tiles import LIFETIME, Window
 from tests.oracle import Event
 
@@ -26,6 +26,13 @@ WINDOWS = [
     *(Window(LIFETIME, exact=True), Window(50 * SECOND, exact=False, offset=120 * SECOND)),
 ]
 KEYS: dict[str, Sequence[Any]] = {"str": ["", "a", "é"], "int": [-(2**63), 7, 2**63 - 1], "bool": [True, False]}
+SHORT: dict[str, Parameters] = {
+    "first_n": (("n", 3),),
+    "last_n": (("n", 7),),
+    "last_distinct_n": (("n", 2),),
+    **dict.fromkeys(("decayed_count", "decayed_sum", "decayed_mean"), (("half_life", "20s"),)),
+}
+"""Parameters that matter for histories so short."""
 
 
 def plan_of(kinds: Sequence[str], windows: Sequence[Sequence[int]], aggregates: Sequence[str]) -> Plan:
@@ -40,7 +47,9 @@ def plan_of(kinds: Sequence[str], windows: Sequence[Sequence[int]], aggregates: 
                 lanes = [("", "i64")]
             features += [
                 PlannedFeature(
-                    f"{aggregate}_{column}_{number}", aggregate, column, kind, length, bool(exact), (), offset
+                    *(f"{aggregate}_{column}_{number}", aggregate, column, kind, length, bool(exact)),
+                    SHORT.get(aggregate, ()),
+                    offset,
                 )
                 for column, kind in lanes
             ]

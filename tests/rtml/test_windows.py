@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rtml import Count, Sum, Window, tiles
+from rtml import Count, Rate, Sum, Window, tiles
 from rtml.compile import compile_view
 from rtml.edges import Edges, bound_of, edges_of
 from rtml.errors import DefinitionError
@@ -62,6 +62,13 @@ def test_windows_may_end_before_the_instant_or_have_no_left_edge() -> None:
 def test_a_window_that_cannot_be_is_refused(window: str | Window, tail: Any, said: str) -> None:
     with pytest.raises(DefinitionError, match=said):
         view(features=[Count(windows=[window])], tail=tail)
+
+
+def test_a_rate_needs_a_length() -> None:
+    with pytest.raises(
+        DefinitionError, match="rate: windows must be windows with a left edge for 'rate'; got 'lifetime'"
+    ):
+        view(features=[Rate(windows=["1h", "lifetime"])])
 
 
 def test_what_an_answer_covers_is_told_for_its_instant() -> None:

@@ -1,0 +1,202 @@
+"""A micro-batch's events worked into the tiles of entities, in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rtml.algebra.family import Array
+from rtml.instants import Instant
+from rtml.online.adaptive import absolute, fold, grow
+from rtml.online.codec import PREFIX, RAW, RAW_MARK, Records, raw_count, state_value, unfield
+from rtml.online.codec import field as field_name
+from rtml.online.tail import states_above
+from rtml.plan import Plan
+from rtml.tiles import Tile
+from streaming.entity import Entity, Hot, Run
+from streaming.route import ViewBatch
+
+
+@dataclass(slots=True)
+class Change:
+    """What one micro-batch does to one entity; tiles go by their field names."""
+
+    tag: str
+    entity: Entity
+    latest: Instant
+    ingested: Instant
+    dirty: dict[bytes, None] = field(default_factory=dict)
+    appends: list[tuple[int, int, bytes]] = field(default_factory=list)
+    """Raw records: finest index, byte offset, bytes."""
+    pending: dict[bytes, tuple[bytes | None, list[Array]]] = field(default_factory=dict)
+    """States to renew: the old one, and the records to add."""
+    counts: dict[bytes, int] = field(default_factory=dict)
+    """How many raw records a renewed finest state stands for."""
+    tail: bool = False
+    """Whether the tail is another one."""
+    split: bool = False
+
+
+class Editor:
+    """Changes the entities of one plan."""
+
+    def __init__(self, plan: Plan, counts: Counter[str]) -> None:
+        """Count duplicates into `counts`."""
+        self._plan = plan
+        self._layout = Records.of(plan)
+        self._top = plan.tiles.top
+        self._widths = [self._layout.of_level(level).itemsize for level in range(self._top + 1)]
+        self._payload = self._layout.wide.itemsize - 16
+        """Bytes of a record behind its time and id64."""
+        self._longest_tail = plan.tail_limit * self._layout.tailed.itemsize
+        self._counts = counts
+
+    def change(self, tag: str, entity: Entity, batch: ViewBatch, runs: Sequence[Run]) -> Change:
+        """Work one entity's events in; what they do to states is left pending."""
+        change = Change(tag, entity, entity.header.max_event_time, entity.header.last_ingested)
+        for run in runs:
+            level = entity.leaf(batch, run[0])
+            added = self._add(change, batch, run, level)
+            if added:
+                change.latest = max(change.latest, *[batch.times[row] for row in added])
+                change.ingested = max(change.ingested, *[batch.ingested[row] for row in added])
+        return change
+
+    def must_fold(self, change: Change) -> bool:
+        """Whether a tail is to be folded now: it is too long, or tiles that it counts for have changed."""
+        return bool(change.entity.tail) and (change.split or len(change.entity.tail) > self._longest_tail)
+
+    def fold_tail(self, change: Change) -> None:
+        """Leave a tail pending on the states above its records; these are known, or were forgotten for good."""
+        for tile, records in states_above(self._plan, change.entity.tail):
+            name = field_name(tile)
+            value = change.entity.tiles[name]
+            if value is None:
+                continue
+            if tile.level == 0:
+                before = change.counts[name] if name in change.pending else raw_count(value)
+                change.counts[name] = before + len(records)
+            self._pend(change, name, records)
+        change.entity.tail = b""
+        change.tail = True
+
+    def renew_states(self, changes: Sequence[Change]) -> None:
+        """Combine all pending states of the micro-batch in one go."""
+        places = [(change, name) for change in changes for name in change.pending]
+        pending = [(old, np.concatenate(added)) for change in changes for old, added in change.pending.values()]
+        for (change, name), packed in zip(places, fold(self._plan, pending), strict=True):
+            change.entity.tiles[name] = state_value(change.counts.get(name, 0), packed)
+
+    def _add(self, change: Change, batch: ViewBatch, run: Run, level: int) -> Run:
+        """Add a run to its leaf and to the states above; return those of its rows that are not there already."""
+        entity = change.entity
+        name = batch.fields_from_top[self._top - level][1][run[0]]
+        value = entity.tiles[name]
+        hot = entity.raw[batch.finest[run[0]]] if value is not None and value[0] != RAW else None
+        added, records = self._new(batch, run, level, hot or value)
+        if not added:
+            return added
+        data = b"".join(records.values())
+        if level < self._top or hot:
+            self._add_above(change, batch, added, level, hot)
+        if hot:
+            self._append(change, batch.finest[run[0]], data)
+            hot.records.update(records)
+        elif len(value or RAW_MARK) + len(data) <= 1 + self._plan.raw_limit * self._widths[level]:
+            entity.tiles[name] = (value or RAW_MARK) + data
+            change.dirty[name] = None
+        else:
+            self._split(change, unfield(name), (value or RAW_MARK)[1:] + data)
+        return added
+
+    def _new(self, batch: ViewBatch, run: Run, level: int, known: Hot | bytes | None) -> tuple[Run, dict[bytes, bytes]]:
+        """Return the rows that are neither in a leaf nor in the run before them, and their records by key."""
+        width, data = self._widths[level], batch.encoded[level]
+        key_width = width - self._payload
+        hot = known.records if isinstance(known, Hot) else None
+        value = known if isinstance(known, bytes) else None
+        records: dict[bytes, bytes] = {}
+        added = []
+        for row in run:
+            record = data[row * width : (row + 1) * width]
+            key = record[:key_width]
+            found = records.get(key) or (_find(value, key, width) if hot is None else hot.get(key))
+            if found is None:
+                records[key] = record
+                added.append(row)
+            else:
+                self._counts["duplicates"] += 1
+                self._counts["conflicting"] += found != record
+        return added, records
+
+    def _add_above(self, change: Change, batch: ViewBatch, rows: Run, level: int, hot: Hot | None) -> None:
+        """Add events to the states above their leaf: at once, or to the tail."""
+        lowest = 0 if hot else level + 1
+        if self._plan.tailed:
+            width, mark = self._layout.wide.itemsize, bytes((lowest,))
+            parts = [mark + batch.wide[row * width : (row + 1) * width] for row in rows]
+            change.entity.tail += b"".join(parts)
+            change.tail = True
+            return
+        records = batch.records[rows]
+        for _, names in batch.fields_from_top[: self._top - lowest + 1]:
+            self._pend(change, names[rows[0]], records)
+
+    def _append(self, change: Change, index: int, data: bytes) -> None:
+        """Add to a hot finest tile's raw records, unless some were lost: readers must go on seeing that."""
+        hot, width = change.entity.raw[index], self._widths[0]
+        if not hot.damaged:
+            change.appends.append((index, hot.count * width, data))
+        hot.count += len(data) // width
+        if not self._plan.tailed:
+            change.counts[field_name(Tile(0, index))] = hot.count
+
+    @staticmethod
+    def _pend(change: Change, name: bytes, records: Array) -> None:
+        if name not in change.pending:
+            value = change.entity.tiles[name]
+            change.pending[name] = (value[PREFIX:] if value else None, [])
+        change.pending[name][1].append(records)
+        change.dirty[name] = None
+
+    def _split(self, change: Change, tile: Tile, data: bytes) -> None:
+        """A tile past K: its state stays, its records move down."""
+        entity = change.entity
+        change.split = True
+        grown = grow(self._plan, tile, absolute(self._layout, tile, data))
+        for leaf, value in grown.leaves.items():
+            entity.tiles[field_name(leaf)] = value
+            change.dirty[field_name(leaf)] = None
+        for inner, records in grown.states.items():
+            name = field_name(inner)
+            entity.tiles[name] = state_value(0, b"")
+            change.pending[name] = (None, [records])
+            change.dirty[name] = None
+            self._know_children(entity, inner)
+        width = self._widths[0]
+        for index, raw in grown.raw.items():
+            count = len(raw) // width
+            entity.raw[index] = Hot(raw, width, self._payload, count)
+            change.appends.append((index, 0, raw))
+            change.counts[field_name(Tile(0, index))] = count
+
+    def _know_children(self, entity: Entity, tile: Tile) -> None:
+        """A tile that has just split has no children but those of the split: they need not be asked for."""
+        if tile.level == 0:
+            return
+        ratio = self._plan.ladder[tile.level] // self._plan.ladder[tile.level - 1]
+        for index in range(tile.index * ratio, (tile.index + 1) * ratio):
+            entity.tiles.setdefault(field_name(Tile(tile.level - 1, index)), None)
+
+
+def _find(value: bytes | None, key: bytes, width: int) -> bytes | None:
+    """Return the record of an `R` value that begins with a time and id64, if it is there."""
+    if value is None:
+        return None
+    at = value.find(key, 1)
+    while at >= 0 and (at - 1) % width:
+        at = value.find(key, at + 1)
+    return value[at : at + width] if at >= 0 else None
