@@ -30,6 +30,8 @@ from rtml.lake import EVENT_DATE, Lake, raw_schema, signed
 from rtml.online import keys
 from rtml.online.base import Base
 from rtml.online.codec import FIELD_DTYPE
+from rtml.plan import Plan
+from rtml.values import to_list
 from rtml_assets.tables import base
 from rtml_assets.tables.base import fold_bases, foldable
 from rtml_assets.tables.history import publish_history
@@ -285,29 +287,24 @@ class Life(Trial):
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
         lookup.check_reach()
-        features = lookup.answer().features
+        features = {name: to_list(values) for name, values in lookup.answer().features.items()}
         for row, key in enumerate(KEYS):
             self.tally["reads"] += 1
             self.tally["whole hashes"] += turn.whole
             self.tally["based"] += lookup.rows[row].fetched.base is not None
-            wrong: list[SimpleNamespace] = []
-            for truth in truths:
-                wrong = [
-                    *self.wrong(
-                        plan, truth, key, at, {name: (v.values[row], v.valid[row]) for name, v in features.items()}
-                    )
-                ]
-                if not wrong:
-                    break
-            assert not wrong, (version, wrong[0], Base.decode(lookup.rows[row].fetched.base))
+            got = {name: values[row] for name, values in features.items()}
+            wrong = [list(self.wrong(plan, truth, key, at, got)) for truth in truths]
+            assert not all(wrong), (version, wrong[0], Base.decode(lookup.rows[row].fetched.base))
 
-    def wrong(self, plan: Any, truth: list[Event], key: str, at: int, row: dict[str, Any]) -> Iterator[SimpleNamespace]:
+    def wrong(
+        self, plan: Plan, truth: list[Event], key: str, at: int, row: dict[str, Any]
+    ) -> Iterator[SimpleNamespace]:
+        """Say what differs from a truth."""
         for feature in plan.features:
-            events = window(plan, feature, truth, key, at)
-            expected = oracle.value(feature.aggregate, events, feature.column)
-            value, valid = row[feature.name]
-            got = value.item() if valid else None
-            if not oracle.agree(feature.aggregate, got, expected, events, feature.column):
+            events, got = window(plan, feature, truth, key, at), row[feature.name]
+            told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
+            expected = oracle.value(feature.aggregate, events, feature.column, *told)
+            if not oracle.agree(feature.aggregate, got, expected, events, feature.column, *told):
                 yield SimpleNamespace(key=key, feature=feature.name, at=at, got=got, expected=expected)
 
 
