@@ -23,6 +23,7 @@ import redis
 from deltalake import write_deltalake
 from redis.client import Pipeline
 
+from rtml import StreamFeatureView
 from rtml.columns import TIMESTAMP
 from rtml.errors import NotReadyError
 from rtml.instants import BEGINNING, floor
@@ -44,6 +45,7 @@ from streaming.versions import Version, create_version, read_version, save_versi
 from tests import oracle
 from tests.oracle import Event
 from tests.streaming.test_protocol import (
+    HEAVY,
     KEYS,
     LATENESS,
     LIFE,
@@ -56,7 +58,6 @@ from tests.streaming.test_protocol import (
     window,
 )
 
-PLAN = REGISTRY.plans["life"]
 READS = int(os.environ.get("TRIAL_READS", "1000"))
 """After so many reads it is enough."""
 
@@ -104,8 +105,9 @@ def die() -> None:
 class Life(Trial):
     """A trial of one view with a lifetime window, compacted as it goes."""
 
-    def __init__(self, client: MortalRedis, seed: int, raw_limit: int, lake: Lake) -> None:
+    def __init__(self, client: MortalRedis, seed: int, raw_limit: int, lake: Lake, view: StreamFeatureView) -> None:
         super().__init__(client, seed, raw_limit)
+        self.view = view
         self.writer.link.close()
         self.mortal, self.lake, self.dice = client, lake, random.Random(seed)
         self.events = generate(self.dice, self.dice.choice([40, 200, 300]))
@@ -113,7 +115,7 @@ class Life(Trial):
         for event in self.events:
             self.partitions[self.dice.random() < 0.33].append(event)
         client.delete(keys.position("messages"))
-        plan = msgspec.structs.replace(PLAN, raw_limit=raw_limit)
+        plan = msgspec.structs.replace(REGISTRY.plans[view.name], raw_limit=raw_limit)
         version = Version(plan, f"life{seed}.{raw_limit}", "ready")
         self.mirrored = [0, 0]
         self.published: set[tuple[int, int]] = set()
@@ -130,7 +132,7 @@ class Life(Trial):
 
     @property
     def version(self) -> Version:
-        found = read_version(self.mortal, "life", self.versions[0].version)
+        found = read_version(self.mortal, self.view.name, self.versions[0].version)
         assert found is not None
         return found
 
@@ -142,15 +144,15 @@ class Life(Trial):
             return version
         edge = max(0, floor(until - LATENESS, version.plan.tiles.coarsest))
         version = msgspec.structs.replace(version, boundary=edge, folded_to=until)
-        publish_history(self.lake, self.mortal, LIFE, version, lambda: None)
+        publish_history(self.lake, self.mortal, self.view, version, lambda: None)
         self.mortal.left, self.mortal.interrupt = self.dice.randrange(40), die
         try:
-            fold_bases(self.lake, self.mortal, LIFE, version, edge, lambda: None)
+            fold_bases(self.lake, self.mortal, self.view, version, edge, lambda: None)
         except KilledError:
             self.tally["begun again"] += 1
         self.mortal.left = 10**9
-        version = fold_bases(self.lake, self.mortal, LIFE, version, edge, lambda: None)
-        publish_late(self.lake, self.mortal, LIFE, version, until, lambda: None)
+        version = fold_bases(self.lake, self.mortal, self.view, version, edge, lambda: None)
+        publish_late(self.lake, self.mortal, self.view, version, until, lambda: None)
         self.published, self.until = self.late_before(until), until
         return msgspec.structs.replace(version, published_to=until, pruned_to=history_start(version))
 
@@ -212,11 +214,11 @@ class Life(Trial):
                 raise NotReadyError("somebody else has the lock by now")
 
         try:
-            edge = foldable(until, self.mortal, LIFE, version)
-            version = fold_bases(self.lake, self.mortal, LIFE, version, edge, hold)
+            edge = foldable(until, self.mortal, self.view, version)
+            version = fold_bases(self.lake, self.mortal, self.view, version, edge, hold)
             if draw >= 0.35:  # what is late is kept from being taken back by the lock alone
                 self.mortal.interrupt = None
-            keep_up(self.lake, self.mortal, LIFE, version, until, hold)
+            keep_up(self.lake, self.mortal, self.view, version, until, hold)
         except KilledError:
             self.tally["publishers killed"] += 1
             self.doubtful.append(late)
@@ -235,14 +237,14 @@ class Life(Trial):
         left, self.mortal.left = self.mortal.left, 10**9
         self.advance_mirror(30)
         until = self.mirrored_to()
-        keep_up(self.lake, self.mortal, LIFE, self.version, until, lambda: None)
+        keep_up(self.lake, self.mortal, self.view, self.version, until, lambda: None)
         self.finish(self.late_before(until), until)
         self.mortal.left = left
         self.tally["publishers beside"] += 1
 
     def tiles(self) -> int:
         """Return how many tiles Redis holds."""
-        suffix = keys.versioned("life", self.versions[0].version)
+        suffix = keys.versioned(self.view.name, self.versions[0].version)
         names: Any = [name for key in KEYS for name in self.mortal.hkeys(keys.entity_tag("key", [key]) + suffix)]
         return sum(len(name) == FIELD_DTYPE.itemsize for name in names)
 
@@ -319,7 +321,13 @@ def test_no_lifetime_is_ever_wrong(client: MortalRedis, tmp_path: Path, monkeypa
     tally: Counter[str] = Counter()
     seed = 0
     while tally["reads"] < READS:
-        trial = Life(client, seed, raw_limit=(1, 4, 64)[seed % 3], lake=Lake(str(tmp_path / str(seed))))
+        trial = Life(
+            client,
+            seed,
+            raw_limit=(1, 4, 64)[seed % 3],
+            lake=Lake(str(tmp_path / str(seed))),
+            view=HEAVY if seed % 4 == 3 else LIFE,
+        )
         trial.run()
         trial.writer.link.close()
         tally += trial.tally
