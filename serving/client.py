@@ -13,7 +13,7 @@ from serving.entities import MOST_ENTITIES, Entities, as_rows
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, prepare
 from serving.reader import Turns
-from serving.redis_io import connect_reader
+from serving.redis_io import connect_reader, exchange
 from serving.state import ServingState, Snapshot
 
 if TYPE_CHECKING:
@@ -102,16 +102,19 @@ class FeatureClient:
 
 
 def fetch(client: Redis, lookup: Lookup) -> None:
-    """Read all that a lookup needs: one round trip, or rarely more.
+    """Read all that a lookup needs: one round trip, or rarely more; and one for strings that are not remembered.
 
     Raises:
         UnavailableError: Redis does not answer.
+        OverflowedError: an integer sum needs more than 64 bits.
     """
     try:
         while lookup.unfinished:
-            pipeline = client.pipeline(transaction=False)
-            for command in lookup.commands():
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-            lookup.absorb(pipeline.execute())
+            lookup.absorb(exchange(client, lookup.commands()))
+        if lookup.strings:
+            for _ in lookup.merge(MOST_ENTITIES):
+                pass
+            if lookup.strings.unfinished:
+                lookup.strings.absorb(exchange(client, lookup.strings.commands()))
     except redis.RedisError as error:
         raise UnavailableError(f"Redis does not answer: {error}") from None
