@@ -85,8 +85,8 @@ def draw_catalog(rng: random.Random, seed: int) -> Drawn:
         ends="2024-12-31",
     )
     choices = _choices()
-    due = [choices[(seed * 4 + place) % len(choices)] for place in range(4)]
-    drawn = [*due, *rng.sample(choices, rng.randrange(5))]
+    due = [choices[(seed * 5 + place) % len(choices)] for place in range(5)]
+    drawn = [*due, *rng.sample(choices, rng.randrange(4))]
     cut = rng.randrange(1, len(drawn)) if rng.random() < 0.4 else len(drawn)
     parts = [part for part in (drawn[:cut], drawn[cut:]) if part]
     views = [_draw_view(rng, f"v{seed}_{number}", source, part) for number, part in enumerate(parts)]

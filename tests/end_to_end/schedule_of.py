@@ -315,6 +315,8 @@ class Schedule:
 
     def read(self, snapshot: Snapshot, fresh: Snapshot, some: Sequence[str], at: Instant) -> None:
         rows = [{"key": key} for key in some]
+        if self.rng.random() < 0.3:
+            self.turns = Turns()  # another server: it remembers nothing
         lookup = prepare(snapshot, self.turns, self.drawn.service, rows, at, "wall_clock", 0)
         self.fetch(lookup)
         vectors = lookup.vectors()
@@ -333,6 +335,14 @@ class Schedule:
             for command in lookup.commands():
                 pipeline.execute_command(*command)
             lookup.absorb(pipeline.execute())
+        for _ in lookup.merge(self.rng.randrange(1, 4)):
+            pass
+        if commands := lookup.strings.commands():
+            self.tally["texts read"] += len(commands)
+            pipeline = self.client.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            lookup.strings.absorb(pipeline.execute())
 
     def servable(self, found: Sequence[Version]) -> list[list[Event]]:
         """Return what may be counted: with what was published by when, where publishers died."""
