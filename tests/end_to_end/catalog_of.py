@@ -118,7 +118,9 @@ def _draw_view(
     for place, (aggregate, column) in enumerate(parts):
         given: dict[str, Any] = {"column": column} if column else {}
         given |= {name: rng.choice(choices) for name, choices in PARAMETERS.get(aggregate, {}).items()}
-        some = rng.sample(windows, rng.randrange(1, len(windows) + 1))
+        lasting = catalog.AGGREGATES[aggregate].takes_lifetime
+        allowed = [window for window in windows if lasting or window != "lifetime"] or pool[:1]
+        some = rng.sample(allowed, rng.randrange(1, len(allowed) + 1))
         labels: dict[str, Any] = {one.label if isinstance(one, rtml.Window) else one: one for one in some}
         made = getattr(rtml, constructor(aggregate))
         features.append(made(**given, windows=list(labels.values()), name=f"x{place}_{aggregate}_{column}"))

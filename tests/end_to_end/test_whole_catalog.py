@@ -1,7 +1,7 @@
 """The whole catalog on every road, whatever happens: the server's answers and training sets are the oracle's.
 
-`CATALOG_SEEDS=1000` plays so many examples instead of a few, `CATALOG_SEED=7` begins with that one, and `CATALOG_SIZE=20` takes
-its first events only, to find the fewest that are wrong.
+`CATALOG_SEEDS=1000` plays so many examples instead of a few, `CATALOG_SEED=7` begins with that one, and
+`CATALOG_SIZE=20` takes its first events only, to find the fewest that are wrong.
 """
 
 from __future__ import annotations
