@@ -25,6 +25,9 @@ from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import compact_events
 from rtml_assets.tables.publish import publish
 from rtml_assets.tables.seen import published_at
+from rtml_assets.tables.stream_parity import stream_versus_batch
+from rtml_assets.tables.tile_parity import tiles_versus_events
+from rtml_assets.tables.tiles import compact_tiles
 from rtml_assets.tables.touched import touched_days
 from rtml_assets.tables.training_set import TrainingSet
 from serving.features import Lookup, prepare
@@ -36,7 +39,7 @@ from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.mirror import Mirror
 from streaming.positions import Position, raise_position
-from streaming.route import Router, shard_of
+from streaming.route import Router
 from streaming.tile_writer import TileWriter
 from streaming.versions import Version, read_version, request_rebuild
 from tests import oracle
@@ -46,7 +49,7 @@ from tests.oracle import Event
 from tests.streaming.test_lifetimes import MortalRedis, die
 from tests.streaming.test_protocol import KilledError, MortalLink
 
-SHARDS = {shard_of(keys.entity_tag("key", [key])) for key in KEYS}
+SHARDS = set(range(keys.SHARDS))
 IMMORTAL = 10**9
 NEVER = 2**63 - 1
 
@@ -123,6 +126,8 @@ class Schedule:
         for _ in range(3):
             self.check()
         self.train()
+        if self.rng.random() < 0.25:
+            self.hold_tiles()
         self.process.link.close()
         return self.tally
 
@@ -388,6 +393,20 @@ class Schedule:
                     plan = self.drawn.registry.plans[view.name]
                     truth = [e for e, since in known if since <= one]
                     self.compare_any(road, plan, row, key, one, [truth])
+
+    def hold_tiles(self) -> None:
+        """Build a view's `tiles/`, and hold them against its events and against what a stream writes of them."""
+        view = self.rng.choice(self.drawn.views)
+        plan = self.drawn.registry.plans[view.name]
+        days = list(rows_by_day(open_table(self.lake.events(self.source.name))))
+        compact_tiles(self.lake, view, plan, days)
+        for day in days:
+            for parity in (
+                tiles_versus_events(self.lake, view, plan, day),
+                stream_versus_batch(self.lake, self.client, view, plan, day),
+            ):
+                assert parity.agrees, parity
+                self.tally["tile values"] += parity.total("compared")
 
     def known(self, road: str, view: StreamFeatureView) -> list[tuple[Event, Instant]]:
         """Return the events of a view, each with the instant from when on it may count."""
