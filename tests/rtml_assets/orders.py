@@ -26,6 +26,7 @@ from rtml import (
     StreamFeatureView,
     Sum,
     Variance,
+    Window,
 )
 from rtml.columns import TIMESTAMP
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_instant
@@ -96,7 +97,7 @@ till_orders = StreamFeatureView(
     },
     ladder=["1m", "1h"],
     features=[
-        Count(windows=["3h"]),
+        Count(windows=["3h", Window("2h", offset="1h")]),
         Mean("sold", windows=["3h"], name="sold_share"),
         Sum("value", windows=["3h"]),
         Last("value", windows=["3h"]),
@@ -186,7 +187,7 @@ def differences(got: pl.DataFrame, counted: dict[str, list[Event]], at: int) -> 
         for view, plan in REGISTRY.plans.items():
             for feature in plan.features:
                 floor = 1 if feature.exact else plan.tiles.finest
-                window = oracle.window(counted[view], key_of(view, entity), at, feature.window, floor)
+                window = oracle.window(counted[view], key_of(view, entity), at, feature.window, floor, feature.offset)
                 expected = oracle.value(feature.aggregate, window, feature.column, dict(feature.parameters))
                 value = row[f"{view}__{feature.name}"]
                 if not oracle.agree(feature.aggregate, value, expected, window, feature.column):

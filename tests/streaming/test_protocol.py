@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,7 +87,8 @@ WINDOWS = ["20s", "90s", "400s", "1000s"]
 EXACT = view("exact", "exact", [*WINDOWS])
 TILE = view("tile", "tile", [*WINDOWS, rtml.Window("90s", offset="20s"), rtml.Window("400s", offset="800s")])
 LIFE = view("life", None, ["90s", "lifetime", rtml.Window("50s", offset="60s")])
-REGISTRY = Registry.of([EXACT, TILE, LIFE])
+HEAVY = replace(LIFE, name="heavy", features=[rtml.Count(["lifetime"]), rtml.CountDistinct("n", ["90s", "lifetime"])])
+REGISTRY = Registry.of([EXACT, TILE, LIFE, HEAVY])
 
 
 def window(plan: Plan, feature: PlannedFeature, truth: list[Event], key: str, at: int) -> list[Event]:
