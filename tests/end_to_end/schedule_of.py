@@ -111,6 +111,8 @@ class Schedule:
         self.turns, self.state = Turns(), ServingState(client)
         self.seen: Snapshot | None = None
         client.set(keys.replay_time(self.source.name), 1)
+        self.trimmed = [0, 0]
+        self.fill_stream()
         self.process = self.begin()
 
     def run(self) -> Counter[str]:
@@ -133,6 +135,24 @@ class Schedule:
 
     # The stream
 
+    def fill_stream(self) -> None:
+        """Have the stream hold all entries from the start; who reads them decides when they come."""
+        pipeline = self.client.pipeline(transaction=False)
+        for partition, events in enumerate(self.partitions):
+            held = entries(partition, events, 0)
+            for offset, stamp, payload in zip(held.offsets, held.ingested_at, held.payloads, strict=True):
+                fields: Any = {"data": payload, "ingested_at": stamp}
+                pipeline.xadd(self.source.stream.key(partition), fields, id=offset)
+        redis.client.Pipeline.execute(pipeline)
+
+    def trim(self) -> None:
+        """Let the stream forget what both flows have behind them: new builds begin with what the lake holds."""
+        self.trimmed = [min(both) for both in zip(self.snapshot, self.mirrored, strict=True)]
+        self.client.set(keys.trimmed(self.source.name), 1)
+        for partition, first in enumerate(self.trimmed):
+            self.client.xtrim(self.source.stream.key(partition), minid=f"{first + 1}-0", approximate=False)
+        self.tally["trims"] += 1
+
     def begin(self) -> Process:
         """Start a process; it goes back as far as it was told to, or further."""
         process = Process(self.client, self.drawn)
@@ -141,6 +161,7 @@ class Schedule:
         if self.client.exists(keys.rewinding(self.source.name)):
             self.position = [0, 0]
             self.tally["rewinds"] += 1
+        self.position = [max(both) for both in zip(self.position, self.trimmed, strict=True)]
         self.snapshot, self.covered = list(self.position), [BEGINNING, BEGINNING]
         return process
 
@@ -207,6 +228,8 @@ class Schedule:
     def go_on(self) -> None:
         """Let the other roads go on; where they made a version that is to be written, a new process does so."""
         self.compact()
+        if self.rng.random() < 0.15 and not self.client.exists(keys.rewinding(self.source.name)):
+            self.trim()
         if self.process.adoption.has_news():
             self.restart()
 
@@ -271,6 +294,7 @@ class Schedule:
             self.client.left, self.client.interrupt = self.rng.randrange(self.rng.choice([10, 25, 60])), die
         try:
             published = publish(self.lake, self.client, self.drawn.registry.views[view], plan)
+            self.tally["caught up"] += published.caught_up
             self.tally["late published"] += published.remembered
         except KilledError:
             self.client.left, self.client.interrupt = IMMORTAL, None
