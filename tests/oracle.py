@@ -90,6 +90,9 @@ def value(
         return None
     if aggregate in ("variance", "stddev", "skew", "kurtosis"):
         return _spread(aggregate, values)
+    if aggregate in ("first", "last"):
+        end: Value = values[0] if aggregate == "first" else values[-1]
+        return end
     total = sum(values) if isinstance(values[0], int) else math.fsum(values)
     answers: dict[str, Value] = {
         "sum": total,
@@ -98,8 +101,6 @@ def value(
         "sum_rate": total / ((edges[1] - edges[0]) / 1_000_000),
         "min": min(values),
         "max": max(values),
-        "first": values[0],
-        "last": values[-1],
     }
     return answers[aggregate]
 

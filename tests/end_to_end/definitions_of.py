@@ -12,6 +12,7 @@ import rtml
 from rtml.algebra import catalog
 from rtml.algebra.family import Aggregate, Parameters
 from rtml.instants import DAY, MINUTE, SECOND, Duration, parse_duration
+from rtml.texts import LONGEST_TEXT
 from rtml.tiles import LIFETIME, Window
 from tests.end_to_end.expressions_of import Column, Expression, Row, can_reckon, condition, number
 from tests.oracle import Event
@@ -220,7 +221,13 @@ def _draw_aggregates(rng: random.Random, columns: Sequence[Column]) -> list[tupl
 
 def kinds_of(aggregate: type[Aggregate]) -> list[str]:
     """Return the kinds of columns that an aggregate takes."""
-    return [*(["int", "float"] if aggregate.takes_number else []), *(["bool"] if aggregate.takes_boolean else [])]
+    takes = {
+        "int": aggregate.takes_number,
+        "float": aggregate.takes_number,
+        "bool": aggregate.takes_boolean,
+        "str": aggregate.takes_string,
+    }
+    return [kind for kind, taken in takes.items() if taken]
 
 
 def constructor(aggregate: str) -> str:
@@ -261,8 +268,10 @@ def _entity(keys: Iterable[str]) -> str:
     return "_".join(["entity", *keys])
 
 
-def _lane(value: Any) -> float | int | None:
-    """Return a value as an aggregate sees it: of a boolean 0 or 1, of what is not finite nothing."""
+def _lane(value: Any) -> Any:
+    """Return a value as an aggregate sees it: of a boolean 0 or 1, of what is not finite or too long nothing."""
     if isinstance(value, bool):
         return int(value)
+    if isinstance(value, str):
+        return value if len(value.encode()) <= LONGEST_TEXT else None
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from serving.tallies import Distributions, Tallies
 
 BUCKETS = (0.001, 0.01, 1.0)
-disable_created_metrics()  # type: ignore[no-untyped-call]
+disable_created_metrics()
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.0, 0.001, 0.5, 1.0, 7.0])), max_size=20))
