@@ -107,7 +107,7 @@ class Life(Trial):
 
     def __init__(self, client: MortalRedis, seed: int, raw_limit: int, lake: Lake, view: StreamFeatureView) -> None:
         super().__init__(client, seed, raw_limit)
-        self.view = view
+        self.view, self.name = view, f"life{seed}.{raw_limit}"
         self.writer.link.close()
         self.mortal, self.lake, self.dice = client, lake, random.Random(seed)
         self.events = generate(self.dice, self.dice.choice([40, 200, 300]))
