@@ -281,7 +281,7 @@ class Schedule:
     def mirrored_events(self) -> list[Event]:
         """Return what `events/` is to hold."""
         stored = pl.read_delta(self.lake.events(self.source.name)).select("ref", "ingested_at")
-        known = {(e.values["ref"], e.ingested): e for events in self.gate for e in events}
+        known = {_arrival(e): e for events in self.gate for e in events}
         return [known[ref, int(at.timestamp() * 1_000_000)] for ref, at in stored.rows()]
 
     def publish(self, view: str, *, sure: bool) -> None:
@@ -375,10 +375,10 @@ class Schedule:
 
     def servable(self, found: Sequence[Version]) -> list[list[Event]]:
         """Return what may be counted: with what was published by when, where publishers died."""
-        boundary, lateness = found[0].boundary, self.source.lateness_us
+        boundary, caught_up_to, lateness = found[0].boundary, found[0].caught_up_to, self.source.lateness_us
         good = [e for events in self.gate for e in events]
-        refs = {(e.values["ref"], e.ingested) for e in self.applied()}
-        here = [e for e in good if e.time < boundary or (e.values["ref"], e.ingested) in refs]
+        came = {_arrival(e) for e in self.applied()}
+        here = [e for e in good if e.time < boundary or e.ingested <= caught_up_to or _arrival(e) in came]
         on_time = oracle.counted(here, lateness)
         late = [e for e in oracle.counted(good, lateness, late_too=True) if e.ingested - e.time > lateness]
         least = min(version.published_to for version in found)
@@ -444,6 +444,10 @@ class Schedule:
             (e, e.ingested if e.ingested - e.time <= late else since.get((e.time, e.id64), NEVER))
             for e in self.compacted
         ]
+
+
+def _arrival(event: Event) -> tuple[str, Instant]:
+    return event.values["ref"], event.ingested
 
 
 def _names(snapshot: Snapshot) -> dict[str, list[str]]:
