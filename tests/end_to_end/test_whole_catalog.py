@@ -46,6 +46,7 @@ def test_the_whole_catalog_is_the_oracle(client: MortalRedis, tmp_path: Path, mo
         except (AssertionError, RtmlError, redis.RedisError) as error:
             error.add_note(f"To repeat it: CATALOG_SEED={seed} CATALOG_SEEDS=1")
             failed.append(error)
+            print(f"{seed} failed: {error}", flush=True)
         shutil.rmtree(tmp_path / str(seed), ignore_errors=True)
         if (seed - FIRST) % 25 == 24:
             print(f"{seed}: {len(failed)} failed: {dict(tally)}", flush=True)
