@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -93,6 +94,16 @@ def test_tiles_agree_and_a_percentile_that_is_beyond_its_bound_is_found(lake: La
         "shop_sketches__price_approx_percentile, k=32, q=0.5",
         "shop_sketches__price_approx_count_distinct, lg_k=8",
     }
+
+
+def test_late_events_are_no_part_of_what_raw_records_are_judged_by(lake: Lake, client: Any) -> None:
+    mirror(lake, to_frame(generate(5, 500, days=0.2)))
+    plan = msgspec.structs.replace(PLAN, raw_limit=4)
+    days = touched_days(lake, orders)
+    compact_events(lake, orders, days)
+    compact_tiles(lake, VIEW, plan, days)
+    parity = stream_versus_batch(lake, client, VIEW, plan, days[0])
+    assert parity.agrees, str(parity)
 
 
 def _swap_states(lake: Lake, day: date) -> None:
