@@ -53,6 +53,20 @@ def entity_tag(entity: str, values: Sequence[str | int | bool]) -> str:
     return f"rtml:{{{escape(entity)}|{'|'.join([key_part(value) for value in values])}}}"
 
 
+def salted(tag: str, salt: int) -> str:
+    """Return the tag of one of an entity's partial states, `rtml:{entity|k1|+2}`.
+
+    It is no entity's own: in the parts of those a plus sign is escaped.
+    """
+    return f"{tag[:-1]}|+{salt}}}"
+
+
+def unsalted(tag: str) -> str:
+    """Return the tag of the entity that a tag is about, be it a partial state's or the entity's own."""
+    head, mark, _ = tag.rpartition("|+")
+    return head + "}" if mark else tag
+
+
 def is_probe(tag: str) -> bool:
     """Whether an entity's tag is the watch's own; one of nothing but booleans cannot be told."""
     return any(part in (str(PROBES["str"]), str(PROBES["int"])) for part in tag.rstrip("}").split("|")[1:])
