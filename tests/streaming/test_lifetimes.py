@@ -30,6 +30,8 @@ from rtml.lake import EVENT_DATE, Lake, raw_schema, signed
 from rtml.online import keys
 from rtml.online.base import Base
 from rtml.online.codec import FIELD_DTYPE
+from rtml.online.salts import partial_tags
+from rtml.values import to_list
 from rtml_assets.tables import base
 from rtml_assets.tables.base import fold_bases, foldable
 from rtml_assets.tables.history import publish_history
@@ -51,6 +53,7 @@ from tests.streaming.test_protocol import (
     Trial,
     Writer,
     generate,
+    salts_of,
     window,
 )
 
@@ -102,8 +105,9 @@ def die() -> None:
 class Life(Trial):
     """A trial of one view with a lifetime window, compacted as it goes."""
 
-    def __init__(self, client: MortalRedis, seed: int, raw_limit: int, lake: Lake) -> None:
+    def __init__(self, client: MortalRedis, seed: int, raw_limit: int, lake: Lake, salts: int = 1) -> None:
         super().__init__(client, seed, raw_limit)
+        self.name = f"life{seed}.{raw_limit}"  # its heartbeats are no other trial's
         self.writer.link.close()
         self.mortal, self.lake, self.dice = client, lake, random.Random(seed)
         self.events = generate(self.dice, self.dice.choice([40, 200, 300]))
@@ -111,8 +115,8 @@ class Life(Trial):
         for event in self.events:
             self.partitions[self.dice.random() < 0.33].append(event)
         client.delete(keys.position("messages"))
-        plan = msgspec.structs.replace(PLAN, raw_limit=raw_limit)
-        version = Version(plan, f"life{seed}.{raw_limit}", "ready")
+        plan = msgspec.structs.replace(PLAN, raw_limit=raw_limit, salts=salts)
+        version = Version(plan, self.name, "ready")
         self.mirrored = [0, 0]
         self.published: set[tuple[int, int]] = set()
         """Late events that are servable, by time and id."""
@@ -240,8 +244,9 @@ class Life(Trial):
 
     def tiles(self) -> int:
         """Return how many tiles Redis holds."""
-        suffix = keys.versioned("life", self.versions[0].version)
-        names: Any = [name for key in KEYS for name in self.mortal.hkeys(keys.entity_tag("key", [key]) + suffix)]
+        plan, suffix = self.versions[0].plan, keys.versioned("life", self.versions[0].version)
+        hashes = [tag + suffix for key in KEYS for tag in partial_tags(plan, [key])]
+        names: Any = [name for key in hashes for name in self.mortal.hkeys(key)]
         return sum(len(name) == FIELD_DTYPE.itemsize for name in names)
 
     def finish(self, late: set[tuple[int, int]], until: int) -> None:
@@ -285,29 +290,26 @@ class Life(Trial):
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
         lookup.check_reach()
-        features = lookup.answer().features
+        features = {name: to_list(values) for name, values in lookup.answer().features.items()}
         for row, key in enumerate(KEYS):
             self.tally["reads"] += 1
             self.tally["whole hashes"] += turn.whole
-            self.tally["based"] += lookup.rows[row].fetched.base is not None
+            bases = [one.fetched.base for one in lookup.rows_of(row, row + 1)]
+            self.tally["based"] += any(found is not None for found in bases)
             wrong: list[SimpleNamespace] = []
             for truth in truths:
-                wrong = [
-                    *self.wrong(
-                        plan, truth, key, at, {name: (v.values[row], v.valid[row]) for name, v in features.items()}
-                    )
-                ]
+                wrong = [*self.wrong(plan, truth, key, at, {name: found[row] for name, found in features.items()})]
                 if not wrong:
                     break
-            assert not wrong, (version, wrong[0], Base.decode(lookup.rows[row].fetched.base))
+            assert not wrong, (version, wrong[0], [Base.decode(found) for found in bases])
 
     def wrong(self, plan: Any, truth: list[Event], key: str, at: int, row: dict[str, Any]) -> Iterator[SimpleNamespace]:
         for feature in plan.features:
             events = window(plan, feature, truth, key, at)
-            expected = oracle.value(feature.aggregate, events, feature.column)
-            value, valid = row[feature.name]
-            got = value.item() if valid else None
-            if not oracle.agree(feature.aggregate, got, expected, events, feature.column):
+            told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
+            expected = oracle.value(feature.aggregate, events, feature.column, *told)
+            got = row[feature.name]
+            if not oracle.agree(feature.aggregate, got, expected, events, feature.column, *told):
                 yield SimpleNamespace(key=key, feature=feature.name, at=at, got=got, expected=expected)
 
 
@@ -322,7 +324,8 @@ def test_no_lifetime_is_ever_wrong(client: MortalRedis, tmp_path: Path, monkeypa
     tally: Counter[str] = Counter()
     seed = 0
     while tally["reads"] < READS:
-        trial = Life(client, seed, raw_limit=(1, 4, 64)[seed % 3], lake=Lake(str(tmp_path / str(seed))))
+        lake = Lake(str(tmp_path / str(seed)))
+        trial = Life(client, seed, raw_limit=(1, 4, 64)[seed % 3], lake=lake, salts=salts_of(seed))
         trial.run()
         trial.writer.link.close()
         tally += trial.tally
