@@ -226,7 +226,7 @@ class Batches:
         error = None
         try:
             while lookup.unfinished:
-                lookup.absorb(await self._reader.read(lookup.commands(), max(0.0, last - perf_counter())))
+                lookup.absorb(await self._reader.exchange(lookup.commands(), max(0.0, last - perf_counter())))
         except UnavailableError as caught:
             self._metrics.redis_failures.inc()
             error = str(caught)

@@ -6,17 +6,18 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import redis
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
 from rtml.errors import UnavailableError
+from rtml.online.commands import Command
 from rtml.settings import Settings
-from serving.reader import Command
-from streaming.broker import address, connect
+from streaming.broker import address, connect, pack, pipelined, sound
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -34,6 +35,26 @@ def connect_reader(where: Settings | str, timeout: float) -> Redis:
     client = connect(where, timeout=timeout)
     client.set_retry(Retry(NoBackoff(), 1, _LOST))
     return client
+
+
+def exchange(client: Redis, commands: Sequence[Command]) -> list[Any]:
+    """Return the replies to commands as they are, of a client that `connect_reader` made.
+
+    Raises:
+        redis.RedisError: Redis did not answer, or refused.
+    """
+    connection: Any = client.connection_pool.get_connection()
+    try:
+        try:
+            return sound(pipelined(connection, commands))
+        except _LOST:
+            connection.disconnect()
+            return sound(pipelined(connection, commands))
+    except (redis.ConnectionError, redis.TimeoutError):
+        connection.disconnect()
+        raise
+    finally:
+        client.connection_pool.release(connection)
 
 
 class RedisReader:
@@ -79,6 +100,43 @@ class RedisReader:
             raise UnavailableError(f"Redis does not answer: {error}") from None
         return replies
 
+    async def exchange(self, commands: Sequence[Command], within: float) -> list[Any]:
+        """Return the replies to commands as they are, `within` so many seconds: `read` at a third of its cost.
+
+        Raises:
+            UnavailableError: as `read`.
+        """
+        try:
+            async with asyncio.timeout(within):
+                return await self._exchanged(pack(commands), len(commands))
+        except TimeoutError:
+            raise LateReplyError(f"Redis did not answer within {within * 1_000:.0f} ms") from None
+        except (RedisError, OSError) as error:
+            raise UnavailableError(f"Redis does not answer: {error}") from None
+
+    async def _exchanged(self, packed: bytes, count: int) -> list[Any]:
+        pool: Any = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            try:
+                return await _answered(connection, packed, count)
+            except _LOST:
+                return await _answered(connection, packed, count)
+        finally:
+            await pool.release(connection)
+
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+async def _answered(connection: Any, packed: bytes, count: int) -> list[Any]:
+    """Send, and return all replies; a connection that fails, or that is given up halfway, is closed by itself."""
+    await connection.send_packed_command(packed)
+    replies: list[Any] = []
+    for _ in range(count):
+        try:
+            replies.append(await connection.read_response(disable_decoding=True))
+        except ResponseError as error:
+            replies.append(error)
+    return sound(replies)

@@ -25,9 +25,9 @@ class Counting(RedisReader):
 
     trips = 0
 
-    async def read(self, commands, within=None):
+    async def exchange(self, commands, within):
         self.trips += 1
-        return await super().read(commands, within)
+        return await super().exchange(commands, within)
 
 
 @pytest.fixture

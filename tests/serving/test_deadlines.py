@@ -30,9 +30,9 @@ class Watched(RedisReader):
     def after(self):
         """Do nothing."""
 
-    async def read(self, commands, within=None):
+    async def exchange(self, commands, within):
         self.trips += 1
-        replies = await super().read(commands, within)
+        replies = await super().exchange(commands, within)
         self.after()
         return replies
 
