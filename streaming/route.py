@@ -109,7 +109,7 @@ class MicroBatch:
             return found
         whole: Rows = defaultdict(list)
         for tag, rows in found.items():
-            whole[keys.unsalted(tag)] += rows
+            whole[keys.parted(tag)[0]] += rows
         return whole
 
     def take(self, shards: Set[int]) -> list[Rows]:
@@ -185,8 +185,12 @@ class Router:
 
 
 def shard_of(tag: str) -> int:
-    """Return the shard of an entity, or of one of its partial states: the same for ever."""
-    return xxhash.xxh32_intdigest(tag.encode()) % keys.SHARDS
+    """Return the shard of an entity, or of one of its partial states: the same for ever.
+
+    Partial states have shards one after the other: processes that take turns at shards have about as many of them each.
+    """
+    entity, salt = keys.parted(tag)
+    return (xxhash.xxh32_intdigest(entity.encode()) + salt) % keys.SHARDS
 
 
 def _by_shard(tags: list[str]) -> dict[int, Rows]:

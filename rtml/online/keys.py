@@ -1,4 +1,7 @@
-"""The key grammar of design §6. All keys of an entity share one hash tag, so that they live on one node."""
+"""The key grammar of design §6. All keys of an entity share one hash tag, so that they live on one node.
+
+Where a view has salts, that is said of each of an entity's partial states.
+"""
 
 from __future__ import annotations
 
@@ -61,10 +64,12 @@ def salted(tag: str, salt: int) -> str:
     return f"{tag[:-1]}|+{salt}}}"
 
 
-def unsalted(tag: str) -> str:
-    """Return the tag of the entity that a tag is about, be it a partial state's or the entity's own."""
-    head, mark, _ = tag.rpartition("|+")
-    return head + "}" if mark else tag
+def parted(tag: str) -> tuple[str, int]:
+    """Return the tag of the entity that a tag is about, and the salt: 0 where it is the entity's own."""
+    if "|+" not in tag:
+        return tag, 0
+    head, _, salt = tag.rpartition("|+")
+    return head + "}", int(salt[:-1])
 
 
 def is_probe(tag: str) -> bool:

@@ -64,7 +64,7 @@ def _figures(found: Sequence[Run], new: int, edge: Instant) -> LateFigures:
     sizes: Counter[str] = Counter()
     remaining: Counter[str] = Counter()
     for run in found:
-        entity = keys.unsalted(run.tag)
+        entity = keys.parted(run.tag)[0]
         sizes[entity] += len(run.records)
         remaining[entity] += int((run.records["time"].astype(np.int64) >= edge).sum())
     most, most_remaining = max(sizes.values(), default=0), max(remaining.values(), default=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -73,7 +74,7 @@ def test_a_view_is_spread_published_and_proven(platform: LocalPlatform, folder: 
     plan = platform.registry.plans["demand"]
     version = live_version(platform.client, "demand", plan.fingerprint)
     assert version is not None
-    late = platform.client.smembers(keys.late_entities("demand", version.version))
+    late: Any = platform.client.smembers(keys.late_entities("demand", version.version))
     names = [tag + keys.versioned("demand", version.version) for city in "ab" for tag in partial_tags(plan, [city])]
     assert {name.decode() for name in late} <= {*names}
     assert len(late) > 2, "late events are spread, too"

@@ -105,7 +105,7 @@ class TestKeys:
     def test_a_partial_state_is_no_entity_and_knows_whose_it_is(self, values: list[str], salt: int) -> None:
         tag = keys.entity_tag("e", values)
         partial = keys.salted(tag, salt)
-        assert (keys.unsalted(partial), keys.unsalted(tag)) == (tag, tag)
+        assert (keys.parted(partial), keys.parted(tag)) == ((tag, salt), (tag, 0))
         assert re.fullmatch(r"rtml:\{[^{}]*\|\+[0-9]+\}", partial)
         assert "+" not in keys.entity_tag("e", [*values[:-1], f"+{salt}"])
         assert keys.is_probe(keys.salted(keys.entity_tag("e", [keys.PROBES["str"]]), salt))
