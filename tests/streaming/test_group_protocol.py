@@ -29,7 +29,7 @@ from streaming.share import Item, Share
 from streaming.sinks import TileSink
 from streaming.versions import Version
 from tests.oracle import Event
-from tests.streaming.test_protocol import KEYS, REGISTRY, SOURCE, KilledError, MortalLink, Trial, gated
+from tests.streaming.test_protocol import KEYS, REGISTRY, SOURCE, KilledError, MortalLink, Trial, gated, salts_of
 
 TRIALS = 40
 COUNTS = (2, 5)

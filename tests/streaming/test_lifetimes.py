@@ -23,6 +23,7 @@ import redis
 from deltalake import write_deltalake
 from redis.client import Pipeline
 
+from rtml import StreamFeatureView
 from rtml.columns import TIMESTAMP
 from rtml.errors import NotReadyError
 from rtml.instants import BEGINNING, floor
@@ -31,6 +32,7 @@ from rtml.online import keys
 from rtml.online.base import Base
 from rtml.online.codec import FIELD_DTYPE
 from rtml.online.salts import partial_tags
+from rtml.plan import Plan
 from rtml.values import to_list
 from rtml_assets.tables import base
 from rtml_assets.tables.base import fold_bases, foldable
@@ -44,6 +46,7 @@ from streaming.versions import Version, create_version, read_version, save_versi
 from tests import oracle
 from tests.oracle import Event
 from tests.streaming.test_protocol import (
+    HEAVY,
     KEYS,
     LATENESS,
     LIFE,
@@ -53,11 +56,9 @@ from tests.streaming.test_protocol import (
     Trial,
     Writer,
     generate,
-    salts_of,
     window,
 )
 
-PLAN = REGISTRY.plans["life"]
 READS = int(os.environ.get("TRIAL_READS", "1000"))
 """After so many reads it is enough."""
 
@@ -105,9 +106,12 @@ def die() -> None:
 class Life(Trial):
     """A trial of one view with a lifetime window, compacted as it goes."""
 
-    def __init__(self, client: MortalRedis, seed: int, raw_limit: int, lake: Lake, salts: int = 1) -> None:
+    def __init__(
+        self, client: MortalRedis, seed: int, raw_limit: int, lake: Lake, view: StreamFeatureView, salts: int = 1
+    ) -> None:
         super().__init__(client, seed, raw_limit)
         self.name = f"life{seed}.{raw_limit}"  # its heartbeats are no other trial's
+        self.view = view
         self.writer.link.close()
         self.mortal, self.lake, self.dice = client, lake, random.Random(seed)
         self.events = generate(self.dice, self.dice.choice([40, 200, 300]))
@@ -115,7 +119,7 @@ class Life(Trial):
         for event in self.events:
             self.partitions[self.dice.random() < 0.33].append(event)
         client.delete(keys.position("messages"))
-        plan = msgspec.structs.replace(PLAN, raw_limit=raw_limit, salts=salts)
+        plan = msgspec.structs.replace(REGISTRY.plans[view.name], raw_limit=raw_limit, salts=salts)
         version = Version(plan, self.name, "ready")
         self.mirrored = [0, 0]
         self.published: set[tuple[int, int]] = set()
@@ -132,7 +136,7 @@ class Life(Trial):
 
     @property
     def version(self) -> Version:
-        found = read_version(self.mortal, "life", self.versions[0].version)
+        found = read_version(self.mortal, self.view.name, self.versions[0].version)
         assert found is not None
         return found
 
@@ -144,15 +148,15 @@ class Life(Trial):
             return version
         edge = max(0, floor(until - LATENESS, version.plan.tiles.coarsest))
         version = msgspec.structs.replace(version, boundary=edge, folded_to=until)
-        publish_history(self.lake, self.mortal, LIFE, version, lambda: None)
+        publish_history(self.lake, self.mortal, self.view, version, lambda: None)
         self.mortal.left, self.mortal.interrupt = self.dice.randrange(40), die
         try:
-            fold_bases(self.lake, self.mortal, LIFE, version, edge, lambda: None)
+            fold_bases(self.lake, self.mortal, self.view, version, edge, lambda: None)
         except KilledError:
             self.tally["begun again"] += 1
         self.mortal.left = 10**9
-        version = fold_bases(self.lake, self.mortal, LIFE, version, edge, lambda: None)
-        publish_late(self.lake, self.mortal, LIFE, version, until, lambda: None)
+        version = fold_bases(self.lake, self.mortal, self.view, version, edge, lambda: None)
+        publish_late(self.lake, self.mortal, self.view, version, until, lambda: None)
         self.published, self.until = self.late_before(until), until
         return msgspec.structs.replace(version, published_to=until, pruned_to=history_start(version))
 
@@ -214,11 +218,11 @@ class Life(Trial):
                 raise NotReadyError("somebody else has the lock by now")
 
         try:
-            edge = foldable(until, self.mortal, LIFE, version)
-            version = fold_bases(self.lake, self.mortal, LIFE, version, edge, hold)
+            edge = foldable(until, self.mortal, self.view, version)
+            version = fold_bases(self.lake, self.mortal, self.view, version, edge, hold)
             if draw >= 0.35:  # what is late is kept from being taken back by the lock alone
                 self.mortal.interrupt = None
-            keep_up(self.lake, self.mortal, LIFE, version, until, hold)
+            keep_up(self.lake, self.mortal, self.view, version, until, hold)
         except KilledError:
             self.tally["publishers killed"] += 1
             self.doubtful.append(late)
@@ -237,14 +241,14 @@ class Life(Trial):
         left, self.mortal.left = self.mortal.left, 10**9
         self.advance_mirror(30)
         until = self.mirrored_to()
-        keep_up(self.lake, self.mortal, LIFE, self.version, until, lambda: None)
+        keep_up(self.lake, self.mortal, self.view, self.version, until, lambda: None)
         self.finish(self.late_before(until), until)
         self.mortal.left = left
         self.tally["publishers beside"] += 1
 
     def tiles(self) -> int:
         """Return how many tiles Redis holds."""
-        plan, suffix = self.versions[0].plan, keys.versioned("life", self.versions[0].version)
+        plan, suffix = self.versions[0].plan, keys.versioned(self.view.name, self.versions[0].version)
         hashes = [tag + suffix for key in KEYS for tag in partial_tags(plan, [key])]
         names: Any = [name for key in hashes for name in self.mortal.hkeys(key)]
         return sum(len(name) == FIELD_DTYPE.itemsize for name in names)
@@ -296,19 +300,18 @@ class Life(Trial):
             self.tally["whole hashes"] += turn.whole
             bases = [one.fetched.base for one in lookup.rows_of(row, row + 1)]
             self.tally["based"] += any(found is not None for found in bases)
-            wrong: list[SimpleNamespace] = []
-            for truth in truths:
-                wrong = [*self.wrong(plan, truth, key, at, {name: found[row] for name, found in features.items()})]
-                if not wrong:
-                    break
-            assert not wrong, (version, wrong[0], [Base.decode(found) for found in bases])
+            got = {name: values[row] for name, values in features.items()}
+            wrong = [list(self.wrong(plan, truth, key, at, got)) for truth in truths]
+            assert not all(wrong), (version, wrong[0], [Base.decode(found) for found in bases])
 
-    def wrong(self, plan: Any, truth: list[Event], key: str, at: int, row: dict[str, Any]) -> Iterator[SimpleNamespace]:
+    def wrong(
+        self, plan: Plan, truth: list[Event], key: str, at: int, row: dict[str, Any]
+    ) -> Iterator[SimpleNamespace]:
+        """Say what differs from a truth."""
         for feature in plan.features:
-            events = window(plan, feature, truth, key, at)
+            events, got = window(plan, feature, truth, key, at), row[feature.name]
             told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
             expected = oracle.value(feature.aggregate, events, feature.column, *told)
-            got = row[feature.name]
             if not oracle.agree(feature.aggregate, got, expected, events, feature.column, *told):
                 yield SimpleNamespace(key=key, feature=feature.name, at=at, got=got, expected=expected)
 
@@ -324,8 +327,14 @@ def test_no_lifetime_is_ever_wrong(client: MortalRedis, tmp_path: Path, monkeypa
     tally: Counter[str] = Counter()
     seed = 0
     while tally["reads"] < READS:
-        lake = Lake(str(tmp_path / str(seed)))
-        trial = Life(client, seed, raw_limit=(1, 4, 64)[seed % 3], lake=lake, salts=salts_of(seed))
+        trial = Life(
+            client,
+            seed,
+            raw_limit=(1, 4, 64)[seed % 3],
+            lake=Lake(str(tmp_path / str(seed))),
+            view=HEAVY if seed % 4 == 3 else LIFE,
+            salts=3 if seed % 3 == 2 else 1,
+        )
         trial.run()
         trial.writer.link.close()
         tally += trial.tally
