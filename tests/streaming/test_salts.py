@@ -33,7 +33,7 @@ def test_any_count_of_processes_shares_an_entity_evenly(processes: int, apart: i
 
 def test_events_go_by_their_ids_and_figures_name_the_entity() -> None:
     rng = random.Random(1)
-    values = {"x": 1.0, "n": 1}
+    values = {"x": 1.0, "n": 1, "s": "text"}
     events = [
         Event("hot" if n % 4 else f"k{n}", 1_000 * SECOND, rng.getrandbits(64), 1_000 * SECOND, values)
         for n in range(400)
