@@ -110,8 +110,7 @@ class Life(Trial):
         self, client: MortalRedis, seed: int, raw_limit: int, lake: Lake, view: StreamFeatureView, salts: int = 1
     ) -> None:
         super().__init__(client, seed, raw_limit)
-        self.name = f"life{seed}.{raw_limit}"  # its heartbeats are no other trial's
-        self.view = view
+        self.view, self.name = view, f"life{seed}.{raw_limit}"
         self.writer.link.close()
         self.mortal, self.lake, self.dice = client, lake, random.Random(seed)
         self.events = generate(self.dice, self.dice.choice([40, 200, 300]))

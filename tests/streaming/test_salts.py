@@ -49,5 +49,5 @@ def test_events_go_by_their_ids_and_figures_name_the_entity() -> None:
     assert len({tag for tag in tags if "|hot|" in tag}) == 8
     figures = Figures("salted", "tiles", now=lambda: 1_000 * SECOND)
     figures.seen(routed)
-    hottest = together([figures._part(1_000 * SECOND)])["hot"]
+    hottest = msgspec.json.decode(together([figures._part(1_000 * SECOND)])["hot"])
     assert (hottest["entity"], hottest["share"], hottest["keys"]) == ("rtml:{key|hot}", 0.75, 101)
