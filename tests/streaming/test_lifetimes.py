@@ -32,6 +32,7 @@ from rtml.online import keys
 from rtml.online.base import Base
 from rtml.online.codec import FIELD_DTYPE
 from rtml.online.salts import partial_tags
+from rtml.online.texts import text_of
 from rtml.plan import Plan
 from rtml.values import to_list
 from rtml_assets.tables import base
@@ -171,6 +172,7 @@ class Life(Trial):
             "key": pl.Series([e.key for e in known], dtype=pl.String),
             "x": pl.Series([e.values["x"] for e in known], dtype=pl.Float64),
             "n": pl.Series([e.values["n"] for e in known], dtype=pl.Int64),
+            "s": pl.Series([e.values["s"] for e in known], dtype=pl.String),
             "ingested_at": pl.Series([e.ingested for e in known], dtype=pl.Int64).cast(TIMESTAMP),
             "id64": pl.Series([e.id64 for e in known], dtype=pl.UInt64),
         }
@@ -299,7 +301,12 @@ class Life(Trial):
             self.tally["whole hashes"] += turn.whole
             bases = [one.fetched.base for one in lookup.rows_of(row, row + 1)]
             self.tally["based"] += any(found is not None for found in bases)
+            stored: dict[Any, Any] = {}
+            for one in lookup.rows_of(row, row + 1):
+                stored |= self.mortal.hgetall(keys.texts(one.key))
+            texts = {int.from_bytes(name, "little"): text_of(value) for name, value in stored.items()}
             got = {name: values[row] for name, values in features.items()}
+            got |= {f.name: _told(got[f.name], texts) for f in plan.features if f.output.kind == "str"}
             wrong = [list(self.wrong(plan, truth, key, at, got)) for truth in truths]
             assert not all(wrong), (version, wrong[0], [Base.decode(found) for found in bases])
 
@@ -313,6 +320,11 @@ class Life(Trial):
             expected = oracle.value(feature.aggregate, events, feature.column, *told)
             if not oracle.agree(feature.aggregate, got, expected, events, feature.column, *told):
                 yield SimpleNamespace(key=key, feature=feature.name, at=at, got=got, expected=expected)
+
+
+def _told(value: Any, texts: dict[int, str]) -> Any:
+    """Strings of their hashes."""
+    return [texts[one] for one in value] if isinstance(value, list) else None if value is None else texts[value]
 
 
 @pytest.fixture(scope="module")
