@@ -119,9 +119,10 @@ def pipelined(connection: Any, commands: Sequence[Command]) -> list[Any]:
     return receive(connection, len(commands))
 
 
-def send(connection: Any, commands: Sequence[Command]) -> None:
-    """Send commands without waiting for their replies."""
-    connection.send_packed_command([b"".join([pack_command(command) for command in commands])])
+def send(connection: Any, commands: Sequence[Command | bytes]) -> None:
+    """Send commands, as words or packed already, without waiting for their replies."""
+    packed = [command if isinstance(command, bytes) else pack_command(command) for command in commands]
+    connection.send_packed_command([b"".join(packed)])
 
 
 def receive(connection: Any, count: int) -> list[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +20,7 @@ import redis
 
 import rtml
 from rtml.columns import TIMESTAMP
+from rtml.define.feature import Aggregation
 from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
 from rtml.plan import Plan, PlannedFeature
@@ -53,7 +54,7 @@ SOURCE = rtml.EventSource(
 )
 
 
-def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.StreamFeatureView:
+def view(name: str, tail: str | None, windows: list[str | rtml.Window], *more: Aggregation) -> rtml.StreamFeatureView:
     return rtml.StreamFeatureView(
         name=name,
         source=SOURCE,
@@ -69,6 +70,7 @@ def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.
             rtml.Stddev("x", windows=windows),
             rtml.First("n", windows=windows),
             rtml.Last("x", windows=windows),
+            *more,
         ],
     )
 
@@ -77,7 +79,10 @@ WINDOWS = ["20s", "90s", "400s", "1000s"]
 EXACT = view("exact", "exact", [*WINDOWS])
 TILE = view("tile", "tile", [*WINDOWS, rtml.Window("90s", offset="20s"), rtml.Window("400s", offset="800s")])
 LIFE = view("life", None, ["90s", "lifetime", rtml.Window("50s", offset="60s")])
-REGISTRY = Registry.of([EXACT, TILE, LIFE])
+HEAVY = view("heavy", None, [*WINDOWS], rtml.CountDistinct("n", windows=[*WINDOWS, rtml.Window("90s", offset="60s")]))
+LIVES = view("lives", "tile", ["90s", "lifetime"], rtml.CountDistinct("n", windows=["400s", "lifetime"]))
+"""Two whose states the stream does not write with every event."""
+REGISTRY = Registry.of([EXACT, TILE, LIFE, HEAVY, LIVES])
 
 
 def window(plan: Plan, feature: PlannedFeature, truth: list[Event], key: str, at: int) -> list[Event]:
@@ -100,7 +105,7 @@ class MortalLink(Link):
         """What was under way when it was paused was never sent."""
         self._posted, self._replies = [], []
 
-    def _send(self, commands: list[tuple], *, wait: bool = False) -> None:
+    def _send(self, commands: Sequence[tuple[Any, ...] | bytes], *, wait: bool = False) -> None:
         del wait
         for command in commands:
             if self.left <= 0:
