@@ -51,15 +51,17 @@ def main() -> None:
     asked = _arguments()
     names = asked.names or ([asked.profile] if asked.profile else list(BENCHMARKS))
     console = Console()
-    sections = []
+    sections: list[Section] = []
     with Shared(full=asked.full, profile=bool(asked.profile)) as shared:
-        for name in names:
-            with console.status(f"{name} runs …"):
-                sections.append(Section.of(name, partial(BENCHMARKS[name], shared)))
-            console.print(_table(sections[-1]))
+        try:
+            for name in names:
+                with console.status(f"{name} runs …"):
+                    sections.append(Section.of(name, partial(BENCHMARKS[name], shared)))
+        finally:
+            console.print(_table(sections))
     for title, text in shared.profiles:
         console.rule(title)
-        console.print(text, markup=False, highlight=False)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     if output := asked.output or (None if asked.names or asked.profile else RESULTS):
         output.write_text(markdown(machine(), sections))
         console.print(f"written to {output.name}")
@@ -78,10 +80,13 @@ def _arguments() -> argparse.Namespace:
     return asked
 
 
-def _table(section: Section) -> Table:
-    table = Table(*Row._fields, title=f"{section.name}, {section.seconds:.0f} s", title_justify="left")
-    for row in section.rows:
-        table.add_row(*row)
+def _table(sections: Sequence[Section]) -> Table:
+    table = Table(*Row._fields, title="rtml benchmarks")
+    for section in sections:
+        table.add_row(f"[bold]{section.name}[/bold], {section.seconds:.0f} s")
+        for row in section.rows:
+            table.add_row(*row)
+        table.add_section()
     return table
 
 

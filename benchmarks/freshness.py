@@ -49,16 +49,19 @@ def run() -> list[Row]:
 
 
 def probed(client: Redis, settings: Settings, features: FeatureClient, rate: int, aim: float) -> list[Row]:
-    """Probe while a load runs."""
+    """Probe while a load runs, until a worker that falls behind is given up."""
     waits, floor = [], []
     with process(settings, f"load-{rate}", module("benchmarks.steady_load", str(rate))):
         time.sleep(SETTLING)
         started, before = time.perf_counter(), client.xlen(SOURCE)
-        while (elapsed := time.perf_counter() - started) < SECONDS:
+        while time.perf_counter() - started < SECONDS:
             waits.append(probe(client, features))
+            if waits[-1] >= PATIENCE:
+                break
             floor.append(naive_probe(client))
             time.sleep(PROBE_EVERY)
-        sent = (client.xlen(SOURCE) - before) / elapsed
+        sent = (client.xlen(SOURCE) - before) / (time.perf_counter() - started)
+    floor = floor or [naive_probe(client)]
     (p50, p99), (plain, plain_p99) = (np.percentile(found, (50, 99)) for found in (waits, floor))
     what = f"freshness at {rate:,} events/s ({sent:,.0f} sent), p99 of {len(waits)} probes; beside HSET and HGETALL"
     return [
@@ -68,7 +71,7 @@ def probed(client: Redis, settings: Settings, features: FeatureClient, rate: int
 
 
 def probe(client: Redis, features: FeatureClient) -> float:
-    """Append one event of a card that no other has, and return the seconds until it is served."""
+    """Append one event of a new card, and return the seconds until it is served, or `PATIENCE` is over."""
     card = PROBE_CARD + time.perf_counter_ns()
     data = payment(card, card)
     started = time.perf_counter()
@@ -76,7 +79,7 @@ def probe(client: Redis, features: FeatureClient) -> float:
     # An event counts from the microsecond after its own: reads ask for the instant that a client would ask for, now.
     while features.get(SERVICE, [{"card": f"c{card}"}], at=instants.now() + 1).rows[0][0] != 1:
         if time.perf_counter() - started > PATIENCE:
-            raise TimeoutError(f"a probe was not served within {PATIENCE:g} s")
+            break
         time.sleep(POLL)
     return time.perf_counter() - started
 

@@ -18,7 +18,7 @@ from benchmarks.rows import Row
 from rtml_assets.runtime.redis_server import find_binary
 
 PACKAGES = ("bytewax", "polars", "numpy", "redis", "hiredis", "granian", "uvloop", "deltalake", "dagster", "duckdb")
-HEADINGS = ("what", "ours", "peer", "ratio", "aim", "")
+HEADINGS = Row._fields
 
 
 class Section(NamedTuple):

@@ -57,4 +57,5 @@ def verdict(met: bool) -> str:
 
 def milliseconds(seconds: float) -> str:
     """Return seconds as milliseconds, to three digits."""
-    return f"{seconds * 1_000:.3g} ms"
+    value = seconds * 1_000
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"

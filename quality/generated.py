@@ -31,6 +31,10 @@ UNIQUE = "expect_compound_columns_to_be_unique"
 COLUMNS = "expect_table_columns_to_match_set"
 LENGTHS = "expect_column_value_lengths_to_be_between"
 
+NEVER_NULL = ("count", "rate", "decayed_count")
+"""How much there is, none included."""
+SHARES = ("mean", "share", "decayed_mean")
+"""Of booleans, what lies from 0 to 1; all else that takes them is a sum."""
 SAME_VALUE = ("min", "max", "first", "last")
 """Aggregates whose value is that of one event."""
 
@@ -63,13 +67,15 @@ def of_values(view: StreamFeatureView, plan: Plan) -> list[Expectation]:
 
 def _of_feature(view: StreamFeatureView, feature: Feature) -> Iterator[Expectation]:
     """Yield what can be proven of a feature's values."""
-    if feature.aggregate == "count":
+    if feature.output.width:
+        yield _one(feature.name, "not_null", NOT_NULL)
+    elif feature.aggregate in NEVER_NULL:
         yield _one(feature.name, "not_null", NOT_NULL)
         yield _one(feature.name, "not_negative", BETWEEN, {"min_value": 0})
     elif feature.aggregate in ("variance", "stddev"):
         yield _one(feature.name, "not_negative", BETWEEN, {"min_value": 0})
-    elif view.kinds[feature.column] == pl.Boolean:
-        bounds = {"min_value": 0} if feature.aggregate == "sum" else {"min_value": 0, "max_value": 1}
+    elif view.kinds.get(feature.column) == pl.Boolean:
+        bounds = {"min_value": 0, "max_value": 1} if feature.aggregate in SHARES else {"min_value": 0}
         yield _one(feature.name, "share", BETWEEN, bounds)
     elif feature.aggregate in SAME_VALUE and feature.column in view.source.columns:
         for one in _of_column(view.source.columns[feature.column]):

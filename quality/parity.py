@@ -10,7 +10,9 @@ import numpy as np
 import polars as pl
 
 from quality.approximate import reference
-from rtml.algebra.family import Array, Kind, Values
+from rtml.algebra import catalog
+from rtml.algebra.custom import Custom
+from rtml.algebra.family import Array, Kind, Parameters, Values
 from rtml.plan import Plan, PlannedFeature
 
 WORST = 20
@@ -22,8 +24,16 @@ NOISE = 8 * 2.0**-53
 """By what part of |x| the mean of some x, and so each distance from it, may be off: a few roundings of float64."""
 _GREATEST = float(np.finfo(np.float64).max)
 
-MAGNITUDE = {"sum": "sum", "mean": "mean", "variance": "max", "stddev": "max"}
+MAGNITUDE = {
+    **{name: name for name in ("sum", "mean", "sum_rate", "decayed_count", "decayed_sum", "decayed_mean")},
+    "share": "mean",
+    **dict.fromkeys(("variance", "stddev"), "max"),
+    **dict.fromkeys(("skew", "kurtosis"), "reach"),
+    "custom": "custom",
+}
 """The aggregate of |x| by which a tolerance is judged: what is not here is exact."""
+OF_VALUES = ("reach", "decayed_count", "custom")
+"""Of these, the aggregate is that of the values themselves."""
 
 _WORST_COLUMNS = {"got": pl.Float64(), "expected": pl.Float64(), "difference": pl.Float64(), "why": pl.String()}
 
@@ -33,21 +43,28 @@ def is_exact(aggregate: str, kind: Kind) -> bool:
     return aggregate not in MAGNITUDE or (aggregate == "sum" and kind == "i64")
 
 
-def allowed(aggregate: str, kind: Kind, expected: Array, magnitude: Array) -> Array:
+def allowed(aggregate: str, kind: Kind, expected: Array, magnitude: Array, parameters: Parameters = ()) -> Array:
     """Return by how much each value may differ: a finite number, since finite values are never infinitely apart.
 
     Sums by 1e-9 · Σ|x|, means by that over their count. Variances and standard deviations by 1e-6 of themselves, and
     by what numbers of size |x| cannot tell: distances from a mean that is off by `noise` = 8 · 2⁻⁵³ · max|x| give a
-    variance that is off by noise² + 2 · noise · σ, and a σ that is off by noise. `magnitude` is the aggregate
-    `MAGNITUDE` of |x|.
+    variance that is off by noise² + 2 · noise · σ, and a σ that is off by noise. Skewness and kurtosis are of
+    distances in σ: by their powers, each of them off by r = noise / σ. Custom aggregates by the part of themselves that
+    they declare. `magnitude` is the aggregate `MAGNITUDE` of |x|.
     """
     if is_exact(aggregate, kind):
         return np.zeros(len(expected))
     size = _finite(magnitude)
-    if aggregate in ("sum", "mean"):
+    if aggregate == "custom":
+        definition = catalog.aggregate(aggregate, parameters)
+        assert isinstance(definition, Custom)
+        return definition.tolerance * _finite(np.abs(expected))
+    if MAGNITUDE[aggregate] not in ("max", "reach"):
         return SUM_TOLERANCE * size
     noise, own = NOISE * size, _finite(np.abs(expected))
     with np.errstate(over="ignore"):
+        if MAGNITUDE[aggregate] == "reach":
+            return _finite(VARIANCE_TOLERANCE * own + 16 * ((1 + noise) ** 4 - 1) * (own + 8))
         if aggregate == "variance":
             return _finite(VARIANCE_TOLERANCE * own + noise**2 + 2 * noise * np.sqrt(own))
         return _finite(VARIANCE_TOLERANCE * own + noise)
@@ -65,7 +82,8 @@ def with_magnitudes(plan: Plan) -> Plan:
 
 def magnitude_columns(plan: Plan) -> list[pl.Expr]:
     """Return |x| of the value columns that a plan with magnitudes wants."""
-    pairs = {(feature.column, _size(feature.column)) for feature in plan.features if not exact(feature)}
+    judged = [feature.column for feature in _magnitudes(plan) if feature.column.startswith("|")]
+    pairs = {(column[1:-1], column) for column in judged}
     return [pl.col(column).cast(pl.Float64).abs().alias(size) for column, size in sorted(pairs)]
 
 
@@ -75,18 +93,18 @@ def magnitude(feature: PlannedFeature) -> str:
 
 
 def _magnitudes(plan: Plan) -> list[PlannedFeature]:
-    return [
-        msgspec.structs.replace(
-            feature,
-            name=magnitude(feature),
-            aggregate=MAGNITUDE[feature.aggregate],
-            column=_size(feature.column),
-            kind="f64",
-            parameters=(),
-        )
-        for feature in plan.features
-        if not exact(feature)
-    ]
+    return [_magnitude(feature) for feature in plan.features if not exact(feature)]
+
+
+def _magnitude(feature: PlannedFeature) -> PlannedFeature:
+    name, judge = magnitude(feature), MAGNITUDE[feature.aggregate]
+    parameters = feature.parameters if judge == feature.aggregate else ()
+    if judge in OF_VALUES:
+        return msgspec.structs.replace(feature, name=name, aggregate=judge, parameters=parameters)
+    column = _size(feature.column)
+    return msgspec.structs.replace(
+        feature, name=name, aggregate=judge, column=column, kind="f64", parameters=parameters
+    )
 
 
 def exact(feature: PlannedFeature) -> bool:
@@ -198,6 +216,12 @@ def _summed(same: Sequence[FeatureParity]) -> FeatureParity:
         largest=max(one.largest for one in same),
         largest_relative=max(one.largest_relative for one in same),
     )
+
+
+def or_zero(values: Values) -> Array:
+    """Return values, and zeros where there are none."""
+    there = values.valid if values.values.ndim == 1 else values.valid[:, None]
+    return np.where(there, values.values, 0)
 
 
 def agreement(one: Compared) -> Array:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtml.define.contract import Event, Field, Timestamp
+    from rtml.define.custom import CustomAggregate
     from rtml.define.drift import Drift
     from rtml.define.entity import Entity
     from rtml.define.expectation import Expect
@@ -21,14 +22,25 @@ if TYPE_CHECKING:
         ApproxTopK,
         Count,
         CountDistinct,
+        DecayedCount,
+        DecayedMean,
+        DecayedSum,
         First,
+        FirstN,
         Histogram,
+        Kurtosis,
         Last,
+        LastDistinctN,
+        LastN,
         Max,
         Mean,
         Min,
+        Rate,
+        Share,
+        Skew,
         Stddev,
         Sum,
+        SumRate,
         Variance,
         Window,
     )
@@ -40,11 +52,35 @@ if TYPE_CHECKING:
     from rtml.define.stream import RedisStream
     from rtml.define.views import StreamFeatureView
     from rtml.errors import LeftOutWarning, NotBuiltWarning, RtmlError
+    from rtml.laws import check_laws
 
 _HOME = {
     **dict.fromkeys(("Event", "Field", "Timestamp"), "rtml.define.contract"),
     **dict.fromkeys(
-        ("Count", "First", "Last", "Max", "Mean", "Min", "Stddev", "Sum", "Variance", "Window"), "rtml.define.feature"
+        (
+            "Count",
+            "DecayedCount",
+            "DecayedMean",
+            "DecayedSum",
+            "First",
+            "FirstN",
+            "Kurtosis",
+            "Last",
+            "LastDistinctN",
+            "LastN",
+            "Max",
+            "Mean",
+            "Min",
+            "Rate",
+            "Share",
+            "Skew",
+            "Stddev",
+            "Sum",
+            "SumRate",
+            "Variance",
+            "Window",
+        ),
+        "rtml.define.feature",
     ),
     **dict.fromkeys(
         ("ApproxCountDistinct", "ApproxPercentile", "ApproxPercentiles", "ApproxTopK", "CountDistinct", "Histogram"),
@@ -52,6 +88,7 @@ _HOME = {
     ),
     "EventSource": "rtml.define.source",
     "RedisStream": "rtml.define.stream",
+    "CustomAggregate": "rtml.define.custom",
     "Drift": "rtml.define.drift",
     "Entity": "rtml.define.entity",
     "Expect": "rtml.define.expectation",
@@ -59,6 +96,7 @@ _HOME = {
     "SLA": "rtml.define.sla",
     "LabelSource": "rtml.define.label",
     **dict.fromkeys(("LeftOutWarning", "NotBuiltWarning", "RtmlError"), "rtml.errors"),
+    "check_laws": "rtml.laws",
     "Spine": "rtml.define.spine",
     "StreamFeatureView": "rtml.define.views",
 }
@@ -71,6 +109,10 @@ __all__ = [
     "ApproxTopK",
     "Count",
     "CountDistinct",
+    "CustomAggregate",
+    "DecayedCount",
+    "DecayedMean",
+    "DecayedSum",
     "Drift",
     "Entity",
     "Event",
@@ -79,23 +121,32 @@ __all__ = [
     "FeatureService",
     "Field",
     "First",
+    "FirstN",
     "Histogram",
+    "Kurtosis",
     "LabelSource",
     "Last",
+    "LastDistinctN",
+    "LastN",
     "LeftOutWarning",
     "Max",
     "Mean",
     "Min",
     "NotBuiltWarning",
+    "Rate",
     "RedisStream",
     "RtmlError",
+    "Share",
+    "Skew",
     "Spine",
     "Stddev",
     "StreamFeatureView",
     "Sum",
+    "SumRate",
     "Timestamp",
     "Variance",
     "Window",
+    "check_laws",
 ]
 
 

@@ -19,6 +19,7 @@ from rtml.instants import BEGINNING, Duration, Instant
 from rtml.online.base import Bases, Kept
 from rtml.online.codec import PREFIX, RAW, Header, Records, raw_count
 from rtml.online.codec import field as field_name
+from rtml.online.commands import packed_fields
 from rtml.online.tail import joined, tail_rows
 from rtml.plan import Plan
 from rtml.tiles import Cover, Tile, Window, head_cover, tail_cover
@@ -93,6 +94,11 @@ class Reading:
     def fields(self) -> list[bytes]:
         """The tiles' names."""
         return [field_name(tile) for tile in self.tiles]
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The tiles' names as Redis' protocol has them: packed once, and not with every request."""
+        return packed_fields(self.fields)
 
     @cached_property
     def places(self) -> dict[Tile, int]:

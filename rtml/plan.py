@@ -7,7 +7,7 @@ from functools import cached_property
 import msgspec
 
 from rtml.algebra import catalog
-from rtml.algebra.family import Aggregate, Family, Kind, Output, Parameters, Span, States, Values
+from rtml.algebra.family import Aggregate, Family, Kind, Output, Parameters, Span, States, Values, formula
 from rtml.algebra.states import StateSchema
 from rtml.instants import DAY, Duration, format_duration
 from rtml.tiles import LIFETIME, Ladder, Window
@@ -45,6 +45,16 @@ class PlannedFeature(msgspec.Struct, frozen=True, omit_defaults=True, dict=True)
     def finalize(self, states: States, span: Span) -> Values:
         """Return the feature's values: what states are worth that stand for these windows."""
         return self.definition.finalize(self.column, self.kind, states, span)
+
+    @property
+    def called(self) -> str:
+        """The aggregate with its parameters in words: `last_n(n=5)`."""
+        return formula(self.aggregate, "", self.parameters)
+
+    @property
+    def formula(self) -> str:
+        """The aggregate of the column in words: `last_n(amount, n=5)`."""
+        return formula(self.aggregate, self.column, self.parameters)
 
     @property
     def span(self) -> Window:
@@ -98,6 +108,14 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     def states(self) -> StateSchema:
         """The states that all windows share."""
         return StateSchema.of(tuple(family for feature in self.features for family in feature.families))
+
+    def require_functions(self) -> None:
+        """Refuse to go on where this process cannot compute the view's aggregates.
+
+        Raises:
+            UnknownNameError, DefinitionError: a custom aggregate was never loaded here, or is another one by now.
+        """
+        _ = self.states.types  # asks every family for its columns
 
     @cached_property
     def tailed(self) -> bool:

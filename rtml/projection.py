@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, NUMPY_KIND, Events, Lane
 from rtml.errors import DefinitionError, near_miss
+from rtml.lazy import pl
 from rtml.plan import Plan
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ class RowWise(Protocol):
     @property
     def derive(self) -> Mapping[str, pl.Expr]:
         """Further columns."""
-
-
-KEY_TYPES = {"str": pl.String(), "int": pl.Int64(), "bool": pl.Boolean()}
 
 
 class Projection(msgspec.Struct, frozen=True):
@@ -114,6 +111,8 @@ def project(view: RowWise, plan: Plan, events: pl.LazyFrame, keep: Sequence[str]
     Columns to `keep` come along as they are. Value columns are float64 or int64; a derived value that is not finite
     counts as null.
     """
+    from rtml.columns import KEY_TYPES  # noqa: PLC0415  # needs Polars, which a server that reads versions does without
+
     frame = events.with_columns(**view.derive) if view.derive else events
     if view.where is not None:
         frame = frame.filter(view.where)

@@ -14,6 +14,7 @@ from types import CodeType, ModuleType
 from typing import TypeVar
 
 from rtml.compile import compile_view
+from rtml.define.custom import CustomAggregate
 from rtml.define.entity import Entity
 from rtml.define.label import LabelSource
 from rtml.define.service import FeatureService
@@ -47,6 +48,7 @@ class Registry:
         spines = [service.training for service in services if service.training is not None]
         labels = [item for item in found if isinstance(item, LabelSource)]
         labels += [label for spine in spines for label in spine.labels]
+        _check_customs(item for item in found if isinstance(item, CustomAggregate))
         views = [item for item in found if isinstance(item, StreamFeatureView)]
         views += [view for service in services for view in service.views]
         entities = [item for item in found if isinstance(item, Entity)] + [view.entity for view in views]
@@ -172,6 +174,14 @@ def _by_name(kind: str, items: Iterable[T]) -> dict[str, T]:
         if other is not item and not (isinstance(item, Entity) and other == item):
             raise DefinitionError(f"two different {kind} definitions are called {item.name!r}")
     return named
+
+
+def _check_customs(aggregates: Iterable[CustomAggregate]) -> None:
+    seen: dict[tuple[str, int], CustomAggregate] = {}
+    for aggregate in aggregates:
+        other = seen.setdefault((aggregate.name, aggregate.version), aggregate)
+        if other is not aggregate:
+            raise DefinitionError(f"{other.place} and {aggregate.place} both are version {aggregate.version}")
 
 
 def _get(kind: str, known: dict[str, T], name: str) -> T:

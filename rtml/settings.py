@@ -12,11 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from rtml.access import is_fingerprint
 from rtml.errors import SettingsError, near_miss
 from rtml.instants import Duration, parse_duration
-from rtml.logs import FORMATS
 from rtml.secrets import is_secret, mask, shown
+from rtml.settings_rules import check, optional_duration
 
 RUN_FILE = "run.json"
 """In the home folder: what whoever started an embedded Redis wrote for the others to find."""
@@ -26,18 +25,6 @@ FILE = "_file"
 
 _ANY = ("", "0.0.0.0", "::")  # nosec B104
 """Hosts that mean every address of the machine."""
-
-
-DURATIONS = (
-    "tile_epoch",
-    "mirror_epoch",
-    "log_epoch",
-    "version_grace",
-    "redis_timeout",
-    "watch_interval",
-    "alert_remind",
-)
-"""The settings that are durations."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -72,7 +59,17 @@ class Settings(msgspec.Struct, frozen=True):
     dagster_port: int = 3000
     """The Dagster UI's port."""
     redis_timeout: str = "500ms"
-    """How long the feature server waits for Redis."""
+    """How long the feature server waits for Redis; and how long requests wait for it that set no `timeout_ms`."""
+    redis_read_url: str = ""
+    """A replica of that Redis, which the feature server reads features from; by default `redis_url`."""
+    redis_connections: int = 32
+    """The most connections of a feature server to the Redis it reads: round trips beyond them wait for one."""
+    queue_target: str = "50ms"
+    """How long feature requests may wait in the server; while all wait longer, new ones are refused. `0s`: never."""
+    max_in_flight: int = 512
+    """The most feature requests in the works at once; those beyond are refused. 0: any number."""
+    drain: str = "5s"
+    """How long a feature server that is told to end goes on answering, while it says that it is not ready."""
     redis_username: str = ""
     """The Redis user, where its ACL names users; else that of the URL."""
     redis_password: str = ""
@@ -138,31 +135,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse durations that are none, and what is none of its choices."""
-        for name in DURATIONS:
-            parse_duration(getattr(self, name))
-        for name in ("alert_webhook", "alert_slack_webhook"):
-            # Its value is not said: it may be a secret.
-            if (url := getattr(self, name)) and not url.startswith(("http://", "https://")):
-                raise SettingsError(f"{name} (RTML_{name.upper()}) must be a URL like 'https://…'; got something else")
-        if not self.features:
-            raise SettingsError("features (RTML_FEATURES) must be an import path or a .py file; got nothing")
-        self._check_access()
-        if self.log_format not in FORMATS:
-            near = near_miss(self.log_format, FORMATS)
-            raise SettingsError(
-                f"log_format (RTML_LOG_FORMAT) must be 'text' or 'json'; got {self.log_format!r}.{near}"
-            )
-        if not 0 <= self.otel_ratio <= 1:
-            raise SettingsError(f"otel_ratio (RTML_OTEL_RATIO) must lie between 0 and 1; got {self.otel_ratio}")
-
-    def _check_access(self) -> None:
-        for one, other in (("tls_cert", "tls_key"), ("redis_cert", "redis_key")):
-            if bool(getattr(self, one)) != bool(getattr(self, other)):
-                raise SettingsError(f"{one} and {other} belong together: set both (RTML_{one.upper()}, …) or neither")
-        if self.run_key and not is_fingerprint(self.run_key):
-            raise SettingsError("run_key (RTML_RUN_KEY) must be a key's id and its SHA-256, with a colon between them")
-        if self.rate_limit < 0 or min(self.max_body_bytes, self.max_entities, self.max_events) < 1:
-            raise SettingsError("rate_limit must be 0 or more; max_body_bytes, max_entities and max_events at least 1")
+        check(self)
 
     def __repr__(self) -> str:
         """Show all but the secrets."""
@@ -181,8 +154,14 @@ class Settings(msgspec.Struct, frozen=True):
     def secrets(self) -> tuple[str, ...]:
         """The secrets themselves, so that they can be masked wherever they would be shown."""
         values = [str(value) for name, value in msgspec.structs.asdict(self).items() if is_secret(name) and value]
-        password = urlsplit(self.redis_url).password
-        return (*values, *({password, unquote(password)} if password else ()))
+        passwords = {urlsplit(url).password for url in (self.redis_url, self.redis_read_url)} - {None}
+        return (*values, *sorted({form for one in passwords if one for form in (one, unquote(one))}))
+
+    @property
+    def reading(self) -> Settings:
+        """The same settings, for what reads features: with the replica, if there is one, as its Redis."""
+        url = self.redis_read_url
+        return msgspec.structs.replace(self, redis_url=url, redis_read_url="") if url else self
 
     @property
     def redis_shown(self) -> str:
@@ -242,6 +221,16 @@ class Settings(msgspec.Struct, frozen=True):
     def redis_timeout_seconds(self) -> float:
         """The feature server's patience with Redis."""
         return parse_duration(self.redis_timeout) / 1e6
+
+    @property
+    def queue_target_seconds(self) -> float:
+        """How long feature requests may wait in the server; 0 for any time."""
+        return optional_duration(self.queue_target) / 1e6
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long a feature server goes on answering when it is told to end."""
+        return optional_duration(self.drain) / 1e6
 
     @property
     def watch_interval_us(self) -> Duration:

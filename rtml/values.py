@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import NUMPY_KIND, Array, Kind, Output, Values
+from rtml.lazy import pl
 
-_SCALARS: dict[Kind, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64(), "str": pl.String()}
 _WORDS: dict[Kind, str] = {"f64": "float", "i64": "integer", "str": "string"}
 
 
 def value_type(output: Output) -> pl.DataType:
     """Return the type of a column of values."""
-    scalar = _SCALARS[output.kind]
+    scalars: dict[Kind, pl.DataType] = {"f64": pl.Float64(), "i64": pl.Int64(), "str": pl.String()}
+    scalar = scalars[output.kind]
     return pl.List(scalar) if output.width else scalar
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
+from rtml.columns import KEY_TYPES
 from rtml.define.label import LabelSource
 from rtml.errors import LeftOutWarning, NotBuiltWarning
 from rtml.instants import Instant, to_instant
 from rtml.lake import Lake
-from rtml.projection import KEY_TYPES
 from rtml.registry import Registry, load
 from rtml.settings import Settings, load_settings
 from rtml_assets.tables.arrivals import Arrivals

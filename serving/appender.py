@@ -18,10 +18,11 @@ from rtml.define.written import Kept
 from rtml.errors import UnavailableError
 from rtml.instants import Instant
 from rtml.online import keys
+from rtml.online.commands import Command
 from rtml.settings import Settings
 from serving.pushed import Pushed, RefusedEvent, ReplayTimeError, UnknownSourceError
 from serving.wire import LONGEST_MESSAGE
-from streaming.broker import Command, connect, pipelined
+from streaming.broker import connect, pipelined
 from streaming.entries import Entries
 from streaming.gate import Gate, Refused
 from streaming.partitioning import partitions_of

@@ -42,7 +42,7 @@ class AsyncFeatureClient:
         self._background = background
         self._client = connect_reader(where, TIMEOUT_SECONDS)
         self._reader = RedisReader(where, TIMEOUT_SECONDS)
-        self.state = ServingState(self._client)
+        self.state = ServingState(self._client, where.features if isinstance(where, Settings) else "")
         self.metrics = Metrics(lambda: self.state.snapshot)
         """What this client tells Prometheus, in a registry of its own."""
         most = where.max_entities if isinstance(where, Settings) else MOST_ENTITIES

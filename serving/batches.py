@@ -4,60 +4,33 @@ While the loop is busy with one request, others arrive. Those for the same servi
 then share one round trip to Redis and one merge, whose cost is mostly per call and not per row. A request alone waits
 for nobody. Very long requests are read by themselves and merged in pieces, so that the others are not held up behind
 them.
+
+Each has a time of its own all the same: who has the least hears when it is up, and the rest are read for as long as
+theirs lasts.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 from rtml.errors import OverflowedError, StaleError, UnavailableError
 from rtml.instants import Instant
+from serving.admission import Admission
+from serving.budget import Budget, budget_of
 from serving.entities import MOST_ENTITIES, Entities, Rows, as_rows
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, Question, Row
 from serving.metrics import Metrics
 from serving.reader import Turns
-from serving.redis_io import RedisReader
+from serving.redis_io import LateReplyError, RedisReader
 from serving.state import ServingState
-
-if TYPE_CHECKING:
-    from serving.tracing import Trace
-
-MOST_ROWS = 32
-"""The most rows that are read together, and the most entities of a view that are merged at once: some milliseconds,
-during which the loop does nothing else."""
+from serving.waiting import MOST_ROWS, Asked, Waiting, packed, timers
 
 MOST_AT_ONCE = 1_000
 """The most rows of a long request that are read in one round trip: the loop does nothing else while it packs the
 commands, and while it takes the replies apart."""
-
-
-@dataclass(slots=True)
-class _Waiting:
-    entities: Rows
-    answer: asyncio.Future[FeatureVectors]
-    since: float
-    trace: Trace | None = None
-
-    def fail(self, error: Exception) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-
-    def give(self, vectors: FeatureVectors) -> None:
-        if not self.answer.done():
-            self.answer.set_result(vectors)
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """One request with its rows, which fit its question."""
-
-    waiting: _Waiting
-    rows: list[Row]
 
 
 class Batches:
@@ -71,16 +44,18 @@ class Batches:
         epoch: int,
         log: FeatureLog | None,
         most: int = MOST_ENTITIES,
+        admission: Admission | None = None,
     ) -> None:
-        """Take the parts that do the work, and how many entities a request may name."""
+        """Take the parts that do the work, how many entities a request may name, and who hears how long they wait."""
         self._most = most
+        self._admission = admission
         self._log = log
         self._state = state
         self._reader = reader
         self._metrics = metrics
         self._epoch = epoch
         self._turns = Turns()
-        self._open: dict[tuple[str, Instant | None, LeadingEdge], list[_Waiting]] = {}
+        self._open: dict[tuple[str, Instant | None, LeadingEdge], list[Waiting]] = {}
         self._running: set[asyncio.Task[None]] = set()
 
     async def get(
@@ -89,18 +64,18 @@ class Batches:
         entities: Entities,
         at: Instant | None,
         leading_edge: LeadingEdge,
-        trace: Trace | None = None,
+        budget: Budget | None = None,
     ) -> FeatureVectors:
-        """Return a service's features of entities; a trace hears of the stages.
+        """Return a service's features of entities, within a budget; by default that of a request that comes now.
 
         Raises:
             UnknownNameError, RequestError, TooLargeError, NotReadyError, StaleError, InstantError, UnavailableError,
-                OverflowedError.
+                OverflowedError, DeadlineError.
         """
         rows = as_rows(entities, self._most)
         loop = asyncio.get_running_loop()
         key = (service, at, leading_edge)
-        waiting = _Waiting(rows, loop.create_future(), perf_counter(), trace)
+        waiting = Waiting(rows, loop.create_future(), perf_counter(), budget or budget_of(self._reader.timeout))
         together = self._open.get(key)
         if together is None:
             self._open[key] = [waiting]
@@ -126,7 +101,7 @@ class Batches:
         for waiting in together:
             if len(waiting.entities) > MOST_ROWS:
                 self._start(self._answer_long(question, waiting))
-        for batch in _packed(question, [one for one in together if len(one.entities) <= MOST_ROWS]):
+        for batch in packed(question, [one for one in together if len(one.entities) <= MOST_ROWS]):
             self._start(self._answer(question, batch))
 
     def _start(self, work: Coroutine[None, None, None]) -> None:
@@ -134,7 +109,10 @@ class Batches:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    async def _answer(self, question: Question, batch: list[_Asked]) -> None:
+    async def _answer(self, question: Question, batch: list[Asked]) -> None:
+        batch = [asked for asked in batch if not asked.waiting.is_late("queue", asked.waiting.since, self._metrics)]
+        if not batch:
+            return
         try:
             vectors = await self._read(question, batch)
         except OverflowedError as error:
@@ -148,97 +126,119 @@ class Batches:
             for asked in batch:
                 asked.waiting.fail(error)
         else:
-            start = 0
-            for asked in batch:
-                stop = start + len(asked.rows)
-                asked.waiting.give(vectors.part(start, stop) if len(batch) > 1 else vectors)
-                start = stop
-            entities = [entity for asked in batch for entity in asked.waiting.entities]
-            self._take(question, entities, [row for asked in batch for row in asked.rows], vectors)
+            self._give(question, batch, vectors)
 
-    async def _answer_long(self, question: Question, waiting: _Waiting) -> None:
+    def _give(self, question: Question, batch: list[Asked], vectors: FeatureVectors) -> None:
+        """Answer each with its own rows, and log what was answered."""
+        places: list[int] = []
+        start = 0
+        for asked in batch:
+            stop = start + len(asked.rows)
+            if asked.waiting.give(vectors.part(start, stop) if len(batch) > 1 else vectors):
+                places.extend(range(start, stop))
+            start = stop
+        entities = [entity for asked in batch for entity in asked.waiting.entities]
+        rows = [row for asked in batch for row in asked.rows]
+        if len(places) < len(rows):
+            entities, rows = [entities[place] for place in places], [rows[place] for place in places]
+            vectors = vectors.at_places(places)
+        self._take(question, entities, rows, vectors)
+
+    async def _answer_long(self, question: Question, waiting: Waiting) -> None:
         try:
-            starts = range(0, len(waiting.entities), MOST_AT_ONCE)
-            parts = [await self._read_long(question, waiting, start) for start in starts]
+            parts = []
+            for start in range(0, len(waiting.entities), MOST_AT_ONCE):
+                part = await self._read_long(question, waiting, start)
+                if part is None:
+                    return
+                parts.append(part)
             vectors = parts[0][1] if len(parts) == 1 else FeatureVectors.joined([part for _, part in parts])
-            waiting.give(vectors)
-            self._take(question, waiting.entities, [row for rows, _ in parts for row in rows], vectors)
+            if waiting.give(vectors):
+                self._take(question, waiting.entities, [row for rows, _ in parts for row in rows], vectors)
         except Exception as error:  # noqa: BLE001
             waiting.fail(error)
 
     async def _read_long(
-        self, question: Question, waiting: _Waiting, start: int
-    ) -> tuple[Sequence[Row], FeatureVectors]:
-        """Read some rows of a long request in one round trip; others are answered between one step and the next."""
+        self, question: Question, waiting: Waiting, start: int
+    ) -> tuple[Sequence[Row], FeatureVectors] | None:
+        """Read some rows of a long request in one round trip; others are answered between one step and the next.
+
+        `None` when its time is up before.
+        """
+        stage, began = ("merge", perf_counter()) if start else ("queue", waiting.since)
+        if waiting.is_late(stage, began, self._metrics):
+            return None
+        planning = self._begin([waiting])
         rows = question.rows(waiting.entities[start : start + MOST_AT_ONCE], first=start)
         lookup = Lookup(question, self._turns, rows)
+        before = perf_counter() - planning
         await asyncio.sleep(0)
-        await self._fetch([lookup], [waiting], perf_counter())
+        await self._fetch(lookup, [waiting])
         await asyncio.sleep(0)
         merging = perf_counter()
         for _ in lookup.merge(MOST_ROWS):
             await asyncio.sleep(0)
+            if waiting.is_late("merge", merging, self._metrics):
+                return None
         vectors = lookup.vectors()
-        _note([waiting], "merge", merging, perf_counter())
+        waiting.budget.spend("merge", merging, perf_counter(), before=before)
         return rows, vectors
 
     def _take(self, question: Question, entities: Rows, rows: Sequence[Row], vectors: FeatureVectors) -> None:
         if self._log is not None:
             self._log.take(question, entities, rows, vectors)
 
-    async def _read(self, question: Question, batch: list[_Asked]) -> FeatureVectors:
-        lookup = Lookup(question, self._turns, [row for asked in batch for row in asked.rows])
+    async def _read(self, question: Question, batch: list[Asked]) -> FeatureVectors:
         together = [asked.waiting for asked in batch]
-        started = perf_counter()
-        self._metrics.wait.observe(started - together[0].since)
-        await self._fetch([lookup], together, started)
+        planning = self._begin(together)
+        lookup = Lookup(question, self._turns, [row for asked in batch for row in asked.rows])
+        before = perf_counter() - planning
+        self._metrics.redis.observe(await self._fetch(lookup, together))
         merging = perf_counter()
         vectors = lookup.vectors()
         merged = perf_counter()
-        self._metrics.redis.observe(merging - started)
-        self._metrics.merge.observe(merged - merging)
-        _note(together, "merge", merging, merged)
+        self._metrics.merge.observe(before + merged - merging)
+        for waiting in together:
+            if not waiting.is_late("merge", merging, self._metrics):
+                waiting.budget.spend("merge", merging, merged, len(together), before=before)
         return vectors
 
-    async def _fetch(self, lookups: list[Lookup], together: list[_Waiting], started: float) -> None:
-        """Read for all lookups at once: one round trip, but for rare heads and torn raw records."""
+    def _begin(self, together: list[Waiting]) -> float:
+        """Note how long those have waited who are read for now; return the present."""
+        now = perf_counter()
+        waits = [waiting.budget.begin(waiting.since, now) for waiting in together if not waiting.budget.has_begun]
+        if waits:
+            self._metrics.queue.observe(max(waits))
+            if self._admission is not None:
+                self._admission.began(min(waits))
+        return now
+
+    async def _fetch(self, lookup: Lookup, together: list[Waiting]) -> float:
+        """Read for a lookup: one round trip, but for rare heads and torn raw records; return the seconds it took.
+
+        It lasts no longer than the time of the last of those who wait; who has less hears when it is up.
+        """
+        started = perf_counter()
+        for waiting in together:
+            waiting.budget.read(started)
+        last = max(waiting.budget.until for waiting in together)
+        soon = timers(together, last, started, self._metrics)
         error = None
         try:
-            while pending := [lookup for lookup in lookups if lookup.unfinished]:
-                asked = [lookup.commands() for lookup in pending]
-                replies = iter(await self._reader.read([command for commands in asked for command in commands]))
-                for lookup, commands in zip(pending, asked, strict=True):
-                    lookup.absorb([next(replies) for _ in commands])
+            while lookup.unfinished:
+                lookup.absorb(await self._reader.exchange(lookup.commands(), max(0.0, last - perf_counter())))
         except UnavailableError as caught:
             self._metrics.redis_failures.inc()
             error = str(caught)
+            if isinstance(caught, LateReplyError):
+                for waiting in together:
+                    waiting.expire("redis", started, self._metrics, len(together))
             raise
         finally:
+            ended = perf_counter()
+            for timer in soon:
+                timer.cancel()
             for waiting in together:
-                if waiting.trace is not None:
-                    waiting.trace.add("wait", waiting.since, started)
-                    waiting.trace.add("redis", started, perf_counter(), len(together), error)
-
-
-def _note(together: list[_Waiting], stage: str, start: float, end: float) -> None:
-    for waiting in together:
-        if waiting.trace is not None:
-            waiting.trace.add(stage, start, end, len(together))
-
-
-def _packed(question: Question, together: list[_Waiting]) -> list[list[_Asked]]:
-    """Return the requests in order, in batches of at most `MOST_ROWS` rows; those that do not fit hear why."""
-    batches: list[list[_Asked]] = []
-    room = 0
-    for waiting in together:
-        try:
-            asked = _Asked(waiting, question.rows(waiting.entities))
-        except Exception as error:  # noqa: BLE001
-            waiting.fail(error)
-            continue
-        if not batches or len(asked.rows) > room:
-            batches.append([])
-            room = MOST_ROWS
-        batches[-1].append(asked)
-        room -= len(asked.rows)
-    return batches
+                if not waiting.answer.done():
+                    waiting.budget.spend("redis", started, ended, len(together), error)
+        return ended - started

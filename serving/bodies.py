@@ -19,6 +19,7 @@ READ_SECONDS = 10.0
 DISCARD_SECONDS = 3.0
 MOST_DISCARDED, LEAST_DISCARDED = 16, 16_777_216
 """So many times the longest body, and at least so many bytes, are read and thrown away."""
+SHORT_BYTES = 16_384
 HURRY_SECONDS = 1.0
 LOOK_SECONDS = 0.25
 
@@ -161,6 +162,12 @@ class Incoming:
     def _is_sent(self) -> bool:
         headers = self._headers
         return headers.get("content-length") not in (None, "0") or headers.get("transfer-encoding") is not None
+
+
+def is_short(headers: Headers) -> bool:
+    """Whether a body says that it is short: it came with its headers, or right behind them."""
+    said = headers.get("content-length")
+    return said is not None and said.isdecimal() and int(said) <= SHORT_BYTES
 
 
 def _too_large(most: int, said: str) -> TooLargeError:

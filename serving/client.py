@@ -13,7 +13,7 @@ from serving.entities import MOST_ENTITIES, Entities, as_rows
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors, LeadingEdge, Lookup, prepare
 from serving.reader import Turns
-from serving.redis_io import connect_reader
+from serving.redis_io import connect_reader, exchange
 from serving.state import ServingState, Snapshot
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class FeatureClient:
         self._most = client.max_entities if isinstance(client, Settings) else MOST_ENTITIES
         self._background = background
         self._turns = Turns()
-        self.state = ServingState(self._client)
+        self.state = ServingState(self._client, client.features if isinstance(client, Settings) else "")
         if background:
             self.state.refresh()
             self.state.start()
@@ -109,9 +109,6 @@ def fetch(client: Redis, lookup: Lookup) -> None:
     """
     try:
         while lookup.unfinished:
-            pipeline = client.pipeline(transaction=False)
-            for command in lookup.commands():
-                pipeline.execute_command(*command)  # type: ignore[no-untyped-call]
-            lookup.absorb(pipeline.execute())
+            lookup.absorb(exchange(client, lookup.commands()))
     except redis.RedisError as error:
         raise UnavailableError(f"Redis does not answer: {error}") from None

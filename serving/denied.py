@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from rtml import instants
 from rtml.instants import Instant
-from rtml.lake import Lake
+from rtml.lake_paths import Lake
 
 EVERY_SECONDS = 60.0
 MOST_COUNTS = 1_000

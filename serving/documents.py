@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from rtml.lake import Lake
+from rtml.lake_paths import Lake
 from serving.wire import Reply, failure
 
 QUALITY = "/quality"

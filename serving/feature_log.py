@@ -10,27 +10,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import polars as pl
 import xxhash
 
 from rtml import instants
-from rtml.columns import SPINE_TIME, TIMESTAMP
-from rtml.instants import BEGINNING, Duration, Instant
-from rtml.lake import (
-    EVENT_DATE,
-    LAST_INGESTED,
-    PUBLISHED_TO,
-    REPLACED,
-    SERVED_AT,
-    SERVICE_VERSION,
-    STATUS,
-    VERSION,
-    WATERMARK,
-    Lake,
-    of_view,
-    served_schema,
-    with_type,
-)
+from rtml.instants import Duration, Instant
+from rtml.lake_paths import Lake
 from rtml.online import keys
 from serving.features import FeatureVectors, Question, Row
 from streaming.services import Service
@@ -107,8 +91,13 @@ class FeatureLog:
         if self._rows >= MANY_ROWS:
             self._wake.set()
 
-    def start(self) -> None:
-        """Append again and again, until `stop`."""
+    def start(self, *, soon: bool = False) -> None:
+        """Append again and again, until `stop`.
+
+        With `soon`, what that takes is loaded now, and not beside the first requests.
+        """
+        if soon:
+            import serving.served_rows  # noqa: F401, PLC0415
         self._thread = threading.Thread(target=self._run, name="rtml-feature-log", daemon=True)
         self._thread.start()
 
@@ -143,21 +132,11 @@ class FeatureLog:
             self.flush()
 
     def _append(self, service: str, found: Sequence[_Taken]) -> int:
-        # Loaded when the first row is logged, and not when a server starts.
-        from deltalake import write_deltalake  # noqa: PLC0415
+        # Polars and Delta: loaded when the first row is logged, and not by every server.
+        from serving.served_rows import append, served_frame  # noqa: PLC0415
 
-        from streaming.delta import open_table  # noqa: PLC0415
-
-        frame = pl.concat(served_frame(one.question, one.entities, one.vectors, one.served_at) for one in found)
-        uri = self._lake.served(service)
-        table = open_table(uri)
-        if table is not None:
-            frame = _named_by_type(frame, pl.scan_delta(table).collect_schema())
-        # Into the very table that was looked at: where another server adds columns meanwhile, it is a conflict.
-        write_deltalake(
-            uri if table is None else table, frame, mode="append", partition_by=[EVENT_DATE], schema_mode="merge"
-        )
-        return frame.height
+        frames = [served_frame(one.question, one.entities, one.vectors, one.served_at) for one in found]
+        return append(self._lake.served(service), frames)
 
     def _keep(self, service: str, found: Sequence[_Taken], error: Exception) -> None:
         with self._lock:
@@ -176,50 +155,6 @@ class FeatureLog:
             self.dropped += gone
 
 
-def served_frame(
-    question: Question, entities: Sequence[Mapping[str, Any]], vectors: FeatureVectors, served_at: Instant
-) -> pl.DataFrame:
-    """Return an answer as rows of `served/`."""
-    count = len(entities)
-    plans = [version.plan for version in question.versions]
-    schema = served_schema(plans, question.service.columns)
-    columns: dict[str, Sequence[Any]] = {
-        name: [entity[name] for entity in entities] for plan in plans for name in plan.key_names
-    }
-    columns |= {
-        SPINE_TIME: [vectors.at] * count,
-        SERVED_AT: [served_at] * count,
-        WATERMARK: [vectors.watermark] * count,
-        SERVICE_VERSION: [question.service.version] * count,
-    }
-    columns |= {name: [row[number] for row in vectors.rows] for number, name in enumerate(vectors.features)}
-    for version in question.versions:
-        view = version.view
-        columns[of_view(view, VERSION)] = [version.version] * count
-        columns[of_view(view, STATUS)] = vectors.status[view]
-        columns[of_view(view, REPLACED)] = vectors.replaced(view)
-        columns[of_view(view, LAST_INGESTED)] = [_known(instant) for instant in vectors.last_ingested[view]]
-        columns[of_view(view, PUBLISHED_TO)] = [_known(vectors.published_to[view])] * count
-    series = [_series(name, columns[name], kind) for name, kind in schema.items() if name != EVENT_DATE]
-    return pl.DataFrame(series).with_columns(pl.col(SPINE_TIME).dt.date().alias(EVENT_DATE)).select(*schema)
-
-
 def _columns_of(service: Service) -> Hashable:
     """Return what the columns of a service's rows, and their types, depend on."""
     return service.name, service.columns, tuple(sorted(service.fingerprints.items()))
-
-
-def _named_by_type(frame: pl.DataFrame, present: pl.Schema) -> pl.DataFrame:
-    """Return rows for a table: what has another type there goes under a name with its type, or it would be cast."""
-    other = {name: kind for name, kind in frame.schema.items() if present.get(name, kind) != kind}
-    return frame.rename({name: with_type(name, kind) for name, kind in other.items()})
-
-
-def _series(name: str, values: Sequence[Any], kind: pl.DataType) -> pl.Series:
-    if kind == TIMESTAMP:
-        return pl.Series(name, values, dtype=pl.Int64).cast(TIMESTAMP)
-    return pl.Series(name, values, dtype=kind)
-
-
-def _known(instant: Instant) -> Instant | None:
-    return None if instant == BEGINNING else instant

@@ -13,11 +13,12 @@ from rtml.algebra.family import Output
 from rtml.edges import Edges, edges_of
 from rtml.errors import InstantError, NotReadyError, RequestError, StaleError
 from rtml.instants import BEGINNING, DAY, Duration, Instant
+from rtml.online.commands import Command
 from rtml.plan import PlannedFeature
 from rtml.staleness import REPLACED, OnStale, Status, is_stale
 from serving.entities import Rows, entity_tags
 from serving.merging import ViewMerge, spread
-from serving.reader import Command, Turns, ViewLookup
+from serving.reader import Turns, ViewLookup
 from serving.state import Snapshot
 from streaming.services import Service
 from streaming.versions import Version

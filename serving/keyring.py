@@ -13,7 +13,7 @@ import msgspec
 import redis
 
 from rtml.access import Key, merge
-from rtml.lake import Lake
+from rtml.lake_paths import Lake
 from streaming.access import projected_keys
 
 if TYPE_CHECKING:

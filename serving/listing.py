@@ -119,7 +119,7 @@ def _column(view: str, feature: str, plan: Plan | None) -> ListedColumn:
         name,
         view,
         type=type_words(planned.output),
-        aggregate=planned.aggregate,
+        aggregate=planned.called,
         column=planned.column or None,
         window=describe_window(planned.span, plan.tiles),
         bound=bound_of(planned, plan.tiles.finest),

@@ -21,13 +21,14 @@ from prometheus_client.registry import Collector
 from rtml import instants
 from rtml.errors import UnavailableError
 from rtml.instants import BEGINNING, Instant
+from serving.admission import Admission
+from serving.budget import STAGES
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors
 from serving.state import Snapshot
 from serving.value_tally import ValueTally
 from serving.wire import Reply
 
-STAGES = ("wait", "redis", "merge", "encode")
 _BUCKETS = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
 )  # fmt: skip
@@ -50,12 +51,16 @@ class Metrics:
         )
         stages = Histogram(
             "rtml_stage_seconds",
-            "Parts of a feature request; requests that wait together share a round trip and a merge",
+            "Parts of a feature request; those that are read for together share a round trip and a merge",
             ["stage"],
             buckets=_BUCKETS,
             registry=registry,
         )
-        self.wait, self.redis, self.merge, self.encode = (stages.labels(stage) for stage in STAGES)
+        self.queue, self.decode, self.redis, self.merge, self.encode = (stages.labels(stage) for stage in STAGES)
+        self.overloaded = Counter("rtml_overloaded", "Feature requests refused for overload", registry=registry)
+        self._late = Counter(
+            "rtml_deadlines", "Feature requests whose time was up, by the stage it was in", ["stage"], registry=registry
+        )
         self._rows = Counter("rtml_rows", "Entities served", ["service"], registry=registry)
         self._statuses = Counter("rtml_row_statuses", "Rows by status", ["view", "status"], registry=registry)
         replaced = "Entities whose features were"
@@ -85,6 +90,17 @@ class Metrics:
         """Show what a log has written and given up."""
         self._registry.register(_Logged(log))
 
+    def admit(self, admission: Admission) -> None:
+        """Show how many feature requests there are, and how many there may be."""
+        in_flight = Gauge("rtml_feature_requests_in_flight", "Feature requests in the works", registry=self._registry)
+        in_flight.set_function(lambda: admission.in_flight)
+        limit = Gauge("rtml_feature_requests_limit", "As many are taken on at once", registry=self._registry)
+        limit.set_function(lambda: admission.limit)
+
+    def late(self, stage: str) -> None:
+        """Count a request whose time was up in a stage."""
+        self._late.labels(stage).inc()
+
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an answer."""
         child = self._children.get((route, status))
@@ -94,8 +110,11 @@ class Metrics:
         child.counter.inc()
         child.histogram.observe(seconds)
 
-    def answered_by(self, service: str, status: int, seconds: float) -> None:
-        """Count a service's answer; a name that no service ever had counts for none."""
+    def answered_by(self, service: str, status: int, seconds: float | None = None) -> None:
+        """Count a service's answer; a name that no service ever had counts for none.
+
+        Without seconds it counts for no latency: what is refused at once would make the rest look quick.
+        """
         if service not in self._services and not self._is_known(service):
             return
         key = (f"service {service}", status)
@@ -104,7 +123,8 @@ class Metrics:
             counter = self._service_requests.labels(service, str(status))
             child = self._children[key] = _Route(counter, self._service_latency.labels(service))
         child.counter.inc()
-        child.histogram.observe(seconds)
+        if seconds is not None:
+            child.histogram.observe(seconds)
 
     def _is_known(self, service: str) -> bool:
         try:

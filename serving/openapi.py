@@ -115,7 +115,7 @@ def _read_features() -> dict[str, Any]:
         "is no error: its values are those of empty windows, its status is `missing`.",
         "parameters": [_named("service", "A feature service's name.", "eta")],
         "requestBody": {"required": True, "content": _content(FeatureRequest)},
-        "responses": {"200": _answer("The features.", FeatureResponse)} | _failures(400, 404, 413, 422, 500, 503),
+        "responses": {"200": _answer("The features.", FeatureResponse)} | _failures(400, 404, 413, 422, 500, 503, 504),
     }
 
 
@@ -163,7 +163,10 @@ def _history() -> dict[str, Any]:
 
 def _readiness() -> dict[str, Any]:
     described = _get("operation", "ready", "Whether requests would be answered", Readiness)
-    described["description"] = "Redis answers, and every service's views are ready. Staleness does not count."
+    described["description"] = (
+        "Redis answers, and every service's views are ready. Staleness does not count. A server that was told to end "
+        "is not ready, and answers for a while yet."
+    )
     described["responses"]["503"] = _answer("Not now, and why.", Readiness)
     return described
 
@@ -194,8 +197,9 @@ _WHY = {
     422: "An integer sum needs more than 64 bits.",
     429: "Too many requests; ask again after `Retry-After` seconds.",
     500: "An unexpected error, with the request id under which it was logged.",
-    503: "A view is not ready, or stale where its service refuses that, or Redis does not answer; ask again after "
-    "`Retry-After` seconds.",
+    503: "A view is not ready, or stale where its service refuses that, or Redis does not answer, or the server has "
+    "too much to do (`overloaded`); ask again after `Retry-After` seconds.",
+    504: "The request's time was up before it was answered; the message says what took how long.",
 }
 
 

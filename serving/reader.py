@@ -16,11 +16,11 @@ from rtml.instants import BEGINNING, Instant, to_text
 from rtml.online import keys
 from rtml.online.base import BASE, LATE_AT, Base
 from rtml.online.codec import FIELD_DTYPE, HEADER, LATE, NO_HEADER, Header, unfield
+from rtml.online.commands import Command, hmget, packed_fields
 from rtml.online.tail import TAIL
 from rtml.plan import Plan
 from streaming.versions import Version
 
-Command = tuple[Any, ...]
 ATTEMPTS = 3
 """How often a raw edge that is shorter than its count is read before it is called damaged."""
 
@@ -77,6 +77,7 @@ class ViewLookup:
         suffix = keys.versioned(self.plan.view, version.version)
         self.rows = [_Row(tag + suffix) for tag in tags]
         self._own = _own(self.plan)
+        self._packed_own = packed_fields(self._own)
         self._pending: list[_Row] = list(self.rows)
 
     def commands(self) -> Iterator[Command]:
@@ -84,7 +85,10 @@ class ViewLookup:
         edges = []
         for row in self._pending:
             reading = self._reading(row)
-            yield ("HGETALL", row.key) if self.turn.whole else ("HMGET", row.key, *self._own, *reading.fields)
+            if self.turn.whole:
+                yield ("HGETALL", row.key)
+            else:
+                yield hmget(row.key, self._own, self._packed_own, reading.fields, reading.packed)
             edges += [keys.raw(row.key, index) for index in reading.raw]
         if edges:
             yield ("MGET", *edges)
@@ -145,8 +149,11 @@ def _own(plan: Plan) -> tuple[bytes, ...]:
     return (HEADER, LATE, *based, *((TAIL,) if plan.tailed else ()))
 
 
-def _of_hash(plan: Plan, stored: dict[bytes, bytes], raw: tuple[int, ...]) -> tuple[Reading, list[bytes | None]]:
+def _of_hash(
+    plan: Plan, reply: dict[bytes, bytes] | list[bytes], raw: tuple[int, ...]
+) -> tuple[Reading, list[bytes | None]]:
     """Return a whole hash as what was read, and as the reply to an `HMGET`."""
+    stored = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
     tiles = {unfield(name): value for name, value in stored.items() if len(name) == FIELD_DTYPE.itemsize}
     own = [stored.get(name) for name in _own(plan)]
     return Reading(plan, tuple(tiles), raw), [*own, *tiles.values()]

@@ -6,25 +6,28 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import redis
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio import Redis as AsyncRedis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError
+from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
 from rtml.errors import UnavailableError
+from rtml.online.commands import Command
 from rtml.settings import Settings
-from serving.reader import Command
-from streaming.broker import address, connect
+from streaming.broker import address, connect, pack, pipelined, sound
 
 if TYPE_CHECKING:
     from redis import Redis
 
-CONNECTIONS = 32
-"""The most connections of one server: round trips beyond them wait for one, within their deadline."""
 _LOST = (ConnectionError,)
 """After this a read is sent once more: Redis may have been restarted since the last one. After a timeout it is not."""
+
+
+class LateReplyError(UnavailableError):
+    """Redis did not answer within the time that there was."""
 
 
 def connect_reader(where: Settings | str, timeout: float) -> Redis:
@@ -34,17 +37,41 @@ def connect_reader(where: Settings | str, timeout: float) -> Redis:
     return client
 
 
-class RedisReader:
-    """Sends the commands of a round trip without blocking the loop; `timeout` in seconds bounds the whole of it."""
+def exchange(client: Redis, commands: Sequence[Command]) -> list[Any]:
+    """Return the replies to commands as they are, of a client that `connect_reader` made.
 
-    def __init__(self, where: Settings | str, timeout: float) -> None:
+    Raises:
+        redis.RedisError: Redis did not answer, or refused.
+    """
+    connection: Any = client.connection_pool.get_connection()
+    try:
+        try:
+            return sound(pipelined(connection, commands))
+        except _LOST:
+            connection.disconnect()
+            return sound(pipelined(connection, commands))
+    except (redis.ConnectionError, redis.TimeoutError):
+        connection.disconnect()
+        raise
+    finally:
+        client.connection_pool.release(connection)
+
+
+class RedisReader:
+    """Sends the commands of a round trip without blocking the loop; `timeout` in seconds bounds the whole of it.
+
+    At most `connections` round trips are under way: those beyond them wait for one to end, within their time.
+    """
+
+    def __init__(self, where: Settings | str, timeout: float, connections: int = 32) -> None:
         """Take the settings or a URL; nothing is connected before the first `read`."""
-        self._timeout = timeout
+        self.timeout = timeout
         url, options = address(where)
         pool = BlockingConnectionPool.from_url(
             url,
-            max_connections=CONNECTIONS,
-            timeout=timeout,
+            max_connections=connections,
+            # The deadline of `read` bounds this wait, too.
+            timeout=None,
             # The deadline of `read` bounds all of it, at less cost than one for each reply.
             socket_timeout=None,
             socket_connect_timeout=timeout,
@@ -54,24 +81,62 @@ class RedisReader:
         )
         self._client = AsyncRedis.from_pool(pool)
 
-    async def read(self, commands: Sequence[Command]) -> list[Any]:
-        """Return the replies to commands.
+    async def read(self, commands: Sequence[Command], within: float | None = None) -> list[Any]:
+        """Return the replies to commands; `within` so many seconds, where not `timeout`.
 
         Raises:
             UnavailableError: Redis did not answer in time, or not at all.
         """
+        within = self.timeout if within is None else within
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(within):
                 replies: list[Any] = await pipeline.execute()
         except TimeoutError:
-            raise UnavailableError(f"Redis did not answer within {self._timeout * 1_000:g} ms") from None
+            raise LateReplyError(f"Redis did not answer within {within * 1_000:.0f} ms") from None
         except (RedisError, OSError) as error:
             raise UnavailableError(f"Redis does not answer: {error}") from None
         return replies
 
+    async def exchange(self, commands: Sequence[Command], within: float) -> list[Any]:
+        """Return the replies to commands as they are, `within` so many seconds: `read` at a third of its cost.
+
+        Raises:
+            UnavailableError: as `read`.
+        """
+        try:
+            async with asyncio.timeout(within):
+                return await self._exchanged(pack(commands), len(commands))
+        except TimeoutError:
+            raise LateReplyError(f"Redis did not answer within {within * 1_000:.0f} ms") from None
+        except (RedisError, OSError) as error:
+            raise UnavailableError(f"Redis does not answer: {error}") from None
+
+    async def _exchanged(self, packed: bytes, count: int) -> list[Any]:
+        pool: Any = self._client.connection_pool
+        connection = await pool.get_connection()
+        try:
+            try:
+                return await _answered(connection, packed, count)
+            except _LOST:
+                return await _answered(connection, packed, count)
+        finally:
+            await pool.release(connection)
+
     async def close(self) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+
+async def _answered(connection: Any, packed: bytes, count: int) -> list[Any]:
+    """Send, and return all replies; a connection that fails, or that is given up halfway, is closed by itself."""
+    await connection.send_packed_command(packed)
+    replies: list[Any] = []
+    for _ in range(count):
+        try:
+            replies.append(await connection.read_response(disable_decoding=True))
+        except ResponseError as error:
+            replies.append(error)
+    return sound(replies)

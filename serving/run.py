@@ -29,7 +29,7 @@ _log = logging.getLogger("rtml.serving")
 
 
 def serve(settings: Settings) -> None:
-    """Serve features until SIGTERM or SIGINT, then finish what was begun.
+    """Serve features until SIGTERM, which drains first, or SIGINT; then finish what was begun.
 
     The server shares this process with its event loop: no worker can outlive it and keep the port.
 
@@ -63,7 +63,8 @@ async def _serve(settings: Settings) -> None:
     server.on_startup(lambda: _log.info(greeting) if as_json else print(greeting, flush=True))  # noqa: T201
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, partial(_stop, server, app))
+        drain = settings.drain_seconds if number == signal.SIGTERM else 0
+        loop.add_signal_handler(number, partial(_stop, server, app, drain))
     app.start()
     # What is loaded by now stays for good: the collector need not look at it again with every request.
     gc.collect()
@@ -74,8 +75,16 @@ async def _serve(settings: Settings) -> None:
         await app.close()
 
 
-def _stop(server: Server, app: App) -> None:
-    """Finish what was begun, but for requests whose senders take their time."""
+def _stop(server: Server, app: App, drain: float) -> None:
+    """Finish what was begun, but for requests whose senders take their time.
+
+    Before that, whoever sends requests here has `drain` seconds to hear that this server ends; told twice, it ends now.
+    """
+    if drain and not app.is_draining:
+        app.drain()
+        asyncio.get_running_loop().call_later(drain, _stop, server, app, 0)
+        return
+    app.drain()
     app.bodies.hurry()
     server.stop()  # type: ignore[no-untyped-call]
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -14,6 +16,7 @@ from rtml.errors import NotReadyError, RtmlError, UnavailableError, UnknownNameE
 from rtml.instants import BEGINNING, Instant
 from rtml.online import keys
 from rtml.plan import Plan
+from serving.custom import CustomAggregates
 from streaming.positions import parse_positions, watermark
 from streaming.services import Service, read_services
 from streaming.versions import Version
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from redis import Redis
 
 REFRESH_SECONDS = 0.1
+KEPT_SECONDS = 2.0
+"""So long the last look goes on to count while Redis answers too late: it may be this process that is busy. Its
+positions promise less than there is, and never more."""
 
 _log = logging.getLogger("rtml.serving")
 
@@ -34,6 +40,8 @@ class Snapshot(NamedTuple):
     """By view and fingerprint: the version that is served of each meaning."""
     watermarks: dict[str, Instant]
     """By source: up to where all is servable."""
+    hindered: Mapping[tuple[str, str], str] = MappingProxyType({})
+    """By view and fingerprint: why what is live cannot be computed here."""
 
     def service(self, name: str) -> Service:
         """Return a service, or an error with the nearest name."""
@@ -70,6 +78,8 @@ class Snapshot(NamedTuple):
                 got = ", ".join(other.version for other in self.live.get(view, {}).values()) or "nothing yet"
             elif version.state != "ready":
                 got = f"{version.version}, which is {version.state}"
+            elif (view, expected) in self.hindered:
+                got = f"{version.version}, which this server cannot compute: {self.hindered[view, expected]}"
             else:
                 continue
             yield f"service {service.name!r}: view {view!r} must serve {expected}; it serves {got}"
@@ -86,11 +96,13 @@ class Snapshot(NamedTuple):
 class ServingState:
     """Keeps a `Snapshot` at most `REFRESH_SECONDS` old, by a thread of its own once started."""
 
-    def __init__(self, client: Redis) -> None:
-        """Take a client; nothing is read before `refresh` or `start`."""
+    def __init__(self, client: Redis, features: str = "") -> None:
+        """Take a client, and where the definitions are; nothing is read before `refresh` or `start`."""
         self._client = client
+        self._custom = CustomAggregates(features)
         self._metas: dict[tuple[str, str], tuple[dict[bytes, bytes], Version]] = {}
         self._latest: Snapshot | UnavailableError = UnavailableError("Redis was not read yet")
+        self._seen_at = float("-inf")
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -112,13 +124,20 @@ class ServingState:
         Raises:
             UnavailableError: Redis does not answer, or holds what this version cannot read.
         """
+        self._look()
+        return self.snapshot
+
+    def _look(self, patience: float = 0.0) -> None:
+        """Look now; what was seen less than `patience` seconds ago outlives a Redis that answers too late."""
         try:
-            self._latest = self._read()
+            self._latest, self._seen_at = self._read(), monotonic()
+        except redis.TimeoutError as error:
+            if monotonic() - self._seen_at >= patience:
+                self._latest = UnavailableError(f"Redis does not answer: {error}")
         except redis.RedisError as error:
             self._latest = UnavailableError(f"Redis does not answer: {error}")
         except (KeyError, ValueError, RtmlError) as error:
             self._latest = UnavailableError(f"what Redis holds of services and views cannot be read: {error!r}")
-        return self.snapshot
 
     def start(self) -> None:
         """Look again and again, until `stop`; the log says when Redis goes away, and when it is back."""
@@ -134,8 +153,9 @@ class ServingState:
     def _run(self) -> None:
         was: str | None = None
         while not self._stopped.wait(REFRESH_SECONDS):
+            self._look(KEPT_SECONDS)
             try:
-                self.refresh()
+                _ = self.snapshot
             except UnavailableError as error:
                 if was is None:
                     _log.warning("%s", error)
@@ -150,7 +170,11 @@ class ServingState:
         views = sorted({view for service in services.values() for view in service.fingerprints})
         live = self._read_live(views)
         plans = [version.plan for versions in live.values() for version in versions.values()]
-        return Snapshot(services, live, self._read_watermarks(plans))
+        return Snapshot(services, live, self._read_watermarks(plans), self._hindered(plans))
+
+    def _hindered(self, plans: list[Plan]) -> dict[tuple[str, str], str]:
+        found = {(plan.view, plan.fingerprint): self._custom.hindrance(plan) for plan in plans}
+        return {which: reason for which, reason in found.items() if reason is not None}
 
     def _read_live(self, views: list[str]) -> dict[str, dict[str, Version]]:
         pipeline = self._client.pipeline(transaction=False)

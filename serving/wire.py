@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from rtml import instants
 from rtml.errors import (
@@ -24,6 +24,8 @@ from rtml.errors import (
 )
 from rtml.instants import Instant
 from rtml.staleness import Status
+from serving.admission import OverloadedError
+from serving.budget import LEAST_MS, MOST_MS, STAGES, DeadlineError
 from serving.features import LEADING_EDGES, FeatureVectors, LeadingEdge
 from serving.pushed import Pushed
 from serving.told import ToldEdges, told
@@ -70,6 +72,31 @@ class FeatureRequest(msgspec.Struct, forbid_unknown_fields=True):
     ] = "wall_clock"
     edges: Annotated[bool, Meta(description="Whether to say what each feature's window really covers.")] = False
 
+    timeout_ms: Annotated[
+        int | None,
+        Meta(
+            description="How long the answer may take, counted from the request's arrival; then it is 504. Without it, "
+            "a request waits for its turn, and then for Redis, as long as the server is set to.",
+            examples=[50],
+            extra_json_schema={"minimum": LEAST_MS, "maximum": MOST_MS},
+        ),
+    ] = None
+    timings: Annotated[
+        bool, Meta(description="Whether the answer says what took how long, as `timings_ms` and as `Server-Timing`.")
+    ] = False
+
+    def seconds(self) -> float | None:
+        """Return how long the answer may take, if that is said.
+
+        Raises:
+            RequestError: no request may have so little time, or so much.
+        """
+        if self.timeout_ms is None:
+            return None
+        if not LEAST_MS <= self.timeout_ms <= MOST_MS:
+            raise RequestError(f"timeout_ms must be a whole number from {LEAST_MS} to {MOST_MS}; got {self.timeout_ms}")
+        return self.timeout_ms / 1_000
+
     def instant(self) -> Instant | None:
         """Return the instant that is asked for, if any.
 
@@ -102,12 +129,16 @@ class FeatureResponse(msgspec.Struct):
         str | None, Meta(description="Up to where all sources are servable, RFC 3339; null when nothing is yet.")
     ]
     age_ms: Annotated[float | None, Meta(description="How far the watermark lies before `at`.")]
+    timings_ms: Annotated[
+        dict[str, float] | UnsetType,
+        Meta(description=f"Milliseconds by stage ({', '.join(STAGES)}), where `timings` asks for them."),
+    ] = UNSET
     edges: Annotated[
-        dict[str, ToldEdges] | msgspec.UnsetType,
+        dict[str, ToldEdges] | UnsetType,
         Meta(
             description="By feature, where the request asked for it: the window's edges, and by how much they are off."
         ),
-    ] = msgspec.UNSET
+    ] = UNSET
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -131,11 +162,12 @@ class Health(msgspec.Struct):
     status: str = "ok"
 
 
-class Readiness(msgspec.Struct):
+class Readiness(msgspec.Struct, omit_defaults=True):
     """Whether requests would be answered, and all that stands in the way."""
 
     ready: bool
     reasons: list[str]
+    warnings: Annotated[list[str], Meta(description="What is wrong, and does not stand in the way.")] = []
 
 
 class Reply(NamedTuple):
@@ -194,6 +226,11 @@ def encode_vectors(vectors: FeatureVectors, *, edges: bool = False) -> bytes:
     )
 
 
+def with_timings(body: bytes, timings: dict[str, float]) -> bytes:
+    """Return an answer's body with what took how long: known only when the answer itself is encoded."""
+    return body[:-1] + b',"timings_ms":' + encode(timings) + b"}"
+
+
 _RETRY = (("retry-after", str(RETRY_SECONDS)),)
 _FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
     RequestError: (400, "invalid_request", ()),
@@ -203,8 +240,10 @@ _FAILURES: dict[type[RtmlError], tuple[int, str, Sequence[tuple[str, str]]]] = {
     TooLargeError: (413, "too_large", ()),
     OverflowedError: (422, "overflowed", ()),
     NotReadyError: (503, "not_ready", _RETRY),
+    OverloadedError: (503, "overloaded", _RETRY),
     StaleError: (503, "stale", _RETRY),
     UnavailableError: (503, "unavailable", _RETRY),
+    DeadlineError: (504, "deadline_exceeded", ()),
 }
 
 
@@ -216,6 +255,11 @@ def failure(status: int, code: str, message: str, headers: Sequence[tuple[str, s
     return Reply(status, encode(Failure(problem)), headers=headers, problem=problem)
 
 
+def overloaded(message: str) -> Reply:
+    """Return the answer to a request that is not taken on."""
+    return failure(503, "overloaded", message, _RETRY)
+
+
 def encode_problem(problem: Problem, request_id: str) -> bytes:
     """Return the body that says what went wrong, and with which request."""
     return encode(Failure(msgspec.structs.replace(problem, request_id=request_id)))
@@ -223,10 +267,10 @@ def encode_problem(problem: Problem, request_id: str) -> bytes:
 
 def failure_of(error: RtmlError) -> Reply | None:
     """Return the answer to an error that a request may have; `None` for one that it may not."""
-    known = _FAILURES.get(type(error))
+    known = next((kind for kind in type(error).__mro__ if kind in _FAILURES), None)
     if known is None:
         return None
-    status, code, headers = known
+    status, code, headers = _FAILURES[known]
     return failure(status, code, str(error), headers)
 
 

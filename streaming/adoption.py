@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtml import instants
 from rtml.define.source import EventSource
-from rtml.errors import DefinitionError
+from rtml.errors import DefinitionError, UnknownNameError
 from rtml.instants import BEGINNING, DAY, Duration
 from rtml.online import keys
 from rtml.plan import Plan
@@ -126,8 +126,18 @@ class Adoption:
         for name in sorted(written):
             view, _, number = name.rpartition("@")
             version = read_version(self._client, view, number)
-            if version is not None and version.projection is not None:
+            if version is not None and version.projection is not None and self._is_computable(version):
                 self.views.append((version.projection.over(view, self._source), version))
+
+    @staticmethod
+    def _is_computable(version: Version) -> bool:
+        """Whether the functions of its custom aggregates are known, though the definitions may not be loaded."""
+        try:
+            version.plan.require_functions()
+        except (DefinitionError, UnknownNameError) as error:
+            log.error("version %s cannot be written: %s", version.name, error)
+            return False
+        return True
 
     def _in_use(self) -> dict[str, set[str]]:
         return meanings_in_use(self._client, instants.now() - self._grace)
@@ -140,8 +150,9 @@ class Adoption:
         if version.projection is None:
             return None
         try:
+            version.plan.require_functions()
             return version.projection.over(version.view, self._source)
-        except DefinitionError as error:
+        except (DefinitionError, UnknownNameError) as error:
             log.error("version %s cannot be written any longer: %s", version.name, error)
             self._lose(version)
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +11,13 @@ import redis
 from hiredis import pack_command
 
 from rtml.errors import RtmlError, SettingsError, UnavailableError
+from rtml.online.commands import Command, PackedCommand
 from rtml.secrets import mask
 from rtml.settings import Settings
 
 if TYPE_CHECKING:
     from redis import Redis
 
-Command = tuple[Any, ...]
 LONGEST_BACKOFF = 5.0
 """Seconds between two looks for a Redis that is away."""
 
@@ -121,8 +121,30 @@ def pipelined(connection: Any, commands: Sequence[Command]) -> list[Any]:
 
 def send(connection: Any, commands: Sequence[Command | bytes]) -> None:
     """Send commands, as words or packed already, without waiting for their replies."""
-    packed = [command if isinstance(command, bytes) else pack_command(command) for command in commands]
-    connection.send_packed_command([b"".join(packed)])
+    connection.send_packed_command([pack(commands)])
+
+
+def pack(commands: Iterable[Command | bytes]) -> bytes:
+    """Return commands as Redis' protocol has them."""
+    return b"".join([_packed(command) for command in commands])
+
+
+def _packed(command: Command | bytes) -> bytes:
+    if isinstance(command, bytes):
+        return command
+    return command.packed if isinstance(command, PackedCommand) else pack_command(command)
+
+
+def sound(replies: list[Any]) -> list[Any]:
+    """Return replies without an error among them.
+
+    Raises:
+        redis.ResponseError: the first one.
+    """
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 def receive(connection: Any, count: int) -> list[Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtml.instants import Instant
 from rtml.online import keys
-from streaming.broker import Command
+from rtml.online.commands import Command
 from streaming.positions import arrived_at
 
 if TYPE_CHECKING:

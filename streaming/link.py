@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import redis
 
+from rtml.online.commands import Command
 from streaming.broker import (
-    Command,
     RestartRequiredError,
     check_incarnation,
     incarnation,

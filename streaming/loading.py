@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rtml.online import keys
 from rtml.online.codec import RAW, Header, Records, raw_count
 from rtml.online.codec import field as field_name
+from rtml.online.commands import Command
 from rtml.online.tail import TAIL, joined, states_above
-from streaming.broker import Command
 from streaming.change import Change
 from streaming.entity import Entity, Hot, Run, all_unknown
 from streaming.link import Link

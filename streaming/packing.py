@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rtml.online.codec import Header
+from rtml.online.commands import packed_fields
 from streaming.scripts import generation_bytes
 
 
@@ -45,7 +46,7 @@ class Packer:
     def claim(self, key: bytes, names: Sequence[bytes]) -> bytes:
         """Return the command that claims an entity and loads fields of it."""
         head = b"*%d\r\n%b%b%b" % (7 + len(names), self._claim, bulk(key), self._claimed)
-        return head + b"".join([bulk(name) for name in names])
+        return head + packed_fields(names)
 
     def write_tile(self, key: bytes, header: bytes, name: bytes, value: bytes) -> bytes:
         """Return the command that writes an entity's header and one tile, and nothing else."""
@@ -80,11 +81,10 @@ class Packer:
             dropped: fields to delete.
         """
         parts = [b"*%d\r\n" % (9 + len(names) + 2 * len(appends) + len(pairs) + len(dropped))]
-        parts += [self._write, number(len(names)), *map(bulk, names)]
+        parts += [self._write, number(len(names)), packed_fields(names)]
         parts += [self._mark, number(ttl), number(len(appends)), number(len(pairs) // 2), number(len(dropped))]
         parts.append(self._raw_expire)
         for offset, data in appends:
             parts += (number(offset), bulk(data))
-        parts += map(bulk, pairs)
-        parts += map(bulk, dropped)
+        parts += (packed_fields(pairs), packed_fields(dropped))
         return b"".join(parts)

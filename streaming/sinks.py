@@ -10,7 +10,7 @@ from bytewax.outputs import FixedPartitionedSink, StatefulSinkPartition
 
 from rtml import instants
 from rtml.online import keys
-from streaming.broker import Command
+from rtml.online.commands import Command
 from streaming.figures import Figures
 from streaming.gate import Gated
 from streaming.link import Link

@@ -10,8 +10,8 @@ from rtml.instants import BEGINNING, SECOND, Instant
 from rtml.online import keys
 from rtml.online.codec import FIELD_DTYPE, HEADER, RAW_MARK, encode_header, unfield
 from rtml.online.codec import field as field_name
+from rtml.online.commands import Command
 from rtml.online.tail import TAIL
-from streaming.broker import Command
 from streaming.change import Change, Editor
 from streaming.entity import REFRESH_SECONDS, Entity, Run, runs_of
 from streaming.link import Link

@@ -13,10 +13,10 @@ from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import Aggregate, Array, Events, Family, Identity, Kind, Output, Span, States, Values
 from rtml.errors import DefinitionError
+from rtml.lazy import pl
 
 MOST_EDGES = 64
 

@@ -1,38 +1,41 @@
-"""The catalog of aggregates and of state families, by the names that plans carry."""
+"""The catalog of aggregates, by the names that plans carry."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
-from rtml.algebra.binned import Bins, Histogram
-from rtml.algebra.counting import Count, Rows, Tally
-from rtml.algebra.distinct import CountDistinct, Distinct
-from rtml.algebra.extremes import Greatest, Least, Max, Min
-from rtml.algebra.family import Aggregate, Family, Parameters
-from rtml.algebra.frequent import ApproxTopK, Counters
-from rtml.algebra.moments import Mean, Spread, Stddev, Sum, Total, Variance
-from rtml.algebra.quantiles import ApproxPercentile, ApproxPercentiles, Ranks
-from rtml.algebra.recent import Earliest, First, Last, Latest
+from rtml.algebra.binned import Histogram
+from rtml.algebra.counting import Count
+from rtml.algebra.custom import CUSTOM, Custom
+from rtml.algebra.decayed import DecayedCount, DecayedMean, DecayedSum
+from rtml.algebra.distinct import CountDistinct
+from rtml.algebra.extremes import Max, Min
+from rtml.algebra.family import Aggregate, Parameters
+from rtml.algebra.frequent import ApproxTopK
+from rtml.algebra.moments import Mean, Stddev, Sum, Variance
+from rtml.algebra.quantiles import ApproxPercentile, ApproxPercentiles
+from rtml.algebra.rates import Rate, Share, SumRate
+from rtml.algebra.recent import First, Last
+from rtml.algebra.recent_n import FirstN, LastDistinctN, LastN
 from rtml.algebra.references import PercentileBounds, TopCounts
-from rtml.algebra.uniques import ApproxCountDistinct, Uniques
+from rtml.algebra.shape import Kurtosis, Reach, Skew
+from rtml.algebra.uniques import ApproxCountDistinct
 from rtml.errors import UnknownNameError
 
 AGGREGATES: dict[str, type[Aggregate]] = {
     aggregate.name: aggregate
     for aggregate in (
-        *(Count, Sum, Mean, Min, Max, Variance, Stddev, First, Last),
+        *(Count, Rate, Sum, Mean, Share, SumRate, Min, Max),
+        *(Variance, Stddev, Skew, Kurtosis),
+        *(First, Last, FirstN, LastN, LastDistinctN),
+        *(DecayedCount, DecayedSum, DecayedMean),
         *(CountDistinct, ApproxCountDistinct, ApproxPercentile, ApproxPercentiles, ApproxTopK, Histogram),
     )
 }
-REFERENCES: dict[str, type[Aggregate]] = {aggregate.name: aggregate for aggregate in (PercentileBounds, TopCounts)}
-"""What others are judged by; definitions cannot name them."""
-FAMILIES: dict[str, type[Family]] = {
-    family.code: family
-    for family in (
-        *(Rows, Tally, Total, Spread, Least, Greatest, Earliest, Latest),
-        *(Distinct, Uniques, Ranks, Counters, Bins),
-    )
+REFERENCES: dict[str, type[Aggregate]] = {
+    aggregate.name: aggregate for aggregate in (PercentileBounds, TopCounts, Reach)
 }
+"""What others are judged by; definitions cannot name them."""
 
 
 def aggregate(name: str, parameters: Parameters = ()) -> Aggregate:
@@ -42,7 +45,7 @@ def aggregate(name: str, parameters: Parameters = ()) -> Aggregate:
         UnknownNameError: the catalog has none of that name.
         DefinitionError: a parameter is not what it should be.
     """
-    made = AGGREGATES.get(name) or REFERENCES.get(name)
+    made = AGGREGATES.get(name) or REFERENCES.get(name) or (Custom if name == CUSTOM else None)
     if made is None:
         raise UnknownNameError.of("aggregate", name, AGGREGATES)
     return _made(made, parameters)

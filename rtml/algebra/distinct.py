@@ -70,7 +70,7 @@ class Distinct(Gathering):
         return lengths // _WIDTH
 
     def _least(self, owners: Array, hashes: Array, groups: int) -> Array:
-        owners, hashes = in_groups(owners, hashes)
+        hashes = in_groups(owners, hashes)
         first = first_of_runs(owners, hashes)
         owners, hashes = owners[first], hashes[first]
         counts = counted(owners, groups)

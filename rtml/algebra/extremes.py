@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.counting import Tally
 from rtml.algebra.family import Aggregate, Array, Events, Family, Identity, Kind, Output, Span, States, Values
+from rtml.lazy import pl
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
+
+from rtml.lazy import pl
 
 Array = NDArray[Any]
 States = Mapping[str, Array]
@@ -137,12 +138,28 @@ Parameters = tuple[tuple[str, Parameter], ...]
 """An aggregate's parameters by name, as a plan carries them."""
 
 
+def label(aggregate: str, parameters: Parameters) -> str:
+    """Return how an aggregate reads in a feature's name: `last_5` is `last_n` with n = 5."""
+    if aggregate == "custom":
+        return str(dict(parameters)["called"])
+    return f"{aggregate[:-1]}{dict(parameters).get('n', 'n')}" if aggregate.endswith("_n") else aggregate
+
+
+def formula(aggregate: str, column: str, parameters: Parameters) -> str:
+    """Return an aggregate of a column in words: `last_n(amount, n=5)`; different meanings read differently."""
+    if aggregate == "custom":
+        aggregate, parameters = str(dict(parameters)["called"]), parameters[1:2]  # its version
+    given = [*([column] if column else []), *(f"{name}={value}" for name, value in parameters)]
+    return f"{aggregate}({', '.join(given)})" if given else aggregate
+
+
 @dataclass(frozen=True)
 class Aggregate(ABC):
     """A value computed from states: its name, what it needs, and `finalize`. Its fields are its parameters."""
 
     name: ClassVar[str]
     takes_column: ClassVar[bool] = True
+    takes_number: ClassVar[bool] = True
     takes_boolean: ClassVar[bool] = False
     takes_string: ClassVar[bool] = False
     commutative: ClassVar[bool] = True

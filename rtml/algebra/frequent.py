@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from rtml.algebra.family import NUMPY_KIND, Aggregate, Array, Family, Kind, Output, Span, States, Values, repeat_groups
-from rtml.algebra.ragged import Gathering, counted, first_of_runs, flat, places, sizes
+from rtml.algebra.ragged import Gathering, counted, first_of_runs, flat, order_in_groups, places, sizes
 from rtml.errors import CodecError, DefinitionError
 
 VERSION = 1
@@ -107,15 +107,15 @@ class Counters(Gathering):
 
     def _fewer(self, owners: Array, values: Array, counts: Array, short: Array) -> Table:
         """Add up equal values, and keep no more than there may be."""
-        order = np.lexsort((values, owners))
-        owners, values = owners[order], values[order]
+        order = order_in_groups(owners, values)
+        values = values[order]
         first = np.flatnonzero(first_of_runs(owners, values))
         counts = np.add.reduceat(counts[order], first) if len(first) else counts
         owners, values = owners[first], values[first]
         number = counted(owners, len(short))
         over = number > self.most
         if over.any():
-            greatest = np.lexsort((-counts, owners))
+            greatest = order_in_groups(owners, -counts)
             limit = np.zeros(len(short), dtype=np.int64)
             limit[over] = counts[greatest[(np.cumsum(number) - number)[over] + self.most]]
             counts = counts - limit[owners]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.counting import Tally
 from rtml.algebra.family import (
@@ -27,6 +26,7 @@ from rtml.algebra.family import (
     repeat_groups,
 )
 from rtml.errors import OverflowedError
+from rtml.lazy import pl
 
 _CARRY = 32
 _LOW = (1 << _CARRY) - 1
@@ -138,20 +138,27 @@ class Spread(Family):
 
     def combine(self, states: States, starts: Array) -> dict[str, Array]:
         """Chan's merge over whole groups, measured from a mean of the group, so that nothing cancels."""
-        weight = states[self._named("n")]
-        mean, m2 = states[self._named("mean")], states[self._named("m2")]
-        group = repeat_groups(starts, len(mean))
-        heaviest = np.maximum.reduceat(np.where(weight > 0, mean, -np.inf), starts)
-        origin = np.where(np.isfinite(heaviest), heaviest, 0.0)
-        total = np.add.reduceat(weight, starts)
-        offset = np.where(weight > 0, mean - origin[group], 0.0)
-        shift = np.divide(np.add.reduceat(weight * offset, starts), total, out=np.zeros(len(total)), where=total > 0)
-        between = np.add.reduceat(weight * (offset - shift[group]) ** 2, starts)
+        weight, m2 = states[self._named("n")], states[self._named("m2")]
+        total, mean, distance, _ = distances(weight, states[self._named("mean")], starts)
+        between = np.add.reduceat(weight * distance**2, starts)
         within = np.add.reduceat(m2, starts)
-        return {
-            self._named("mean"): np.where(total > 0, origin + shift, 0.0),
-            self._named("m2"): np.where(total > 0, within + between, 0.0),
-        }
+        return {self._named("mean"): mean, self._named("m2"): np.where(total > 0, within + between, 0.0)}
+
+
+def distances(weight: Array, mean: Array, starts: Array) -> tuple[Array, Array, Array, Array]:
+    """Return of each group its weight and its mean, and of each state its distance from that mean and its group.
+
+    All is measured from one of the group's means first, so that large values with a small spread do not cancel. A
+    state without weight lies at no distance.
+    """
+    group = repeat_groups(starts, len(mean))
+    greatest = np.maximum.reduceat(np.where(weight > 0, mean, -np.inf), starts)
+    origin = np.where(np.isfinite(greatest), greatest, 0.0)
+    total = np.add.reduceat(weight, starts)
+    offset = np.where(weight > 0, mean - origin[group], 0.0)
+    shift = np.divide(np.add.reduceat(weight * offset, starts), total, out=np.zeros(len(total)), where=total > 0)
+    distance = np.where(weight > 0, offset - shift[group], 0.0)
+    return total, np.where(total > 0, origin + shift, 0.0), distance, group
 
 
 class Sum(Aggregate):

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import NUMPY_KIND, RAGGED, Array, Events, Family, Identity, Kind, States
+from rtml.lazy import pl
 
+_LONG = 64
 _MIX = tuple(map(np.uint64, (30, 0xBF58476D1CE4E5B9, 27, 0x94D049BB133111EB, 31, 0x9E3779B97F4A7C15)))
 
 
@@ -116,10 +118,31 @@ def first_of_runs(owners: Array, values: Array) -> Array:
     return first
 
 
-def in_groups(owners: Array, values: Array) -> tuple[Array, Array]:
-    """Return pairs by owner and value."""
-    order = np.lexsort((values, owners)) if len(owners) and owners[0] != owners[-1] else np.argsort(values)
-    return owners[order], values[order]
+def in_groups(owners: Array, values: Array) -> Array:
+    """Return values ascending within each owner's; owners ascend already."""
+    if runs := _long_runs(owners):
+        values = values.copy()
+        for run in runs:
+            values[run].sort()
+        return values
+    return values[np.lexsort((values, owners))]
+
+
+def order_in_groups(owners: Array, values: Array) -> Array:
+    """Return the order that puts values so."""
+    if runs := _long_runs(owners):
+        return np.concatenate([np.argsort(values[run]) + run.start for run in runs])
+    return np.lexsort((values, owners))
+
+
+def _long_runs(owners: Array) -> list[slice]:
+    """Return where each owner's pairs are, where these are so many that sorting them one by one is faster."""
+    if not len(owners):
+        return []
+    edges = np.flatnonzero(owners[1:] != owners[:-1]) + 1
+    if len(owners) < _LONG * (len(edges) + 1):
+        return []
+    return [slice(start, end) for start, end in pairwise([0, *edges.tolist(), len(owners)])]
 
 
 def counted(owners: Array, groups: int) -> Array:

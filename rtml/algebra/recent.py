@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import (
     EVENT_TIME,
@@ -24,6 +23,7 @@ from rtml.algebra.family import (
     Values,
     repeat_groups,
 )
+from rtml.lazy import pl
 
 _NEVER: dict[str, tuple[int, int]] = {"first": (2**63 - 1, 2**64 - 1), "last": (-(2**63), 0)}
 

@@ -111,7 +111,7 @@ class Sketched(Gathering):
         raise CodecError(f"{self.state}: a state must be {expected}; got {len(entry):,} bytes, {entry[:8].hex()}…")
 
     def _fold(self, owners: Array, values: Array, sketches: dict[int, list[bytes]], groups: int) -> Array:
-        owners, values = in_groups(owners, values)
+        values = in_groups(owners, values)
         if self.unique:
             first = first_of_runs(owners, values)
             owners, values = owners[first], values[first]

@@ -9,9 +9,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from rtml.algebra.family import Array, Events, Family, Identity, States, with_needs
+from rtml.lazy import pl
 
 
 @dataclass(frozen=True)

@@ -102,17 +102,19 @@ class Drift:
                     f"{where}: features[{name!r}]: features, against and sample are of the whole service"
                 )
 
-    def check(self, where: str, features: Collection[str]) -> None:
-        """Refuse what does not fit a service with these features.
+    def check(self, where: str, features: Collection[str], lists: Collection[str] = ()) -> None:
+        """Refuse what does not fit a service with these features, and with others that are lists.
 
         Raises:
             UnknownNameError: there are bounds for a feature that it does not have; names the nearest.
-            DefinitionError: of a sample no verdict can be told.
+            DefinitionError: of a sample no verdict can be told, or there are bounds for a list.
         """
         for name in self.features:
+            if name in lists:
+                raise DefinitionError(f"{where}: drift: features: {name!r} is a list: drift is told of single values")
             if name not in features:
                 raise UnknownNameError.of("feature", name, features, f"{where}: drift: features")
-        least = max(self.bounds(feature).minimum for feature in features)
+        least = max((self.bounds(feature).minimum for feature in features), default=0)
         if self.sample < least:
             raise DefinitionError.at(where, "drift: sample", f"at least `minimum`, {least:,} rows", self.sample)
 

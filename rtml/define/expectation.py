@@ -189,6 +189,8 @@ def _check_columns(where: str, expect: Expect, columns: Mapping[str, pl.DataType
         if name not in columns:
             raise DefinitionError(f"{where}: unknown column {name!r}.{near_miss(name, columns)}")
         dtype = columns[name]
+        if dtype.is_nested() and not expect.type.endswith("_be_null"):
+            raise DefinitionError.at(where, f"column {name!r}", "of single values: of lists, only nulls", str(dtype))
         if looks_at == "number" and not dtype.is_numeric():
             raise DefinitionError.at(where, f"column {name!r}", "of numbers", str(dtype))
         if looks_at == "string" and dtype != pl.String:

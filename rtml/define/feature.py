@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rtml import tiles
-from rtml.algebra import catalog
-from rtml.algebra.family import Parameters
+from rtml.algebra.family import Parameters, label
 from rtml.define.naming import check_duration
-from rtml.errors import DefinitionError
-from rtml.instants import HOUR
+from rtml.errors import DefinitionError, InstantError
+from rtml.instants import HOUR, format_duration, parse_duration
 
 Tail = Literal["exact", "tile"]
 TAILS = ("exact", "tile")
@@ -69,7 +68,8 @@ class Window:
 class Aggregation:
     """One aggregate of one column over a list of windows: a feature for each window.
 
-    `name` replaces `column_aggregate` in the features' names; the window stays.
+    `name` replaces `column_aggregate` in the features' names; the window stays. A list's length is in its name
+    (`amount_last_5_24h`); other parameters are not: of two that differ in these alone, one must be given a name.
     """
 
     aggregate: str
@@ -81,7 +81,8 @@ class Aggregation:
     @property
     def stem(self) -> str:
         """What stands before the window in a feature's name."""
-        return self.name or (f"{self.column}_{self.aggregate}" if self.column else self.aggregate)
+        what = label(self.aggregate, self.parameters)
+        return self.name or (f"{self.column}_{what}" if self.column else what)
 
     def resolved(self, where: str, tail: Tail | None = None) -> list[tuple[Window, tiles.Window]]:
         """Return the windows, each with what it means in microseconds; `tail` is the view's.
@@ -89,7 +90,6 @@ class Aggregation:
         Raises:
             DefinitionError: there are none, or one cannot mean what it says.
         """
-        catalog.aggregate(self.aggregate, self.parameters)
         parameter = f"{self.stem}: windows"
         if isinstance(self.windows, (str, Window)) or not self.windows:
             raise DefinitionError.at(where, parameter, "a list such as ['1h', '24h']", self.windows)
@@ -112,6 +112,21 @@ def Mean(column: str, windows: Sequence[str | Window], name: str | None = None) 
     return Aggregation("mean", column, windows, name)
 
 
+def Share(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """The share of events, of those with a value, for which a boolean is true; null when there are none."""
+    return Aggregation("share", column, windows, name)
+
+
+def Rate(windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """Events per second of the window, over its actual length; 0 when it is empty."""
+    return Aggregation("rate", "", windows, name)
+
+
+def SumRate(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """The sum of the values per second of the window, over its actual length; null when there are none."""
+    return Aggregation("sum_rate", column, windows, name)
+
+
 def Min(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The least value; null when there are none."""
     return Aggregation("min", column, windows, name)
@@ -125,6 +140,16 @@ def Max(column: str, windows: Sequence[str | Window], name: str | None = None) -
 def Variance(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
     """The sample variance (`ddof=1`) of the values; null when there are fewer than two."""
     return Aggregation("variance", column, windows, name)
+
+
+def Skew(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """The skewness of the sample (adjusted, as pandas' `skew`); null below three values, or where all are the same."""
+    return Aggregation("skew", column, windows, name)
+
+
+def Kurtosis(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """The excess kurtosis of the sample (adjusted, as pandas' `kurt`); null below four, or where all are the same."""
+    return Aggregation("kurtosis", column, windows, name)
 
 
 def Stddev(column: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
@@ -212,3 +237,41 @@ def _percentile(column: str, q: object) -> str | None:
     if isinstance(q, bool) or not isinstance(q, (int, float)):
         return None
     return f"{column}_p{q * 100:.10g}".replace(".", "_")
+
+
+def FirstN(column: str, n: int, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """The values of the first `n` events that have one, oldest first; an empty list when there are none."""
+    return Aggregation("first_n", column, windows, name, (("n", n),))
+
+
+def LastN(column: str, n: int, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """The values of the last `n` events that have one, newest first; an empty list when there are none."""
+    return Aggregation("last_n", column, windows, name, (("n", n),))
+
+
+def LastDistinctN(column: str, n: int, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """The last `n` different values, newest first, each once; an empty list when there are none."""
+    return Aggregation("last_distinct_n", column, windows, name, (("n", n),))
+
+
+def DecayedCount(half_life: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """How many events there were, each halved with every half-life of its age; 0 when there are none."""
+    return Aggregation("decayed_count", "", windows, name, _half_life(half_life))
+
+
+def DecayedSum(column: str, half_life: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """The sum of the values, each halved with every half-life of its age; null when there are none."""
+    return Aggregation("decayed_sum", column, windows, name, _half_life(half_life))
+
+
+def DecayedMean(column: str, half_life: str, windows: Sequence[str | Window], name: str | None = None) -> Aggregation:
+    """The mean of the values, in which one counts half as much as one a half-life newer; null when there are none."""
+    return Aggregation("decayed_mean", column, windows, name, _half_life(half_life))
+
+
+def _half_life(text: str) -> Parameters:
+    """Return the parameter as every other way to write the same duration has it."""
+    try:
+        return (("half_life", format_duration(parse_duration(text))),)
+    except InstantError:
+        return (("half_life", text),)  # refused where the view is known

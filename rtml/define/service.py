@@ -80,7 +80,8 @@ class FeatureService:
             self._check_training(where, self.training)
         if self.drift is not None:
             check_type(where, "drift", self.drift, Drift, "Drift(...) or None")
-            self.drift.check(where, [f"{view.name}__{name}" for view, name in columns])
+            lists = {f"{view.name}__{name}": view.resolved[name].output.width > 0 for view, name in columns}
+            self.drift.check(where, [c for c, listed in lists.items() if not listed], [c for c in lists if lists[c]])
 
     def _check_training(self, where: str, training: Spine) -> None:
         for view in self.views:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import overload
+from typing import cast, overload
 
 import polars as pl
 
 from rtml.algebra import catalog
-from rtml.algebra.family import Parameters
+from rtml.algebra.family import Kind, Output, Parameters
 from rtml.define.entity import Entity
 from rtml.define.expectation import Expect, Expectation, resolve_quality
 from rtml.define.expression import check_expression, relaxed
@@ -21,6 +21,7 @@ from rtml.define.source import EventSource
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import DAY, Duration, format_duration
 from rtml.tiles import Ladder, Window
+from rtml.values import value_type
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Feature:
     kind: str
     window: Window
     parameters: Parameters = ()
+
+    @property
+    def output(self) -> Output:
+        """The type of its values."""
+        return catalog.aggregate(self.aggregate, self.parameters).output(cast("Kind", self.kind))
 
 
 @dataclass(frozen=True)
@@ -135,9 +141,9 @@ class StreamFeatureView:
         return schema
 
     def _value_types(self) -> dict[str, pl.DataType]:
-        """Return the columns of the view's values: its keys, and its features, all of which are numbers."""
+        """Return the columns of the view's values: its keys, and its features."""
         keys = {name: self.source.columns[name].dtype for name in self.entity.join_keys}
-        return {**keys, **dict.fromkeys(self.resolved, pl.Float64())}
+        return {**keys, **{name: value_type(feature.output) for name, feature in self.resolved.items()}}
 
     def _resolve(self, where: str) -> dict[str, Feature]:
         if not self.features:
@@ -145,8 +151,8 @@ class StreamFeatureView:
         found: dict[str, Feature] = {}
         for aggregation in self.features:
             check_type(where, "features", aggregation, Aggregation, "aggregates such as Count(windows=['1h'])")
-            check_name(f"{where}: feature", aggregation.stem)
             kind = self._kind(where, aggregation)
+            check_name(f"{where}: feature", aggregation.stem)
             for window, resolved in aggregation.resolved(where, self.tail):
                 name = f"{aggregation.stem}_{window.label}"
                 if name in found:
@@ -157,7 +163,10 @@ class StreamFeatureView:
         return found
 
     def _kind(self, where: str, aggregation: Aggregation) -> str:
-        aggregate = catalog.aggregate(aggregation.aggregate, aggregation.parameters)
+        try:
+            aggregate = catalog.aggregate(aggregation.aggregate, aggregation.parameters)
+        except DefinitionError as error:
+            raise DefinitionError(f"{where}: {aggregation.stem}: {error}") from None
         if not aggregate.takes_column:
             return "i64"
         column = aggregation.column
@@ -174,9 +183,10 @@ class StreamFeatureView:
             raise DefinitionError.at(
                 where, aggregation.stem, "of 64-bit floats or signed integers (cast it)", str(dtype)
             )
-        allowed = dtype.is_numeric() or (dtype == pl.Boolean and aggregate.takes_boolean)
-        if not allowed:
-            words = "a numeric or boolean column" if aggregate.takes_boolean else "a numeric column"
+        number, boolean = aggregate.takes_number, aggregate.takes_boolean
+        if not ((number and dtype.is_numeric()) or (boolean and dtype == pl.Boolean)):
+            kinds = [*(["numeric"] if number else []), *(["boolean"] if boolean else [])]
+            words = f"a {' or '.join(kinds)} column"
             raise DefinitionError.at(where, f"{aggregation.stem}", words, str(dtype))
         return "f64" if dtype.is_float() else "i64"
 

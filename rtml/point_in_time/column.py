@@ -42,8 +42,8 @@ class Column:
 
     @classmethod
     def none(cls, order: Array) -> Column:
-        """Return what stands for the column of aggregates that read none."""
-        return cls(np.empty(0), order[:0], None)
+        """Return what stands for the column of aggregates that read none: each event has a place, and no value."""
+        return cls(np.empty(0), order, None)
 
     def places(self, edges: Array) -> Array:
         """Return places among the values, from places among all events."""

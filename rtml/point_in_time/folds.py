@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -62,20 +64,25 @@ class ExtremeFold(Fold):
 
 
 class SpreadFold(Fold):
-    """Means and squared distances from them, with their weights: two passes over few events, Chan's merge above."""
+    """Means and sums of powers of the distances from them, with their weights, up to the `highest` power.
+
+    Two passes over few events; above, Chan's merge, and Pébay's for the higher moments.
+    """
 
     block = _BLOCK
 
-    def __init__(self, padded: Array) -> None:
+    def __init__(self, padded: Array, highest: int = 2) -> None:
         self.padded = padded.astype(np.float64, copy=False)
+        self.moments = [f"m{power}" for power in range(2, highest + 1)]
 
     def empties(self, count: int) -> dict[str, Array]:
         """Weightless."""
-        return {name: np.zeros(count) for name in (_N, _MEAN, _M2)}
+        return {name: np.zeros(count) for name in (_N, _MEAN, *self.moments)}
 
     def direct(self, lo: Array, hi: Array) -> dict[str, Array]:
         """Measure from each range's first value, then from its mean."""
-        states = {_N: (hi - lo).astype(np.float64), _MEAN: np.empty(len(lo)), _M2: np.empty(len(lo))}
+        states = {name: np.empty(len(lo)) for name in (_N, _MEAN, *self.moments)}
+        states[_N][:] = hi - lo
         for some in bites(lo, hi):
             lengths, weight = hi[some] - lo[some], states[_N][some]
             values, starts = gather(self.padded, lo[some], hi[some])
@@ -84,19 +91,35 @@ class SpreadFold(Fold):
             shift = np.add.reduceat(values, starts) / weight
             values -= np.repeat(shift, lengths)
             states[_MEAN][some] = origin + shift
-            np.square(values, out=values)
-            states[_M2][some] = np.add.reduceat(values, starts)
+            power = values
+            for name in self.moments:
+                power = power * values
+                states[name][some] = np.add.reduceat(power, starts)
         return states
 
     def merge(self, earlier: States, later: States) -> dict[str, Array]:
-        """Chan's merge."""
+        """Move both sides to the common mean."""
         weight = earlier[_N] + later[_N]
         share = later[_N] / np.maximum(weight, 1.0)
         apart = later[_MEAN] - earlier[_MEAN]
         # Where one side is empty its mean is 0 and its share 0 or 1: the product below is nothing, however far apart.
         between = apart * (apart * (earlier[_N] * share))
         mean = np.where(earlier[_N] >= later[_N], earlier[_MEAN] + apart * share, later[_MEAN] - apart * (1.0 - share))
-        return {_N: weight, _MEAN: mean, _M2: earlier[_M2] + later[_M2] + between}
+        merged = {_N: weight, _MEAN: mean, _M2: earlier[_M2] + later[_M2] + between}
+        if len(self.moments) > 1:
+            sides = (_moved(earlier, -apart * share, self.moments), _moved(later, apart * (1 - share), self.moments))
+            merged |= {name: sides[0][name] + sides[1][name] for name in self.moments[1:]}
+        return merged
+
+
+def _moved(states: States, by: Array, moments: Sequence[str]) -> dict[str, Array]:
+    """Return the moments above the second, around what lies so far below the means."""
+    weight, m2 = states[_N], states[_M2]
+    by = np.where(weight > 0, by, 0.0)
+    moved = {"m3": states["m3"] + by * (3 * m2 + weight * by**2)}
+    if "m4" in moments:
+        moved["m4"] = states["m4"] + by * (4 * states["m3"] + by * (6 * m2 + weight * by**2))
+    return moved
 
 
 class BinsFold(Fold):

@@ -10,6 +10,7 @@ import polars as pl
 
 from rtml.algebra.binned import Bins
 from rtml.algebra.counting import Rows, Tally
+from rtml.algebra.decayed import DecayedTotal, DecayedWeight, Newest
 from rtml.algebra.distinct import Distinct
 from rtml.algebra.extremes import Extreme, Greatest, Least
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Family, States
@@ -17,12 +18,16 @@ from rtml.algebra.frequent import Counters
 from rtml.algebra.moments import Spread, Total
 from rtml.algebra.quantiles import Ranks
 from rtml.algebra.recent import Earliest, Latest
+from rtml.algebra.recent_n import NewestDistinctN, NewestN, OldestN
+from rtml.algebra.shape import Fourth, Third
 from rtml.algebra.states import StateSchema
 from rtml.algebra.uniques import Uniques
 from rtml.point_in_time.blocks import Blocks, Fold
 from rtml.point_in_time.column import Column
+from rtml.point_in_time.decayed import DecayedIndex, NewestIndex
 from rtml.point_in_time.folds import AnyFold, BinsFold, ExtremeFold, SpreadFold, SumFold
 from rtml.point_in_time.gathered import OfGathered
+from rtml.point_in_time.lists import DistinctIndex, ListedIndex
 
 _WORD = 32
 
@@ -134,6 +139,16 @@ def _of_spread(family: Family, column: Column, events: pl.DataFrame) -> Index:
     return _OfBlocks(SpreadFold(column.values), column, dict(zip(family.columns, ("mean", "m2"), strict=True)))
 
 
+def _of_third(family: Family, column: Column, events: pl.DataFrame) -> Index:
+    del events
+    return _OfBlocks(SpreadFold(column.values, 3), column, {next(iter(family.columns)): "m3"})
+
+
+def _of_fourth(family: Family, column: Column, events: pl.DataFrame) -> Index:
+    del events
+    return _OfBlocks(SpreadFold(column.values, 4), column, {next(iter(family.columns)): "m4"})
+
+
 def _of_extreme(family: Family, column: Column, events: pl.DataFrame) -> Index:
     del events
     assert isinstance(family, Extreme)
@@ -161,6 +176,14 @@ FAST: Mapping[type[Family], Make] = {
     Uniques: OfGathered,
     Ranks: OfGathered,
     Counters: OfGathered,
+    Third: _of_third,
+    Fourth: _of_fourth,
+    OldestN: ListedIndex,
+    NewestN: ListedIndex,
+    NewestDistinctN: DistinctIndex,
+    Newest: NewestIndex,
+    DecayedTotal: DecayedIndex,
+    DecayedWeight: DecayedIndex,
 }
 """The families with an index of their own. A subclass is another family, and gets none by inheritance."""
 

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Span
+from rtml.columns import KEY_TYPES
 from rtml.errors import RequestError, near_miss
 from rtml.instants import Duration
 from rtml.plan import Plan
 from rtml.point_in_time.order import Axis, Entities, in_order, narrow
-from rtml.projection import KEY_TYPES
 from rtml.tiles import Window
 
 AT, SEEN, SEEN_LATE = "at", "seen", "seen_late"

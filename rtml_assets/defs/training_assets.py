@@ -115,7 +115,7 @@ def trained_services(deployment: Deployment) -> list[FeatureService]:
 
 def in_words(feature: PlannedFeature, plan: Plan) -> str:
     """Say what a feature is."""
-    what = f"{feature.aggregate} of {feature.column or 'events'}"
+    what = f"{feature.called} of {feature.column or 'events'}"
     return f"{what}, {describe_window(feature.span, plan.tiles)}"
 
 

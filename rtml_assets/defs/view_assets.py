@@ -167,7 +167,7 @@ def _ladder(plan: Plan) -> str:
 def _explained(view: StreamFeatureView, plan: Plan) -> dict[str, Any]:
     """Return what each feature means, as a table."""
     cells = [
-        (f"`{item.name}`", item.aggregate, item.column or "(events)", describe_window(item.span, plan.tiles))
+        (f"`{item.name}`", item.called, item.column or "(events)", describe_window(item.span, plan.tiles))
         for item in plan.features
     ]
     lines = [f"| {' | '.join(row)} |" for row in [("feature", "aggregate", "column", "window"), ("---",) * 4, *cells]]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 
 from rtml.define.service import FeatureService
 from rtml.define.views import Feature, StreamFeatureView
+from rtml.instants import parse_duration
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Column = Callable[[pl.Expr], pl.Expr]
@@ -24,6 +26,15 @@ _AGGREGATES: dict[str, Column] = {
     "stddev": lambda column: column.std(ddof=1),
     "first": lambda column: column.drop_nulls().first(),
     "last": lambda column: column.drop_nulls().last(),
+    "share": lambda column: column.mean(),
+    "skew": lambda column: _unless_constant(column, column.skew(bias=False), 3),
+    "kurtosis": lambda column: _unless_constant(column, column.kurtosis(bias=False), 4),
+}
+_COUNTS = ("count", "rate", "decayed_count")
+_LISTS: dict[str, Column] = {
+    "first_n": lambda column: column.drop_nulls(),
+    "last_n": lambda column: column.drop_nulls().reverse(),
+    "last_distinct_n": lambda column: column.drop_nulls().reverse().unique(maintain_order=True),
 }
 
 
@@ -45,10 +56,11 @@ def recompute(
         joined = entities.select(list(view.key_types)).join(
             found, on=list(view.key_types), how="left", maintain_order="left"
         )
-        # No events in the window: a count is 0, everything else is null.
-        counts = [name for name in names if view.resolved[name].aggregate == "count"]
+        # No events in the window: a count is 0, a list is empty, everything else is null.
+        counts = [name for name in names if view.resolved[name].aggregate in _COUNTS]
+        lists = [name for name in names if view.resolved[name].aggregate in _LISTS]
         columns.append(
-            joined.with_columns(pl.col(counts).fill_null(0))
+            joined.with_columns(pl.col(counts).fill_null(0), pl.col(lists).fill_null([]))
             .select(names)
             .rename({name: f"{view.name}__{name}" for name in names})
         )
@@ -67,8 +79,10 @@ def _view_features(view: StreamFeatureView, names: list[str], events: pl.LazyFra
     found = ordered.select(keys).unique()
     for name in names:
         left, right = edges(view, view.resolved[name], at)
+        age, seconds = (pl.lit(right) - time).dt.total_microseconds(), (right - left).total_seconds()
         inside = ordered.filter(time >= left, time < right)
-        values = inside.group_by(keys, maintain_order=True).agg(_value(view.resolved[name]).alias(name))
+        value = _value(view.resolved[name], age, seconds)
+        values = inside.group_by(keys, maintain_order=True).agg(value.alias(name))
         found = found.join(values, on=keys, how="left")
     return found
 
@@ -86,9 +100,29 @@ def edges(view: StreamFeatureView, feature: Feature, at: datetime) -> tuple[date
     return floored, right - (right - EPOCH) % finest if window.offset else right
 
 
-def _value(feature: Feature) -> pl.Expr:
-    if feature.aggregate == "count":
-        return pl.len()
-    column = pl.col(feature.column)
+def _value(feature: Feature, age: pl.Expr, seconds: float) -> pl.Expr:
+    """Return a feature's value, where events have such ages (µs) at the end of a window of so many seconds."""
+    if feature.aggregate in ("count", "rate"):
+        return pl.len() if feature.aggregate == "count" else pl.len() / seconds
+    given: dict[str, Any] = dict(feature.parameters)
+    if feature.aggregate == "decayed_count":
+        return _weight(age, given).sum()
     # Booleans count as 0 and 1.
-    return _AGGREGATES[feature.aggregate](column.cast(pl.Float64 if feature.kind == "f64" else pl.Int64))
+    column = pl.col(feature.column).cast(pl.Float64 if feature.kind == "f64" else pl.Int64)
+    if feature.aggregate in _LISTS:
+        return _LISTS[feature.aggregate](column).head(given["n"])
+    if feature.aggregate == "sum_rate":
+        return _AGGREGATES["sum"](column) / seconds
+    if feature.aggregate in ("decayed_sum", "decayed_mean"):
+        weight = pl.when(column.is_not_null()).then(_weight(age, given))
+        total = _AGGREGATES["sum"](column * weight)
+        return total if feature.aggregate == "decayed_sum" else total / weight.sum()
+    return _AGGREGATES[feature.aggregate](column)
+
+
+def _weight(age: pl.Expr, given: Mapping[str, Any]) -> pl.Expr:
+    return pl.lit(0.5).pow(age / parse_duration(given["half_life"]))
+
+
+def _unless_constant(column: pl.Expr, value: pl.Expr, least: int) -> pl.Expr:
+    return pl.when(column.count() >= least, column.min() < column.max()).then(value)

@@ -17,7 +17,7 @@ from rtml.instants import Instant
 from rtml.lake import Lake
 from rtml.registry import Registry, load
 from rtml.settings import Settings, load_settings
-from rtml_assets.doctor import lake_tables, processes, redis_server, stream, versions
+from rtml_assets.doctor import lake_tables, processes, redis_server, replica, stream, versions
 from rtml_assets.doctor.finding import Finding, found
 from rtml_assets.doctor.subject import Subject
 from rtml_assets.watch.observe import Observer
@@ -26,6 +26,7 @@ from streaming.broker import connect
 Probe = Callable[[Subject], list[Finding]]
 PROBES: Mapping[str, Probe] = {
     "Redis": redis_server.examine,
+    "the replica": replica.examine,
     "the stream": stream.examine,
     "the lake": lake_tables.examine_room,
     "its tables": lake_tables.examine_tables,

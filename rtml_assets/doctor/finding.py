@@ -100,6 +100,18 @@ ADVICE: dict[str, Advice] = {
         "redis-cli CONFIG SET appendonly yes, and in its configuration file",
         "redis_unavailable",
     ),
+    "replica_away": Advice(
+        "critical",
+        "Servers that read it answer nothing.",
+        "Start it; or unset RTML_REDIS_READ_URL, and restart the servers",
+        "redis_unavailable",
+    ),
+    "replica_apart": Advice(
+        "critical",
+        "Features that are read from it grow old, and are served as stale.",
+        "redis-cli REPLICAOF, on the replica, with the host and port of its primary; INFO replication shows how it is",
+        "redis_unavailable",
+    ),
     "stamps_accepted": Advice(
         "warning",
         "Whoever may append events may say when they arrived, and so make late ones count as on time.",

@@ -103,11 +103,10 @@ def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Gr
     }
     features = _table("feature", "of", "type", "window [t − w, t)")
     for feature in plan.features:
-        what = feature.aggregate + (f"({feature.column})" if feature.column else "")
         window = describe_window(feature.span, plan.tiles)
         if feature.bound is not None:
             window += f"; the value: {feature.bound}"
-        features.add_row(feature.name, what, type_words(feature.output), window)
+        features.add_row(feature.name, feature.formula, type_words(feature.output), window)
     return Group(_titled("view", item.name, item.description), _facts(facts), features)
 
 

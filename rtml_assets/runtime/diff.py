@@ -106,8 +106,7 @@ def _meaning(plan: Plan, projection: Projection | None) -> dict[str, str]:
         facts["where"] = "every event" if projection.where is None else _shown(projection.where)
         facts |= {f"derive {name}": _shown(text) for name, text in projection.derive.items()}
     for feature in plan.features:
-        what = f"{feature.aggregate}({feature.column})" if feature.column else feature.aggregate
-        facts[feature.name] = f"{what} over {describe_window(feature.span, plan.tiles)}"
+        facts[feature.name] = f"{feature.formula} over {describe_window(feature.span, plan.tiles)}"
     return facts
 
 

@@ -95,7 +95,8 @@ class Project:
         if self._embedded:
             self._redis = EmbeddedRedis(home).start()
             # It listens on this machine alone, and knows no users and no certificates.
-            plain = dict.fromkeys(("redis_username", "redis_password", "redis_ca", "redis_cert", "redis_key"), "")
+            theirs = ("redis_username", "redis_password", "redis_ca", "redis_cert", "redis_key", "redis_read_url")
+            plain = dict.fromkeys(theirs, "")
             self.settings = msgspec.structs.replace(self.settings, redis_url=self._redis.url, **plain)
             told |= {name: getattr(self.settings, name) for name in ("redis_url", "accept_stamps")}
             told["lake"] = self.settings.lake_root
@@ -203,7 +204,8 @@ class Project:
         ]
 
     def _servers(self) -> list[Child]:
-        return [Child(SERVER, python("serving"), self._env())] if self._server else []
+        # Whoever asks this machine's one server has no other to turn to while it drains.
+        return [Child(SERVER, python("serving"), {**self._env(), "RTML_DRAIN": "0s"})] if self._server else []
 
     def _watchers(self) -> list[Child]:
         return [Child(WATCH, python("rtml_assets.cli", "watch"), self._env())] if self._watched else []

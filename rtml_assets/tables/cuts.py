@@ -16,7 +16,7 @@ from quality.parity import Compared, agreement
 from rtml.algebra.distinct import CountDistinct
 from rtml.algebra.family import EVENT_TIME, Array
 from rtml.algebra.uniques import ApproxCountDistinct
-from rtml.instants import BEGINNING
+from rtml.instants import BEGINNING, SECOND, parse_duration
 from rtml.lake import of_view
 from rtml.plan import PlannedFeature
 from rtml.projection import INGESTED_AT
@@ -25,8 +25,11 @@ from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN, SEEN_LATE
 
 MOST = 6
 """Up to so many doubtful events of a row, each set of them is tried; of more, values must lie within their bounds."""
+UNBOUNDED = ("custom",)
+"""Aggregates of which nobody can say between which values some events put them; nor of any list."""
 EVENTS_AT_ONCE = 2_000_000
 _ROW, _DOUBT, _BIT, _SET, _CUT, _SIZE = "__row", "__doubt", "__bit", "__set", "__cut", "__size"
+_LEFT, _RIGHT = "__left", "__right"
 
 Unsettled = dict[str, Array]
 """By feature: rows that differ from what is expected, and agree with some cut."""
@@ -116,7 +119,7 @@ def _explained(
 def _within_bounds(given: Vectors, feature: PlannedFeature, inside: pl.DataFrame) -> Array:
     """Return the rows whose value could be that of some of the events in a window that holds doubtful ones."""
     plan, name = given.plan, of_view(given.plan.view, feature.name)
-    if feature.output.width:  # no bounds are known of lists: they are not explained
+    if feature.output.width or feature.aggregate in UNBOUNDED:
         return np.empty(0, dtype=np.int64)
     left, right = feature.span.edges(pl.col(AT), plan.tiles.finest)
     got = given.rows.select(pl.int_range(pl.len()).alias(_ROW), pl.col(name).alias("got"))
@@ -124,7 +127,8 @@ def _within_bounds(given: Vectors, feature: PlannedFeature, inside: pl.DataFrame
     within = pl.when(pl.col("got").is_null()).then(pl.col("null")).otherwise(pl.col("got").is_between("low", "high"))
     return (
         inside.join(got, on=_ROW)
-        .filter(pl.col(EVENT_TIME) >= left, pl.col(EVENT_TIME) < right)
+        .with_columns(left.alias(_LEFT), right.alias(_RIGHT))
+        .filter(pl.col(EVENT_TIME) >= pl.col(_LEFT), pl.col(EVENT_TIME) < pl.col(_RIGHT))
         .group_by(_ROW)
         .agg(
             pl.col("got").first(),
@@ -145,22 +149,32 @@ def _sure() -> pl.Expr:
 
 def _bounds(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
     """Return the least and the greatest value of the certain events and some others, and whether it may be null."""
-    if feature.aggregate == "count":
-        return sure.sum(), pl.len(), pl.lit(value=False)
+    if not feature.column:
+        return *_bounds_of_counts(feature, sure), pl.lit(value=False)
     value = pl.col(feature.column)
+    if feature.aggregate == "decayed_sum":
+        value = value * _weight(feature)
     known = value.filter(sure)
     if feature.aggregate in ("count_distinct", "approx_count_distinct"):
         return *_distinct_bounds(feature, known, value), pl.lit(value=False)
-    least = 2 if feature.aggregate in ("variance", "stddev") else 1
-    may_be_null = known.count() < least
+    may_be_null = known.count() < {"variance": 2, "stddev": 2, "skew": 3, "kurtosis": 4}.get(feature.aggregate, 1)
+    if feature.aggregate in ("skew", "kurtosis"):
+        # Whatever the numbers, G₁ is at most √n, and G₂ lies between −6 and n; both are null where all are the same.
+        most = value.count().cast(pl.Float64) * (1 + 1e-6)
+        low, high = (-most.sqrt(), most.sqrt()) if feature.aggregate == "skew" else (pl.lit(-6.0 - 1e-6), most)
+        return low, high, may_be_null | (known.min() == known.max())
     spread = value.max() - value.min()
     noise = 1e-9 * value.abs().sum() if feature.kind == "f64" or feature.output.kind == "f64" else pl.lit(0)
     others = value.filter(~sure)
+    least = known.sum() + others.clip(upper_bound=0).sum() - noise
+    greatest = known.sum() + others.clip(0).sum() + noise
     bounds = {
-        "sum": (known.sum() + others.clip(upper_bound=0).sum() - noise, known.sum() + others.clip(0).sum() + noise),
+        "sum": (least, greatest),
+        "decayed_sum": (least, greatest),
+        "sum_rate": (least / _seconds(), greatest / _seconds()),
         "variance": (pl.lit(0.0), spread.cast(pl.Float64) ** 2 / 2 * (1 + 1e-6) + noise),
         "stddev": (pl.lit(0.0), spread / np.sqrt(2) * (1 + 1e-6) + noise),
-        "mean": (value.min() - noise, value.max() + noise),
+        **dict.fromkeys(("mean", "share", "decayed_mean"), (value.min() - noise, value.max() + noise)),
     }
     return *bounds.get(feature.aggregate, (value.min(), value.max())), may_be_null
 
@@ -174,3 +188,23 @@ def _distinct_bounds(feature: PlannedFeature, known: pl.Expr, value: pl.Expr) ->
     assert isinstance(aggregate, ApproxCountDistinct)
     slack = 6 * aggregate.relative_error
     return least * (1 - slack), greatest * (1 + slack)
+
+
+def _bounds_of_counts(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    if feature.aggregate == "rate":
+        return sure.sum() / _seconds(), pl.len() / _seconds()
+    if feature.aggregate == "decayed_count":
+        weight = _weight(feature)
+        return weight.filter(sure).sum() * (1 - 1e-9), weight.sum() * (1 + 1e-9)
+    return sure.sum(), pl.len()
+
+
+def _weight(feature: PlannedFeature) -> pl.Expr:
+    """Return what is left of each event at its row's instant."""
+    half_life = parse_duration(str(dict(feature.parameters)["half_life"]))
+    return pl.lit(2.0).pow((pl.col(EVENT_TIME) - pl.col(_RIGHT)).cast(pl.Float64) / half_life)
+
+
+def _seconds() -> pl.Expr:
+    """Return the length of each row's window."""
+    return (pl.col(_RIGHT).first() - pl.col(_LEFT).first()) / SECOND

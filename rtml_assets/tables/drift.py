@@ -17,7 +17,7 @@ from rtml.errors import DefinitionError
 from rtml.lake import EVENT_DATE, Lake
 from rtml.registry import Registry
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, scan
-from rtml_assets.tables.drift_samples import Sample, features_of, samples
+from rtml_assets.tables.drift_samples import Sample, features_of, lists_of, samples
 
 _NAMES = {"training": "Training", "week": "The week before"}
 TREND_DAYS = 30
@@ -99,6 +99,8 @@ def drift(lake: Lake, registry: Registry, name: str, *, today: date, day: date |
     if features:
         _keep(lake, name, newest, features)
     told = [f"{_NAMES[against]}: {one}." if isinstance(one, Sample) else one for against, one in references.items()]
+    if lists := lists_of(service):
+        told.append(f"Not compared, since they are lists: {', '.join(lists)}.")
     return Drifts(name, newest, (f"Served now: {now}.", *told), tuple(features), _trends(lake, name, newest))
 
 

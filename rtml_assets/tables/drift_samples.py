@@ -71,7 +71,7 @@ class Samples:
 
     def _enough(self, newest: date) -> tuple[date, ...]:
         """Return a day, and those before it that it takes for a verdict on all features."""
-        least = max(self.held.bounds(feature).minimum for feature in features_of(self.service))
+        least = max((self.held.bounds(feature).minimum for feature in features_of(self.service)), default=0)
         days = [newest]
         for back in range(1, SERVED_DAYS):
             if sum(self.counts[day] for day in days) >= least:
@@ -129,8 +129,13 @@ def samples(lake: Lake, registry: Registry, service: FeatureService, held: Drift
 
 
 def features_of(service: FeatureService) -> list[str]:
-    """Return a service's features, as `view__feature`."""
-    return [f"{view.name}__{name}" for view, name in service.columns]
+    """Return a service's features that are single values, as `view__feature`."""
+    return [f"{view.name}__{name}" for view, name in service.columns if not view.resolved[name].output.width]
+
+
+def lists_of(service: FeatureService) -> list[str]:
+    """Return a service's features that are lists, as `view__feature`: no measure is told of them."""
+    return [f"{view.name}__{name}" for view, name in service.columns if view.resolved[name].output.width]
 
 
 def span(days: Sequence[date]) -> str:

@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array
+from rtml.columns import KEY_TYPES
 from rtml.define.label import LabelSource
 from rtml.errors import RequestError
 from rtml.instants import to_datetime
 from rtml.lake import Lake
-from rtml.projection import INGESTED_AT, KEY_TYPES
+from rtml.projection import INGESTED_AT
 from rtml.registry import Registry
 from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.delta import open_table, rows_by_day

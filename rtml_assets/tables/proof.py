@@ -22,9 +22,9 @@ from rtml_assets.tables.canary import check_vectors
 from rtml_assets.tables.delta import open_table, rows_by_day, scan
 from rtml_assets.tables.events import deduplicate
 from serving.client import fetch
-from serving.feature_log import served_frame
 from serving.features import Lookup, Question
 from serving.reader import Turns
+from serving.served_rows import served_frame
 from serving.state import Snapshot
 from streaming.mended import scan_mirrored
 from streaming.positions import read_positions, watermark

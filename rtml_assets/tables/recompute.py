@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from quality.approximate import judged, reference
-from quality.parity import Compared, agreement, allowed, exact, magnitude, with_magnitudes
+from quality.parity import Compared, agreement, allowed, exact, magnitude, or_zero, with_magnitudes
 from rtml.algebra.family import Array, Values
 from rtml.lake import of_view
 from rtml.plan import Plan, PlannedFeature
@@ -44,8 +44,8 @@ def recomputed(given: Vectors) -> list[Compared]:
         expected = truth[feature.name]
         bound = np.zeros(rows.height)
         if not exact(feature):
-            size = _or_zero(truth[magnitude(feature)])
-            bound = allowed(feature.aggregate, feature.kind, _or_zero(expected), size)
+            size = or_zero(truth[magnitude(feature)])
+            bound = allowed(feature.aggregate, feature.kind, or_zero(expected), size, feature.parameters)
         name = of_view(plan.view, feature.name)
         got, judge = _logged(feature, rows[name]), reference(feature)
         near = None if judge is None else judged(feature, [got, expected], truth[judge.name])
@@ -67,10 +67,6 @@ def replaced(one: Compared, rows: Array, two: Compared, places: Array) -> Compar
     if near is not None and two.judged is not None:
         near[rows] = two.judged[places]
     return Compared(one.feature, one.got, expected, bound, near)
-
-
-def _or_zero(values: Values) -> Array:
-    return np.where(values.valid, values.values, 0)
 
 
 def _logged(feature: PlannedFeature, column: pl.Series) -> Values:

@@ -9,11 +9,10 @@ from typing import Any
 import polars as pl
 
 from rtml.algebra.family import Array
-from rtml.columns import SPINE_TIME
+from rtml.columns import KEY_TYPES, SPINE_TIME
 from rtml.define.service import FeatureService
 from rtml.define.source import KEY_WORDS
 from rtml.errors import InstantError, RequestError, near_miss
-from rtml.projection import KEY_TYPES
 
 
 @dataclass(frozen=True)

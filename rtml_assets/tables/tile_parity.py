@@ -10,7 +10,17 @@ import numpy as np
 import polars as pl
 
 from quality.approximate import judged, reference
-from quality.parity import Compared, Parity, allowed, compare, exact, magnitude, magnitude_columns, with_magnitudes
+from quality.parity import (
+    Compared,
+    Parity,
+    allowed,
+    compare,
+    exact,
+    magnitude,
+    magnitude_columns,
+    or_zero,
+    with_magnitudes,
+)
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Span, Values
 from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError
@@ -145,7 +155,8 @@ def tile_features(plan: Plan) -> list[PlannedFeature]:
 
 def label(plan: Plan, feature: PlannedFeature) -> str:
     """Return the name of a feature without its window."""
-    return f"{plan.view}__{f'{feature.column}_' if feature.column else ''}{feature.aggregate}"
+    parameters = "".join(f", {name}={value}" for name, value in feature.parameters)
+    return f"{plan.view}__{f'{feature.column}_' if feature.column else ''}{feature.aggregate}{parameters}"
 
 
 def _values(
@@ -164,5 +175,4 @@ def _values(
 def _allowed(feature: PlannedFeature, expected: Values, size: Values | None) -> Array:
     if size is None:
         return np.zeros(len(expected.values))
-    magnitudes = np.where(size.valid, size.values, 0.0)
-    return allowed(feature.aggregate, feature.kind, np.where(expected.valid, expected.values, 0), magnitudes)
+    return allowed(feature.aggregate, feature.kind, or_zero(expected), or_zero(size), feature.parameters)

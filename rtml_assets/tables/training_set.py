@@ -9,13 +9,12 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Values
-from rtml.columns import SPINE_TIME
+from rtml.columns import KEY_TYPES, SPINE_TIME
 from rtml.define.label import LabelSource
 from rtml.define.service import FeatureService
 from rtml.define.source import EventSource
 from rtml.lake import Lake
 from rtml.point_in_time.join import point_in_time
-from rtml.projection import KEY_TYPES
 from rtml.registry import Registry
 from rtml.values import put_rows, to_series, value_type
 from rtml_assets.tables.arrivals import Arrivals

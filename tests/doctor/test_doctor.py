@@ -21,7 +21,7 @@ from rtml.lake import Lake
 from rtml.online import keys
 from rtml.registry import load
 from rtml_assets.cli import app
-from rtml_assets.doctor import lake_tables, processes, redis_server
+from rtml_assets.doctor import lake_tables, processes, redis_server, replica
 from rtml_assets.doctor.examine import ask, examine, examine_project, subject_of
 from rtml_assets.doctor.finding import ADVICE, Finding, found
 from rtml_assets.doctor.show import rendered
@@ -288,6 +288,22 @@ def test_one_probe_that_fails_or_hangs_hides_no_other() -> None:
     assert time.monotonic() - started < 10
     assert found_ == [wrong]
     assert unseen == {"a": "ValueError: no such thing", "b": "it did not end within 0.5 s"}
+
+
+def test_a_replica_follows_its_primary_or_it_is_said() -> None:
+    primary = {"role": "master", "master_replid": "ab", "master_repl_offset": 10**9}
+    level = {"role": "slave", "master_replid": "ab", "master_link_status": "up", "slave_repl_offset": 10**9}
+    for healthy in (level, primary):
+        assert names(replica.judge("redis://r", healthy, primary)) == []
+    apart = (
+        level | {"master_link_status": "down", "master_link_down_since_seconds": 7},
+        level | {"slave_repl_offset": 0},
+        primary | {"master_replid": "cd"},
+    )
+    judged = [finding for known in apart for finding in replica.judge("redis://r", known, primary)]
+    assert [finding.name for finding in judged] == ["replica_apart"] * 3
+    assert [finding.severity for finding in judged] == ["critical", "warning", "critical"]
+    assert judged[0].evidence == {"link": "down", "down_seconds": 7}
 
 
 def test_the_command_without_a_redis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

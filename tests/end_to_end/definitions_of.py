@@ -10,7 +10,7 @@ from typing import Any
 
 import rtml
 from rtml.algebra import catalog
-from rtml.algebra.family import Parameters
+from rtml.algebra.family import Aggregate, Parameters
 from rtml.instants import DAY, MINUTE, SECOND, Duration, parse_duration
 from tests.end_to_end.expressions_of import Column, Expression, Row, can_reckon, condition, number
 from tests.oracle import Event
@@ -33,6 +33,8 @@ PARAMETERS: dict[str, dict[str, list[Any]]] = {
     "approx_percentiles": {"qs": [[0.5], [0.9, 0.1, 0.5]], "k": [8, 200]},
     "approx_top_k": {"k": [1, 3, 10], "counters": [0, 10]},
     "histogram": {"edges": [[0], [-2.5, 0, 1, 1e9]]},
+    **{name: {"n": [1, 3, 20]} for name in ("first_n", "last_n", "last_distinct_n")},
+    **{name: {"half_life": ["1m", "1h", "1d"]} for name in ("decayed_count", "decayed_sum", "decayed_mean")},
 }
 """What aggregates may be given beside a column and windows; few, so that sketches are much in use."""
 HEAD = """import polars as pl
@@ -170,15 +172,15 @@ def _draw_view(rng: random.Random, name: str, source: Source, keys: Sequence[Col
         given: dict[str, Any] = {"column": column} if column else {}
         given |= {name: rng.choice(choices) for name, choices in PARAMETERS.get(aggregate, {}).items()}
         given |= {"name": f"named{place}"} if rng.random() < 0.2 else {}
-        constructor = "".join(word.capitalize() for word in aggregate.split("_"))
-        made = getattr(rtml, constructor)(**given, windows=some)
+        made = getattr(rtml, constructor(aggregate))(**given, windows=some)
         spans = [_draw_window(rng, window, tail, finest) for window in some]
         features += [
             Feature(f"{made.stem}_{window}", aggregate, column, _micros(window), exact, made.parameters)
             for window, (_, exact) in zip(some, spans, strict=True)
         ]
         shown = ", ".join(span for span, _ in spans)
-        texts.append(f"rtml.{constructor}(windows=[{shown}]{''.join(f', {k}={v!r}' for k, v in given.items())})")
+        written = "".join(f", {name}={value!r}" for name, value in given.items())
+        texts.append(f"rtml.{constructor(aggregate)}(windows=[{shown}]{written})")
     text = f'{name} = StreamFeatureView(name="{name}", source={source.name}, entity={_entity(joined)}, '
     text += "" if where is None else f"\n    where={where.text}, "
     text += f"\n    derive={{{', '.join(f'{c!r}: {e.text}' for c, e in derive.items())}}}, " if derive else ""
@@ -198,14 +200,23 @@ def _draw_derived(rng: random.Random, columns: Sequence[Column]) -> dict[str, Ex
 
 def _draw_aggregates(rng: random.Random, columns: Sequence[Column]) -> list[tuple[str, str]]:
     """Draw different aggregates of different columns, of all that the catalog has and allows."""
-    allowed = {"int": True, "float": True, "str": False}
     choices: list[tuple[str, str]] = []
     for name, aggregate in catalog.AGGREGATES.items():
         if not aggregate.takes_column:
             choices.append((name, ""))
             continue
-        choices += [(name, one.name) for one in columns if allowed.get(one.kind, aggregate.takes_boolean)]
+        choices += [(name, one.name) for one in columns if one.kind in kinds_of(aggregate)]
     return rng.sample(choices, min(len(choices), rng.randrange(2, 8)))
+
+
+def kinds_of(aggregate: type[Aggregate]) -> list[str]:
+    """Return the kinds of columns that an aggregate takes."""
+    return [*(["int", "float"] if aggregate.takes_number else []), *(["bool"] if aggregate.takes_boolean else [])]
+
+
+def constructor(aggregate: str) -> str:
+    """Return what makes an aggregate: `DecayedSum` for `decayed_sum`."""
+    return "".join(part.capitalize() for part in aggregate.split("_"))
 
 
 def _draw_window(rng: random.Random, window: str, tail: str | None, finest: Duration) -> tuple[str, bool]:

@@ -21,7 +21,7 @@ from rtml.columns import TIMESTAMP
 from rtml.instants import DAY, HOUR, MINUTE, Instant, to_datetime
 from rtml_assets.testing import LocalPlatform
 from tests import oracle
-from tests.end_to_end.definitions_of import Definitions, Source, View, draw_definitions
+from tests.end_to_end.definitions_of import Definitions, Source, View, draw_definitions, kinds_of
 from tests.end_to_end.events_of import Draw, frame, identified
 from tests.oracle import Event
 
@@ -64,8 +64,7 @@ def test_the_generator_draws_all_of_the_catalog() -> None:
             shapes |= {(view.where is None, not view.derive, feature.exact) for feature in view.features}
     expected: set[tuple[str, str | None]] = set()
     for name, aggregate in catalog.AGGREGATES.items():
-        allowed = ["int", "float", *(["bool"] if aggregate.takes_boolean else [])]
-        expected |= {(name, kind) for kind in allowed} if aggregate.takes_column else {(name, None)}
+        expected |= {(name, kind) for kind in kinds_of(aggregate)} if aggregate.takes_column else {(name, None)}
     assert drawn == expected
     assert len(shapes) == 8
 
@@ -210,9 +209,10 @@ def _check(road: str, view: View, row: dict[str, Any], at: Instant, events: list
     for feature in view.features:
         floor = 1 if feature.exact else view.finest
         window = oracle.window(events, key, at, feature.length, floor)
-        expected = oracle.value(feature.aggregate, window, feature.column, feature.parameters)
+        told = dict(feature.parameters), ((at - feature.length) // floor * floor, at)
+        expected = oracle.value(feature.aggregate, window, feature.column, *told)
         got = row[f"{view.name}__{feature.name}"]
-        assert oracle.agree(feature.aggregate, got, expected, window, feature.column, feature.parameters), (
+        assert oracle.agree(feature.aggregate, got, expected, window, feature.column, *told), (
             f"{road}: {view.name}__{feature.name} of {key} at {at} ({to_datetime(at)}): got {got}, "
             f"expected {expected} of {len(window)} events, the last of them {window[-3:]}"
         )

@@ -108,6 +108,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         smtp_password=f"{MARKER}-mail",
         tile_epoch="200ms",
         mirror_epoch="200ms",
+        drain="0s",
         log_epoch="200ms",
     )
     settings = {

@@ -11,11 +11,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quality.parity import WORST, Compared, Parity, agreement, allowed, compare, is_exact, magnitude, with_magnitudes
+from quality.parity import (
+    MAGNITUDE,
+    WORST,
+    Compared,
+    Parity,
+    agreement,
+    allowed,
+    compare,
+    is_exact,
+    magnitude,
+    with_magnitudes,
+)
 from rtml.algebra import catalog
 from rtml.algebra.family import Kind, Span, Values
 from rtml.algebra.states import StateSchema
+from tests import oracle
 from tests.rtml_assets.orders import plan_of, shop_orders
+
+REACH = catalog.aggregate("reach")
 
 
 def values(*given: float | None, kind: str = "<f8") -> Values:
@@ -102,7 +116,7 @@ def test_nothing_that_is_not_finite_makes_different_values_equal_or_equal_ones_d
     assert (feature.equal, feature.differing) == (1, 6)
 
 
-@pytest.mark.parametrize("aggregate", ["sum", "mean", "variance", "stddev"])
+@pytest.mark.parametrize("aggregate", ["sum", "mean", "variance", "stddev", "skew", "kurtosis", "decayed_count"])
 @pytest.mark.parametrize("size", [0.0, 1e-300, 1.0, 1e200, 1.7e308, math.inf, math.nan])
 @pytest.mark.parametrize("expected", [0.0, 1.0, 1e300, math.inf])
 def test_every_bound_is_finite(aggregate: str, size: float, expected: float) -> None:
@@ -145,6 +159,35 @@ def test_what_float64_gives_for_a_spread_in_parts_is_within_the_tolerance(
         assert compare(identity(1), [Compared("v__f", got, values(truth), bound)]).agrees
 
 
+@given(st.floats(-1e9, 1e9), st.lists(st.floats(-1e-1, 1e-1), min_size=4, max_size=100), st.integers(1, 20), st.data())
+def test_what_float64_gives_for_a_shape_in_parts_is_within_the_tolerance(
+    level: float, spread: list[float], parts: int, data: st.DataObject
+) -> None:
+    """The algebra's own states, lowered in parts and combined, against the oracle's fractions."""
+    numbers = [level + offset for offset in spread]
+    edges = sorted(data.draw(st.lists(st.integers(0, len(numbers)), min_size=parts, max_size=parts)))
+    bounds = list(zip([0, *edges], [*edges, len(numbers)], strict=True))
+    frame = pl.DataFrame({"x": numbers, "part": [n for n, (a, b) in enumerate(bounds) for _ in range(a, b)]})
+    events = [oracle.Event("", n, n, n, {"x": number}) for n, number in enumerate(numbers)]
+    for name in ("skew", "kurtosis"):
+        truth = oracle.value(name, events, "x")
+        schema = StateSchema.of((*catalog.aggregate(name).families("x", "f64"), *REACH.families("x", "f64")))
+        lowered = frame.group_by("part", maintain_order=True).agg(schema.lower())
+        merged = schema.combine({column: lowered[column].to_numpy() for column in schema.names}, np.array([0]))
+        got = catalog.aggregate(name).finalize("x", "f64", merged, Span(0, 1))
+        assert got.valid[0] == (truth is not None)
+        if isinstance(truth, float):
+            reach = REACH.finalize("x", "f64", merged, Span(0, 1))
+            bound = allowed(name, "f64", np.array([truth]), reach.values)
+            assert compare(identity(1), [Compared("v__f", got, values(truth), bound)]).agrees
+
+
+def test_shapes_are_told_apart_where_numbers_are_not_noise() -> None:
+    skew = np.array([1.5])
+    assert allowed("skew", "f64", skew, np.array([3.0]))[0] == pytest.approx(1.5e-6, rel=1e-3)
+    assert allowed("kurtosis", "f64", skew, np.array([1e6]))[0] < 1e-5
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
 def test_sums_in_any_order_are_within_the_tolerance_and_a_changed_one_is_not(numbers: list[float]) -> None:
     size = sum(abs(number) for number in numbers)
@@ -160,7 +203,8 @@ def test_sums_in_any_order_are_within_the_tolerance_and_a_changed_one_is_not(num
 @pytest.mark.parametrize("kind", ["f64", "i64"])
 def test_what_is_exact_may_not_differ_at_all(name: str, kind: Kind) -> None:
     bound = allowed(name, kind, np.array([100.0]), np.array([100.0]))
-    floating = name in ("mean", "variance", "stddev") or (name == "sum" and kind == "f64")
+    moments = ("mean", "share", "sum_rate", "variance", "stddev", "skew", "kurtosis")
+    floating = name in moments or name.startswith("decayed") or (name == "sum" and kind == "f64")
     assert is_exact(name, kind) == (not floating)
     assert (bound[0] > 0) == floating
     assert bound[0] < 1e-3
@@ -173,7 +217,7 @@ def test_a_plan_with_magnitudes_has_one_for_each_feature_that_is_not_exact() -> 
     added = {feature.name: (feature.aggregate, feature.window) for feature in whole.features[len(plan.features) :]}
     assert added == {
         magnitude(feature): (
-            {"stddev": "max", "variance": "max"}.get(feature.aggregate, feature.aggregate),
+            MAGNITUDE[feature.aggregate],
             feature.window,
         )
         for feature in plan.features

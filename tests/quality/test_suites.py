@@ -17,7 +17,7 @@ from quality.data_docs import page_of, write_page
 from quality.generated import of_events, of_values
 from quality.numpy_frames import to_pandas
 from quality.suites import Suites
-from rtml import Count, Entity, EventSource, Expect, Last, Max, Mean, RedisStream, Stddev, StreamFeatureView, Sum
+from rtml import Count, Entity, EventSource, Expect, Last, LastN, Max, Mean, RedisStream, Stddev, StreamFeatureView, Sum
 from rtml.define.expectation import Expectation, resolve_quality
 from rtml.define.expectation_types import LEFT_OUT, TYPES
 from rtml.lake import features_schema, raw_schema
@@ -50,6 +50,7 @@ gauges = StreamFeatureView(
         Last("level", windows=["1h"]),
         Stddev("level", windows=["1h"]),
         Mean("level", windows=["1h"]),
+        LastN("level", n=2, windows=["1h"]),
     ],
 )
 PLAN = Registry.of([readings, gauges]).plans["gauges"]
@@ -89,6 +90,7 @@ def values(**columns: list[Any]) -> pl.DataFrame:
         "level_last_1h": [None, 0.0],
         "level_stddev_1h": [None, 0.5],
         "level_mean_1h": [None, 2.0],
+        "level_last_2_1h": [[], [0.0, 1.5]],
         "event_date": [DAY] * 2,
     }
     return pl.DataFrame(good | columns, schema=features_schema(PLAN))
@@ -319,6 +321,7 @@ def test_a_column_that_is_missing_or_too_many_is_told(suites):
         ({"good_share_1h": [1.1, 1.0], "good_1h": [-1, 3]}, {"good_share_1h_share": (0,), "good_1h_share": (0,)}),
         ({"level_stddev_1h": [-1e-9, 1.0]}, {"level_stddev_1h_not_negative": (0,)}),
         ({"level_max_1h": [10.0, 1.0]}, {"level_max_1h_less_than": (0,)}),
+        ({"level_last_2_1h": [None, [2.0]]}, {"level_last_2_1h_not_null": (0,)}),
         ({"level_last_1h": [1.0, -0.5]}, {"level_last_1h_greater_than_or_equal_to": (1,)}),
     ],
 )

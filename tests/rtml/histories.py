@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 
 from rtml.algebra import catalog
-from rtml.algebra.family import Kind
+from rtml.algebra.family import Kind, Parameters
+from rtml.columns import KEY_TYPES
 from rtml.instants import BEGINNING, SECOND
 from rtml.plan import Plan, PlannedFeature
-from rtml.projection import KEY_TYPES
 from tests.oracle import Event
 
 END = 2**63 - 1
@@ -22,6 +22,13 @@ LATENESS = 20 * SECOND
 SPAN = 600 * SECOND
 WINDOWS = [(60 * SECOND, False), (300 * SECOND, True), (7 * SECOND, True)]
 KEYS: dict[str, Sequence[Any]] = {"str": ["", "a", "é"], "int": [-(2**63), 7, 2**63 - 1], "bool": [True, False]}
+SHORT: dict[str, Parameters] = {
+    "first_n": (("n", 3),),
+    "last_n": (("n", 7),),
+    "last_distinct_n": (("n", 2),),
+    **dict.fromkeys(("decayed_count", "decayed_sum", "decayed_mean"), (("half_life", "20s"),)),
+}
+"""Parameters that matter for histories so short."""
 
 
 def plan_of(kinds: Sequence[str], windows: Sequence[tuple[int, bool]], aggregates: Sequence[str]) -> Plan:
@@ -33,7 +40,9 @@ def plan_of(kinds: Sequence[str], windows: Sequence[tuple[int, bool]], aggregate
             if not catalog.aggregate(aggregate).takes_column:
                 lanes = [("", "i64")]
             features += [
-                PlannedFeature(f"{aggregate}_{column}_{number}", aggregate, column, kind, length, exact)
+                PlannedFeature(
+                    f"{aggregate}_{column}_{number}", aggregate, column, kind, length, exact, SHORT.get(aggregate, ())
+                )
                 for column, kind in lanes
             ]
     keys = tuple((f"k{number}", kind) for number, kind in enumerate(kinds))

@@ -14,13 +14,20 @@ import pytest
 import rtml
 from rtml import (
     Count,
+    DecayedCount,
+    DecayedSum,
+    Drift,
     Entity,
     EventSource,
+    Expect,
     FeatureService,
+    FirstN,
     LabelSource,
+    LastN,
     Mean,
     Min,
     RedisStream,
+    Share,
     Spine,
     StreamFeatureView,
     Sum,
@@ -201,6 +208,35 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: view(features=[Count(windows=["0s"])]), "a duration must be longer than nothing"),
     (lambda: view(features=[Count(windows=["1h", "1h"])]), "two features are called 'count_1h'"),
     (
+        lambda: view(features=[LastN("amount", n=101, windows=["1h"])]),
+        "amount_last_101: last_n: n must be an integer from 1 to 100; got 101",
+    ),
+    (lambda: view(features=[FirstN("amount", n="3", windows=["1h"])]), "n must be an integer from 1 to 100; got '3'"),  # type: ignore[arg-type]
+    (
+        lambda: view(features=[DecayedCount(half_life="soon", windows=["1h"])]),
+        "decayed_count: half_life: a duration must look like '30s', '5m', '24h' or '7d'; got 'soon'",
+    ),
+    (
+        lambda: view(features=[DecayedSum("amount", half_life=life, windows=["1h"]) for life in ("1h", "2h")]),
+        "two features are called 'amount_decayed_sum_1h'; give one of them a name=",
+    ),
+    (lambda: view(features=[Share("amount", windows=["1h"])]), "amount_share must be a boolean column; got 'Float64'"),
+    (
+        lambda: view(
+            features=[LastN("amount", n=2, windows=["1h"])],
+            quality=[Expect("expect_column_values_to_be_between", "amount_last_2_1h", min_value=0)],
+        ),
+        "column 'amount_last_2_1h' must be of single values: of lists, only nulls; got 'List(Float64)'",
+    ),
+    (
+        lambda: FeatureService(
+            "fraud",
+            features=[view(name="lists", features=[LastN("amount", n=2, windows=["1h"])])],
+            drift=Drift(features={"lists__amount_last_2_1h": Drift(psi=1)}),
+        ),
+        "'lists__amount_last_2_1h' is a list: drift is told of single values",
+    ),
+    (
         lambda: view(features=[Count(windows=["1h", Window("61m", tail="tile")])]),
         "a multiple of the finest tile (5m); got '61m'",
     ),
@@ -311,6 +347,25 @@ def test_selecting_what_is_not_there_names_the_nearest() -> None:
         UnknownNameError, match=r"no feature 'cuont_1h' in view 'user_purchases'\. Did you mean 'count_1h'\?"
     ):
         view()["cuont_1h"]
+
+
+def test_parameters_are_in_names_only_where_they_say_what_a_list_holds() -> None:
+    lists = [LastN("amount", n=n, windows=["1h"]) for n in (2, 5)]
+    found = view(features=[*lists, DecayedSum("amount", half_life="2h", windows=["1h"]), DecayedCount("1h", ["1d"])])
+    assert list(found.resolved) == [
+        "amount_last_2_1h",
+        "amount_last_5_1h",
+        "amount_decayed_sum_1h",
+        "decayed_count_1d",
+    ]
+
+
+def test_a_half_life_means_the_same_however_it_is_written() -> None:
+    one, other, another = (
+        compile_view(view(features=[DecayedCount(half_life=life, windows=["1d"])])).fingerprint
+        for life in ("60m", "1h", "2h")
+    )
+    assert one == other != another
 
 
 class TestFingerprint:

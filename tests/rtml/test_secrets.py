@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.pretty import pretty_repr
 
 from rtml.access import create_key
-from rtml.errors import SettingsError
+from rtml.errors import InstantError, SettingsError
 from rtml.secrets import is_secret, mask
 from rtml.settings import Settings, load_settings
 from rtml_assets.runtime.documented import documented
@@ -91,8 +92,26 @@ def test_what_a_url_leaves_out_is_given() -> None:
 def test_a_certificate_needs_its_key() -> None:
     with pytest.raises(SettingsError, match="tls_cert and tls_key belong together"):
         Settings(tls_cert="c.pem")
-    with pytest.raises(SettingsError, match="rate_limit must be 0 or more"):
+    with pytest.raises(SettingsError, match=r"rate_limit \(RTML_RATE_LIMIT\) must be 0 or more; got -1"):
         Settings(rate_limit=-1)
+
+
+def test_a_replica_is_read_with_the_same_credentials() -> None:
+    url = "rediss://:of-replica@replica:6380/0"
+    settings = msgspec.structs.replace(SECRETS, redis_read_url=url)
+    assert address(settings.reading) == (url, {"password": "of-redis"})
+    assert SECRETS.reading is SECRETS
+    assert "of-replica" in settings.secrets
+    assert "of-replica" not in repr(settings)
+    with pytest.raises(SettingsError, match=r"redis_read_url .* must be a URL like 'redis://…'; got 'replica:6379'"):
+        Settings(redis_read_url="replica:6379")
+
+
+@pytest.mark.parametrize(("name", "value"), [("drain", "0s"), ("queue_target", "0s"), ("max_in_flight", 0)])
+def test_what_may_be_none_may_be_nothing(name: str, value: object) -> None:
+    assert getattr(Settings(**{name: value}), name) == value  # type: ignore[arg-type]
+    with pytest.raises((SettingsError, InstantError)):
+        Settings(**{name: -1 if value == 0 else "-1s"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

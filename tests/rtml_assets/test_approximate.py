@@ -89,7 +89,10 @@ def test_tiles_agree_and_a_percentile_that_is_beyond_its_bound_is_found(lake: La
     assert sizes.row(0) == (True, True)
     _swap_states(lake, day)
     wrong = {one.feature: one for one in tiles_versus_events(lake, VIEW, PLAN, day).features if not one.agrees}
-    assert set(wrong) == {"shop_sketches__price_approx_percentile", "shop_sketches__price_approx_count_distinct"}
+    assert set(wrong) == {
+        "shop_sketches__price_approx_percentile, k=32, q=0.5",
+        "shop_sketches__price_approx_count_distinct, lg_k=8",
+    }
 
 
 def _swap_states(lake: Lake, day: date) -> None:

@@ -47,6 +47,11 @@ def stand_ins(monkeypatch):
     monkeypatch.setattr(project, "python", lambda module, *_: SERVE if module == "serving" else SLEEP)
 
 
+def test_its_one_server_does_not_drain(settings):
+    (server,) = Project(settings, [], embedded=True, dagster=False)._servers()
+    assert (settings.drain, server.env["RTML_DRAIN"]) == ("5s", "0s")
+
+
 def test_a_project_runs_and_leaves_nothing(settings, stand_ins, tmp_path):
     heard: list[str] = []
     with Project(settings, ["a", "b"], embedded=True, dagster=False) as running:

@@ -51,11 +51,11 @@ class Served:
     def __init__(self, url: str, home: Path, **settings: str) -> None:
         self.port = free_port()
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RTML_")}
-        given = {"RTML_REDIS_URL": url, "RTML_PORT": str(self.port), "RTML_HOME": str(home), **settings}
+        given = {"RTML_REDIS_URL": url, "RTML_PORT": str(self.port), "RTML_HOME": str(home), "RTML_DRAIN": "0s"}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "serving"],
             cwd=ROOT,
-            env=inherited | given,
+            env=inherited | given | settings,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -169,7 +169,7 @@ def test_the_figures_are_for_prometheus(served):
         'rtml_requests_total{route="/v1/features/{service}",status="200"}',
         'rtml_requests_total{route="other",status="404"}',
         'rtml_request_seconds_bucket{le="0.001",route="/v1/features/{service}"}',
-        'rtml_stage_seconds_count{stage="wait"}',
+        'rtml_stage_seconds_count{stage="queue"}',
         'rtml_stage_seconds_count{stage="redis"}',
         'rtml_stage_seconds_count{stage="merge"}',
         'rtml_stage_seconds_count{stage="encode"}',

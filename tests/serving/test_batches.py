@@ -8,12 +8,13 @@ from rtml import instants
 from rtml.errors import OverflowedError, RequestError, UnavailableError, UnknownNameError
 from rtml.instants import MINUTE
 from rtml.lake import Lake
-from serving.batches import MOST_AT_ONCE, MOST_ROWS, Batches
+from serving.batches import MOST_AT_ONCE, Batches
 from serving.feature_log import FeatureLog
 from serving.features import Question
 from serving.metrics import Metrics
 from serving.redis_io import RedisReader, connect_reader
 from serving.state import ServingState
+from serving.waiting import MOST_ROWS
 from tests.serving.online import write_purchases
 
 COUNT = "user_purchases__count_3h"
@@ -24,9 +25,9 @@ class Counting(RedisReader):
 
     trips = 0
 
-    async def read(self, commands):
+    async def exchange(self, commands, within):
         self.trips += 1
-        return await super().read(commands)
+        return await super().exchange(commands, within)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from rtml.settings import Settings
 from rtml_assets.runtime.keys import create_key
 from serving.app import App
+from serving.correlation import Call
 from serving.guard import scope_of
 from tests.serving.conftest import Filled, Served
 from tests.serving.online import PATIENCE_SECONDS, REGISTRY
@@ -133,6 +134,6 @@ def test_the_guard_and_the_routes_see_the_same_in_a_path(feature_redis: Filled) 
     for spelling in SPELLINGS:
         for name in ("spending", "", "%73pending", "a b", "été", "%2f", "..", "\0"):
             path = spelling.format(name)
-            route = app._route(path, None)
+            route = app._route(path, Call("1", 0.0, {}, None))
             if route is not None and route.service is not None:
                 assert scope_of("POST", path) == scope_of("GET", path) == f"read:{route.service}"

@@ -76,7 +76,7 @@ def test_a_wrong_entity_of_any_size_is_told_of_briefly_and_at_once(served: Any) 
 
 
 def test_the_cap_is_a_setting_that_servers_describe(feature_redis: Filled, serve: Serve) -> None:
-    with pytest.raises(SettingsError, match="max_entities at least 1"):
+    with pytest.raises(SettingsError, match=r"max_entities \(RTML_MAX_ENTITIES\) must be 1 or more; got 0"):
         Settings(max_entities=0)
     settings = Settings(redis_url=feature_redis.url, max_entities=2)
     with FeatureClient(settings, background=False) as client, pytest.raises(TooLargeError, match="name 2 entities"):

@@ -1,17 +1,13 @@
 """Starting and stopping the server."""
 
-import json
 import signal
 import socket
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from rtml_assets.runtime.ports import is_free
-from tests.serving.conftest import ROOT
 from tests.serving.online import OwnRedis, eventually, fill
 
 SPENDING = "/v1/features/spending"
@@ -74,10 +70,3 @@ def test_a_host_may_be_a_name(serve, feature_redis):
     family, *_, address = socket.getaddrinfo("localhost", served.port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family) as connection:
         connection.connect(address)
-
-
-def test_it_loads_only_what_it_needs():
-    code = "import serving.run, serving.__main__, json, sys; print(json.dumps(list(sys.modules)))"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    loaded = {name.partition(".")[0] for name in json.loads(run.stdout)}
-    assert loaded & {"dagster", "great_expectations", "bytewax", "deltalake", "pandera", "pandas"} == set()

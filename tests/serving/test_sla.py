@@ -12,11 +12,11 @@ from rtml import instants
 from rtml.errors import RequestError
 from rtml.instants import MINUTE, SECOND
 from rtml.online import keys
+from rtml.online.commands import Command
 from rtml.settings import Settings
 from rtml_assets.watch.report import decode
 from rtml_assets.watch.shown import KEPT_LOOKS, point, write_file, write_redis
 from serving.app import App
-from serving.reader import Command
 from serving.runbooks import runbook, runbooks
 from serving.sla import Slas, minutes_of
 from serving.sla_files import FILES

@@ -108,6 +108,20 @@ def test_what_cannot_be_read_is_an_error_and_its_repair_is_seen(state, own_redis
     client.close()
 
 
+def test_an_answer_that_comes_too_late_does_not_undo_the_last_look_at_once(state, own_redis):
+    seen = state.refresh()
+    own_redis.freeze()
+    state._look(patience=60)
+    assert state.snapshot is seen
+    with pytest.raises(UnavailableError, match="Redis does not answer"):
+        state.refresh()
+    own_redis.thaw()
+    own_redis.stop()
+    state._look(patience=60)  # one that is gone is not late
+    with pytest.raises(UnavailableError, match="Redis does not answer"):
+        _ = state.snapshot
+
+
 def test_redis_away_is_told_within_the_timeout_and_its_return_is_seen(state, own_redis, caplog):
     state.refresh()
     state.start()

@@ -16,7 +16,7 @@ from tests.serving.conftest import ROOT
 from tests.serving.online import OwnRedis, fill
 
 SPENDING = "/v1/features/spending"
-STAGES = ["decode", "wait", "redis", "merge", "encode"]
+STAGES = ["decode", "queue", "redis", "merge", "encode"]
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 

@@ -58,7 +58,7 @@ def test_without_an_instant_it_is_the_leading_edge():
         (b'{"entites": []}', "unknown field 'entites' in the request. Did you mean 'entities'?"),
         (
             b'{"entities": [], "when": 1}',
-            "unknown field 'when' in the request. Known: at, edges, entities, leading_edge.",
+            "unknown field 'when' in the request. Known: at, edges, entities, leading_edge, timeout_ms, timings.",
         ),
         (b'{"entities": 5}', "Expected `object | array`, got `int` - at `$.entities`"),
         (b'{"entities": ["ann"]}', "Expected `object`, got `str` - at `$.entities[0]`"),

@@ -25,6 +25,7 @@ from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
 from rtml.plan import Plan, PlannedFeature
 from rtml.registry import Registry
+from rtml.values import to_list
 from serving.reader import Turns, ViewLookup
 from streaming.broker import RestartRequiredError
 from streaming.entries import Entries
@@ -39,7 +40,6 @@ from tests.oracle import Event
 
 LATENESS, SKEW = 15 * SECOND, 3 * SECOND
 KEYS = ("a", "b|{c}", "")
-COLUMN = {"count": "", "sum": "x", "mean": "x", "min": "n", "max": "x", "stddev": "x", "first": "n", "last": "x"}
 
 
 class Message(rtml.Event):
@@ -70,6 +70,9 @@ def view(name: str, tail: str | None, windows: list[str | rtml.Window], *more: A
             rtml.Stddev("x", windows=windows),
             rtml.First("n", windows=windows),
             rtml.Last("x", windows=windows),
+            rtml.LastN("x", n=3, windows=windows[1:3]),
+            rtml.LastDistinctN("n", n=4, windows=windows[1:3]),
+            rtml.DecayedSum("x", half_life="1m", windows=windows[1:3]),
             *more,
         ],
     )
@@ -294,15 +297,15 @@ class Trial:
             for command in lookup.commands():
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
-        features = lookup.answer().features
+        features = {name: to_list(values) for name, values in lookup.answer().features.items()}
         for row, key in enumerate(KEYS):
             self.tally["reads"] += 1
             for feature in plan.features:
                 events = window(plan, feature, truth, key, at)
-                expected = oracle.value(feature.aggregate, events, feature.column)
-                values, valid, _ = features[feature.name]
-                got = values[row].item() if valid[row] else None
-                assert oracle.agree(feature.aggregate, got, expected, events, feature.column), SimpleNamespace(
+                told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
+                expected = oracle.value(feature.aggregate, events, feature.column, *told)
+                got = features[feature.name][row]
+                assert oracle.agree(feature.aggregate, got, expected, events, feature.column, *told), SimpleNamespace(
                     version=version.version, key=key, feature=feature.name, at=at, got=got, expected=expected
                 )
 

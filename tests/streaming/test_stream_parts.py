@@ -20,6 +20,7 @@ from rtml.errors import SendError, SettingsError, UnavailableError, UnknownNameE
 from rtml.instants import BEGINNING, DAY, HOUR, MINUTE, now, to_instant
 from rtml.lake import Lake, unsigned
 from rtml.online import keys
+from rtml.online.commands import Command
 from rtml.plan import Plan
 from rtml.projection import FormerView
 from rtml.registry import Registry
@@ -27,7 +28,7 @@ from rtml.tiles import Tile
 from rtml_assets.runtime.redis_server import EmbeddedRedis
 from streaming import broker
 from streaming.adoption import Adoption
-from streaming.broker import Command, RestartRequiredError
+from streaming.broker import RestartRequiredError
 from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.link import Link
