@@ -104,6 +104,7 @@ class Editor:
         if hot:
             self._append(change, batch.finest[run[0]], hot, data)
             hot.records.update(records)
+            entity.heat(batch.finest[run[0]], hot)
         elif len(value or RAW_MARK) + len(data) <= 1 + self._plan.raw_limit * self._widths[level]:
             entity.tiles[name] = (value or RAW_MARK) + data
             change.dirty[name] = None

@@ -12,6 +12,9 @@ from streaming.route import ViewBatch
 REFRESH_SECONDS = 3_600.0
 """How often an entity's time to live is renewed: it is at least seven days."""
 
+HOT_TILES = 4
+"""How many of an entity's hot finest tiles are remembered with all of their records."""
+
 Run = list[int]
 """Rows of a `ViewBatch` of one entity and one finest tile, in order of arrival: one path down the ladder."""
 
@@ -32,7 +35,7 @@ class Hot:
 class Entity:
     """What is known of an entity: what its header says, its tail, and its tiles."""
 
-    __slots__ = ("fence", "last_ingested", "max_event_time", "raw", "refreshed", "tail", "tiles")
+    __slots__ = ("fence", "last_ingested", "max_event_time", "raw", "refreshed", "tail", "tiles", "wanted")
 
     def __init__(self, header: Header, tail: bytes | None = None) -> None:
         """Know its header, and its tail if it has one."""
@@ -47,6 +50,8 @@ class Entity:
         """The raw records of hot finest tiles, by index; mostly there are none."""
         self.refreshed = -REFRESH_SECONDS
         """When its time to live was last renewed."""
+        self.wanted = True
+        """Whether it had events since it was last to be forgotten."""
 
     def leaf(self, batch: ViewBatch, row: int) -> int:
         """Return the level of the tile whose records an event joins; all tiles down to it are known."""
@@ -96,10 +101,17 @@ class Entity:
         """Return the raw records of a finest tile, if they are known."""
         return None if self.raw is None else self.raw.get(index)
 
+    def cool(self) -> None:
+        """Remember the hot tiles that were needed last, and no others."""
+        raw = self.raw
+        while raw is not None and len(raw) > HOT_TILES:
+            del raw[next(iter(raw))]
+
     def heat(self, index: int, hot: Hot) -> None:
-        """Know the raw records of a hot finest tile."""
+        """Know the raw records of a hot finest tile, which is needed now."""
         if self.raw is None:
             self.raw = {}
+        self.raw.pop(index, None)
         self.raw[index] = hot
 
 

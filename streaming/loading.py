@@ -44,9 +44,12 @@ class Loader:
         self._load_raw(batch, [(tag, run[0]) for tag, runs in opened.items() for run in runs])
 
     def forget(self) -> None:
-        """Forget the entities that have had no events for longest, if they are too many."""
+        """Forget entities that have had no events for long, if they are too many (the CLOCK rule)."""
         while len(self.entities) > CACHED_ENTITIES:
-            self.entities.popitem(last=False)
+            tag, entity = self.entities.popitem(last=False)
+            if entity.wanted:
+                entity.wanted = False
+                self.entities[tag] = entity
 
     def load_above_tails(self, changes: Sequence[Change]) -> None:
         """Fetch the states that tails are about to be folded into."""

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence, Set
 
-from rtml.instants import BEGINNING, SECOND, Instant
+from rtml.instants import BEGINNING, MINUTE, SECOND, Instant
 from rtml.online import keys
 from rtml.online.codec import FIELD_DTYPE, HEADER, RAW_MARK, encode_header, unfield
 from rtml.online.codec import field as field_name
@@ -20,6 +20,7 @@ from streaming.pruning import expired
 from streaming.route import MicroBatch, Rows, ViewBatch
 from streaming.versions import Version
 
+SHORTEST_STEP = 5 * MINUTE
 POSTED_AT_ONCE = 256
 """Redis works on so many writes while the next ones are prepared."""
 
@@ -41,9 +42,11 @@ class ViewWriter:
         self._packer = link.packer(generation, self._expire, version.plan.raw_expire_after // SECOND)
         self._loader = Loader(link, version, self._packer, self.counts)
         self._editor = Editor(version.plan, self.counts)
-        self._step = self._plan.ladder[min(1, self._plan.tiles.top)]
+        ladder = self._plan.ladder
+        self._step = next((size for size in ladder[1:] if size >= SHORTEST_STEP), ladder[-1])
         """When the fence of an entity enters another one of these, what is out of its reach is deleted."""
         self._watermark: Instant = BEGINNING
+        self._now = 0.0
         self._held: list[Change] = []
         self._ready: list[Command | bytes] = []
 
@@ -58,7 +61,7 @@ class ViewWriter:
         Each entity is looked at once, and sent while it is at hand, but for those of which something must be fetched or
         computed first: that is done for all of them together.
         """
-        self._watermark = watermark
+        self._watermark, self._now = watermark, time.monotonic()
         entities = self._loader.entities
         waiting: Work = {}
         misses = 0
@@ -78,7 +81,7 @@ class ViewWriter:
         self._loader.forget()
 
     def _work_in(self, tag: str, entity: Entity, batch: ViewBatch, runs: Sequence[Run]) -> None:
-        self._loader.entities.move_to_end(tag)
+        entity.wanted = True
         change = Change(tag, entity, turns=self._turns(entity))
         opened = entity.open_runs(self._plan, batch, runs)
         if len(opened) < len(runs):
@@ -114,9 +117,9 @@ class ViewWriter:
         entity, key = change.entity, change.tag + self._suffix
         entity.fence = max(entity.fence, self._watermark)
         header = encode_header(self._generation, entity.fence, entity.max_event_time, entity.last_ingested)
-        ttl, now = 0, time.monotonic()
-        if now - entity.refreshed >= REFRESH_SECONDS:
-            ttl, entity.refreshed = self._expire, now
+        ttl = 0
+        if self._now - entity.refreshed >= REFRESH_SECONDS:
+            ttl, entity.refreshed = self._expire, self._now
         if len(change.dirty) == 1 and not (ttl or change.tail or change.appends or dropped or dropped_raw):
             (name,) = change.dirty
             command = self._packer.write_tile(key.encode(), header, name, entity.tiles[name] or RAW_MARK)
@@ -129,6 +132,8 @@ class ViewWriter:
             raw = [keys.raw(key, index) for index in (*[index for index, *_ in change.appends], *dropped_raw)]
             names = [name.encode() for name in (key, *raw)]
             command = self._packer.write(names, ttl, [append[1:] for append in change.appends], pairs, dropped)
+        if entity.raw is not None:
+            entity.cool()
         self._ready.append(command)
         if len(self._ready) == POSTED_AT_ONCE:
             self._post()
