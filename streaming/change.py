@@ -21,7 +21,7 @@ from streaming.route import ViewBatch
 class Change:
     """What one micro-batch does to one entity; tiles go by their field names."""
 
-    __slots__ = ("appends", "counts", "dirty", "entity", "pending", "split", "tag", "tail", "turns")
+    __slots__ = ("appends", "counts", "dirty", "entity", "pending", "split", "strings", "tag", "tail", "turns")
 
     def __init__(self, tag: str, entity: Entity, *, turns: bool = False) -> None:
         """Begin with nothing done; `turns` when tiles that are out of reach are to be forgotten."""
@@ -38,6 +38,13 @@ class Change:
         self.tail = False
         """Whether the tail is another one."""
         self.split = False
+        self.strings: dict[int, int] = {}
+        """By hash: the number of the newest coarsest tile that a string is in."""
+
+    def mention(self, hashes: Sequence[int], number: int) -> None:
+        """Note the strings of an event, and the coarsest tile that it is in."""
+        for one in hashes:
+            self.strings[one] = max(number, self.strings.get(one, number))
 
 
 class Editor:
@@ -63,10 +70,14 @@ class Editor:
             if added:
                 entity.max_event_time = max(entity.max_event_time, *[times[row] for row in added])
                 entity.last_ingested = max(entity.last_ingested, *[ingested[row] for row in added])
+                if batch.strings.texts:
+                    number = int(batch.indices[-1][run[0]])
+                    change.mention([one for row in added for one in batch.strings.rows[row]], number)
 
     def must_fold(self, change: Change) -> bool:
         """Whether a tail is to be folded now: it is too long, or tiles that it counts for are others from now on."""
-        return change.split or change.turns or len(change.entity.tail) > self._longest_tail
+        length = len(change.entity.tail)
+        return length > 0 and (change.split or change.turns or length > self._longest_tail)
 
     def fold_tail(self, change: Change) -> None:
         """Leave a tail pending on the states above its records; these are known, or were forgotten for good."""

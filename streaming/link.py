@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from rtml.online.commands import Command
+from rtml.online.texts import DROP, KEEP
 from streaming.broker import (
     RestartRequiredError,
     check_incarnation,
@@ -38,6 +39,7 @@ class Link:
         self._sleep = sleep
         self._claim = client.script_load(CLAIM)
         self._write = client.script_load(WRITE)
+        self._keep, self._drop = client.script_load(KEEP), client.script_load(DROP)
         self._incarnation = incarnation(client)
         self._posted: list[Command | bytes] = []
         self._replies: list[Any] = []
@@ -52,6 +54,14 @@ class Link:
     def packer(self, generation: int, expire: int, raw_expire: int) -> Packer:
         """Return what packs the commands of a version's entities, which are kept for so many seconds."""
         return Packer(self._claim, self._write, generation, expire, raw_expire)
+
+    def keep_texts(self, key: str, arguments: list[Any]) -> Command:
+        """Return the command that writes strings of an entity."""
+        return ("EVALSHA", self._keep, 1, key, *arguments)
+
+    def drop_texts(self, key: str, first: int) -> Command:
+        """Return the command that removes an entity's strings that were last seen before a coarsest tile."""
+        return ("EVALSHA", self._drop, 1, key, first)
 
     def run(self, commands: Sequence[Command | bytes]) -> list[Any]:
         """Return the replies to commands, and settle all that were posted before.

@@ -18,6 +18,7 @@ from streaming.link import Link
 from streaming.loading import Loader, Work
 from streaming.pruning import expired
 from streaming.route import MicroBatch, Rows, ViewBatch
+from streaming.texts import BatchTexts, TextWriter
 from streaming.versions import Version
 
 SHORTEST_STEP = 5 * MINUTE
@@ -49,6 +50,7 @@ class ViewWriter:
         self._now = 0.0
         self._held: list[Change] = []
         self._ready: list[Command | bytes] = []
+        self._texts, self._strings = TextWriter(link, version.plan), BatchTexts()
 
     @property
     def cached(self) -> int:
@@ -61,7 +63,8 @@ class ViewWriter:
         Each entity is looked at once, and sent while it is at hand, but for those of which something must be fetched or
         computed first: that is done for all of them together.
         """
-        self._watermark, self._now = watermark, time.monotonic()
+        self._watermark, self._now, self._strings = watermark, time.monotonic(), batch.strings
+        self.counts["conflicting"] += self._texts.conflicts(batch.strings)
         entities = self._loader.entities
         waiting: Work = {}
         misses = 0
@@ -115,7 +118,7 @@ class ViewWriter:
     def _send(self, change: Change, dropped: Sequence[bytes] = (), dropped_raw: Sequence[int] = ()) -> None:
         """Send a changed entity, as one script of absolute values."""
         entity, key = change.entity, change.tag + self._suffix
-        entity.fence = max(entity.fence, self._watermark)
+        was, entity.fence = entity.fence, max(entity.fence, self._watermark)
         header = encode_header(self._generation, entity.fence, entity.max_event_time, entity.last_ingested)
         ttl = 0
         if self._now - entity.refreshed >= REFRESH_SECONDS:
@@ -134,8 +137,13 @@ class ViewWriter:
             command = self._packer.write(names, ttl, [append[1:] for append in change.appends], pairs, dropped)
         if entity.raw is not None:
             entity.cool()
-        self._ready.append(command)
-        if len(self._ready) == POSTED_AT_ONCE:
+        if self._plan.texts:
+            self._ready += self._texts.keep(key, change.strings, self._strings.texts)
+            self._ready.append(command)
+            self._ready += self._texts.drop(key, was, entity.fence, renewed=ttl > 0)
+        else:
+            self._ready.append(command)
+        if len(self._ready) >= POSTED_AT_ONCE:
             self._post()
 
     def _post(self) -> None:

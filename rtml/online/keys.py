@@ -68,6 +68,11 @@ def raw(entity_key: str, index: int) -> str:
     return f"{entity_key}:r{index}"
 
 
+def texts(entity_key: str) -> str:
+    """Return the key of the hash of the strings that an entity's events have."""
+    return f"{entity_key}:s"
+
+
 def meta(view: str, version: str) -> str:
     """Return the key of a version's meta."""
     return f"rtml:meta:{view}@{version}"
@@ -113,9 +118,19 @@ def figures(source: str, flow: str) -> str:
     return f"rtml:figures:{source}:{flow}"
 
 
+def figure_parts(source: str, flow: str) -> str:
+    """Return the key of the hash of what each process of a flow contributes to its figures."""
+    return f"rtml:parts:{source}:{flow}"
+
+
 def heartbeat(source: str, flow: str) -> str:
     """Return the key of the hash of the newest heartbeat that a flow has passed on, by partition."""
     return f"rtml:heartbeat:{source}:{flow}"
+
+
+def passed(source: str, flow: str) -> str:
+    """Return the key of the hash of the newest heartbeat that each process of a flow has passed, by partition."""
+    return f"rtml:passed:{source}:{flow}"
 
 
 def trimmed(source: str) -> str:

@@ -57,7 +57,7 @@ def _is_kept(client: Redis, plan: Plan, version: Version, since: Instant) -> boo
 def _remove_entities(client: Redis, version: Version) -> None:
     pattern = "rtml:{*}" + keys.versioned(version.view, version.version)
     found: list[Any] = []
-    for end in ("", ":r*"):
+    for end in ("", ":r*", ":s"):
         for key in client.scan_iter(match=pattern + end, count=AT_ONCE):
             found.append(key)
             if len(found) == AT_ONCE:
