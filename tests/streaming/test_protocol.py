@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +22,7 @@ import redis
 
 import rtml
 from rtml.columns import TIMESTAMP
+from rtml.define.feature import Aggregation
 from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
 from rtml.online.codec import Header
@@ -61,7 +62,7 @@ SOURCE = rtml.EventSource(
 )
 
 
-def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.StreamFeatureView:
+def view(name: str, tail: str | None, windows: list[str | rtml.Window], *more: Aggregation) -> rtml.StreamFeatureView:
     return rtml.StreamFeatureView(
         name=name,
         source=SOURCE,
@@ -82,7 +83,7 @@ def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.
             rtml.DecayedSum("x", half_life="1m", windows=windows[1:3]),
             rtml.First("s", windows=windows),
             rtml.LastDistinctN("s", n=3, windows=windows[1:]),
-            rtml.CountDistinct("s", windows=windows[:1]),
+            *more,
         ],
     )
 
@@ -91,8 +92,16 @@ WINDOWS = ["20s", "90s", "400s", "1000s"]
 EXACT = view("exact", "exact", [*WINDOWS])
 TILE = view("tile", "tile", [*WINDOWS, rtml.Window("90s", offset="20s"), rtml.Window("400s", offset="800s")])
 LIFE = view("life", None, ["90s", "lifetime", rtml.Window("50s", offset="60s")])
+# States with sets, which the stream does not write with every event.
+SETS = view(
+    "sets",
+    None,
+    [*WINDOWS],
+    rtml.CountDistinct("n", windows=[*WINDOWS, rtml.Window("90s", offset="60s")]),
+    rtml.CountDistinct("s", windows=WINDOWS[:1]),
+)
 HEAVY = replace(LIFE, name="heavy", features=[rtml.Count(["lifetime"]), rtml.CountDistinct("n", ["90s", "lifetime"])])
-VIEWS = [EXACT, TILE, LIFE]
+VIEWS = [EXACT, TILE, LIFE, SETS]
 REGISTRY = Registry.of([*VIEWS, HEAVY])
 
 
@@ -121,7 +130,7 @@ class MortalLink(Link):
         """What was under way when it was paused was never sent."""
         self._posted, self._replies = [], []
 
-    def _send(self, commands: list[tuple], *, wait: bool = False) -> None:
+    def _send(self, commands: Sequence[tuple[Any, ...] | bytes], *, wait: bool = False) -> None:
         del wait
         for command in commands:
             if self.left <= 0:
