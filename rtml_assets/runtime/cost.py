@@ -63,7 +63,7 @@ class Online(msgspec.Struct, frozen=True):
     """By how far windows reach: bytes of tiles that no shorter window needs."""
     families: list[FamilyCost]
     events: float
-    """Events of an entity that are in reach of a window."""
+    """Events of an entity that its tiles have."""
     per_event: float | None
     written_per_event: float | None
     """What an event makes the stream write, where it comes alone; those that come together share it."""

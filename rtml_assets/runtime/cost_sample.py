@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rtml.algebra.family import RAGGED, Family
-from rtml.instants import BEGINNING, format_duration
+from rtml.instants import Instant, format_duration
 from rtml.online import codec, keys
 from rtml.online.base import BASE, LATE_AT
 from rtml.online.codec import FIELD_DTYPE, PREFIX, RAW, Header, Records, raw_count, unfield
 from rtml.online.tail import TAIL
 from rtml.plan import Plan
 from rtml.tiles import Tile
+from streaming.positions import read_positions, watermark
 from streaming.versions import Version
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ def take_sample(client: Redis, version: Version, most: int, seconds: float) -> S
     deadline = time.monotonic() + seconds
     names, sample = _find(client, version, most, deadline)
     sample.heavy = {family_label(family) for family in version.plan.states.families if family.heavy}
+    plan = version.plan
+    reached = watermark(read_positions(client, keys.position(plan.source), plan.partitions))
     for start in range(0, len(names), READ_AT_ONCE):
         if sample.sizes and time.monotonic() >= deadline:
             break
-        _measure(client, version.plan, names[start : start + READ_AT_ONCE], sample)
+        _measure(client, plan, reached, names[start : start + READ_AT_ONCE], sample)
     return sample
 
 
@@ -82,7 +85,7 @@ def _find(client: Redis, version: Version, most: int, deadline: float) -> tuple[
     return list(found)[:most], Sample(entities, whole=cursor == 0)
 
 
-def _measure(client: Redis, plan: Plan, names: Sequence[bytes], sample: Sample) -> None:
+def _measure(client: Redis, plan: Plan, reached: Instant, names: Sequence[bytes], sample: Sample) -> None:
     """Read some entities whole, and ask what Redis takes for them."""
     pipeline = client.pipeline(transaction=False)
     for name in names:
@@ -101,7 +104,7 @@ def _measure(client: Redis, plan: Plan, names: Sequence[bytes], sample: Sample) 
         sample.parts["texts"] += texts or 0
         sample.parts[HOT] += hot[name]
         sample.parts[HASH] += taken - sum(len(one) + len(value) for one, value in fields.items())
-        packed += _take_apart(plan, fields, sample)
+        packed += _take_apart(plan, reached, fields, sample)
     _add_families(plan, packed, sample)
 
 
@@ -123,9 +126,8 @@ def _tiles(fields: Fields) -> dict[Tile, bytes]:
     return {unfield(name): value for name, value in fields.items() if len(name) == FIELD_DTYPE.itemsize}
 
 
-def _take_apart(plan: Plan, fields: Fields, sample: Sample) -> list[bytes]:
+def _take_apart(plan: Plan, reached: Instant, fields: Fields, sample: Sample) -> list[bytes]:
     """Count the bytes of an entity's fields by what they are; return its packed states."""
-    header = Header.decode(fields[codec.HEADER]) if codec.HEADER in fields else Header()
     for name, part in _OWN.items():
         if name in fields:
             sample.parts[part] += len(name) + len(fields[name])
@@ -134,20 +136,18 @@ def _take_apart(plan: Plan, fields: Fields, sample: Sample) -> list[bytes]:
         size = FIELD_DTYPE.itemsize + len(value)
         sample.parts[TILES if value[0] == RAW else STATES] += size
         sample.levels[format_duration(plan.ladder[tile.level])] += size
-        sample.windows[_needed_by(plan, tile, header)] += size
+        sample.windows[_needed_by(plan, tile, reached)] += size
         _count_events(plan, tile, value, tiles, sample)
     if codec.LATE in fields:
         sample.events += (len(fields[codec.LATE]) - 1) // Records.of(plan).wide.itemsize
     return [value[PREFIX:] for value in tiles.values() if value[0] != RAW]
 
 
-def _needed_by(plan: Plan, tile: Tile, header: Header) -> str:
+def _needed_by(plan: Plan, tile: Tile, reached: Instant) -> str:
     """Return the label of the shortest window that may still look at a tile; all that reach further do as well."""
-    if header.fence == BEGINNING:
-        return max(plan.windows, key=lambda window: window.reach).label
-    end, finest = plan.tiles.end(tile), plan.tiles.finest
+    edge = plan.tiles.end(tile) + plan.lateness + plan.tiles.finest
     for window in sorted(plan.windows, key=lambda window: window.reach):
-        if window.lifetime or end > header.fence - plan.lateness - window.reach - finest:
+        if window.lifetime or edge + window.reach > reached:
             return window.label
     return UNREACHED
 

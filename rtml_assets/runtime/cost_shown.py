@@ -43,7 +43,7 @@ def _online(cost: Cost, online: Online) -> list[RenderableType]:
         "entities": f"{about}{online.entities:,}, of which {online.sampled:,} were measured",
         "an entity": f"{size(spread.mean)}{error}; p50 {size(spread.p50)}, p95 {size(spread.p95)}, "
         f"max {size(spread.max)}",
-        "its events in reach": f"{online.events:,.1f}",
+        "its events": f"{online.events:,.1f}",
         "an event": "–" if online.per_event is None else f"{size(online.per_event)} in Redis",
         "written for an event": "–"
         if online.written_per_event is None
