@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 from rtml.errors import InstantError
 
@@ -93,6 +94,7 @@ def to_datetime(instant: Instant) -> datetime:
     return _EPOCH + timedelta(microseconds=instant)
 
 
+@lru_cache(maxsize=1024)
 def to_text(instant: Instant) -> str:
     """Return an instant as RFC 3339 text in UTC, or `never` for the beginning of time."""
     if instant == BEGINNING:

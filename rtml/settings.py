@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The most entries that one read of a partition takes."""
     credit: int = 200_000
     """The most events of a partition in one epoch."""
+    stream_processes: int = 1
+    """In how many processes the tiles flow of each source runs, 1 to 64."""
     version_grace: str = "1d"
     """How long what a promotion has replaced is still written, so that it can be rolled back to."""
     host: str = "127.0.0.1"

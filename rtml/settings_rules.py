@@ -32,6 +32,8 @@ LEAST = {
     **dict.fromkeys(("max_body_bytes", "max_entities", "max_events", "redis_connections"), 1),
 }
 """The least that numbers may be."""
+MOST_PROCESSES = 64
+"""There are as many shards of a source's entities."""
 
 
 def check(settings: Settings) -> None:
@@ -57,6 +59,9 @@ def check(settings: Settings) -> None:
         raise SettingsError(
             f"log_format (RTML_LOG_FORMAT) must be 'text' or 'json'; got {settings.log_format!r}.{near}"
         )
+    if not 1 <= settings.stream_processes <= MOST_PROCESSES:
+        words = f"stream_processes (RTML_STREAM_PROCESSES) must lie between 1 and {MOST_PROCESSES}"
+        raise SettingsError(f"{words}; got {settings.stream_processes}")
     if not 0 <= settings.otel_ratio <= 1:
         raise SettingsError(f"otel_ratio (RTML_OTEL_RATIO) must lie between 0 and 1; got {settings.otel_ratio}")
 

@@ -60,11 +60,13 @@ class LocalPlatform:
 
     Args:
         features: an import path or a `.py` file of definitions.
+        processes: in how many processes each source's tiles flow runs.
     """
 
-    def __init__(self, features: str) -> None:
+    def __init__(self, features: str, processes: int = 1) -> None:
         """Take the definitions; nothing is started before `with`."""
         self._features = _located(features)
+        self._processes = processes
 
     def __enter__(self) -> LocalPlatform:
         """Start all parts, and return when events can be sent."""
@@ -99,6 +101,7 @@ class LocalPlatform:
             accept_stamps=True,
             tile_epoch=EPOCH,
             mirror_epoch=EPOCH,
+            stream_processes=self._processes,
         )
         self.client: Redis = connect(self.settings, timeout=30)
         self._log = FeatureLog(Lake(self.lake), self.settings.log_epoch_us)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
 )
@@ -26,6 +24,7 @@ from serving.budget import STAGES
 from serving.feature_log import FeatureLog
 from serving.features import FeatureVectors
 from serving.state import Snapshot
+from serving.tallies import Distributions, Tallies, Tally
 from serving.value_tally import ValueTally
 from serving.wire import Reply
 
@@ -44,25 +43,25 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         registry.register(_Watermarks(snapshot, now))
-        self._requests = Counter("rtml_requests", "Requests answered", ["route", "status"], registry=registry)
-        self.in_progress = Gauge("rtml_requests_in_progress", "Requests begun and not yet answered", registry=registry)
-        self._latency = Histogram(
-            "rtml_request_seconds", "From request to answer", ["route"], buckets=_BUCKETS, registry=registry
-        )
-        stages = Histogram(
+        self._requests = Tallies("rtml_requests", "Requests answered", ["route", "status"], registry)
+        self.in_progress = Tally()
+        in_progress = Gauge("rtml_requests_in_progress", "Requests begun and not yet answered", registry=registry)
+        in_progress.set_function(lambda: self.in_progress.value)
+        self._latency = Distributions("rtml_request_seconds", "From request to answer", ["route"], _BUCKETS, registry)
+        stages = Distributions(
             "rtml_stage_seconds",
             "Parts of a feature request; those that are read for together share a round trip and a merge",
             ["stage"],
-            buckets=_BUCKETS,
-            registry=registry,
+            _BUCKETS,
+            registry,
         )
         self.queue, self.decode, self.redis, self.merge, self.encode = (stages.labels(stage) for stage in STAGES)
         self.overloaded = Counter("rtml_overloaded", "Feature requests refused for overload", registry=registry)
         self._late = Counter(
             "rtml_deadlines", "Feature requests whose time was up, by the stage it was in", ["stage"], registry=registry
         )
-        self._rows = Counter("rtml_rows", "Entities served", ["service"], registry=registry)
-        self._statuses = Counter("rtml_row_statuses", "Rows by status", ["view", "status"], registry=registry)
+        self._rows = Tallies("rtml_rows", "Entities served", ["service"], registry)
+        self._statuses = Tallies("rtml_row_statuses", "Rows by status", ["view", "status"], registry)
         replaced = "Entities whose features were"
         self._refused = Counter(
             "rtml_rows_refused", f"{replaced} refused, as they were too old", ["service"], registry=registry
@@ -74,14 +73,11 @@ class Metrics:
             "rtml_pushed_events", "Pushed events by what came of them", ["source", "outcome"], registry=registry
         )
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
-        self._row_counters: dict[str, Counter] = {}
-        self._status_counters: dict[tuple[str, str], Counter] = {}
-        self._children: dict[tuple[str, int], _Route] = {}
-        self._service_requests = Counter(
-            "rtml_service_requests", "Requests for a service's features", ["service", "status"], registry=registry
+        self._service_requests = Tallies(
+            "rtml_service_requests", "Requests for a service's features", ["service", "status"], registry
         )
-        self._service_latency = Histogram(
-            "rtml_service_seconds", "From request to features", ["service"], buckets=_BUCKETS, registry=registry
+        self._service_latency = Distributions(
+            "rtml_service_seconds", "From request to features", ["service"], _BUCKETS, registry
         )
         self._snapshot, self._services = snapshot, set[str]()
         self.values = ValueTally(registry)
@@ -103,12 +99,8 @@ class Metrics:
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count an answer."""
-        child = self._children.get((route, status))
-        if child is None:
-            counter = self._requests.labels(route, str(status))
-            child = self._children[route, status] = _Route(counter, self._latency.labels(route))
-        child.counter.inc()
-        child.histogram.observe(seconds)
+        self._requests.labels(route, str(status)).inc()
+        self._latency.labels(route).observe(seconds)
 
     def answered_by(self, service: str, status: int, seconds: float | None = None) -> None:
         """Count a service's answer; a name that no service ever had counts for none.
@@ -117,14 +109,9 @@ class Metrics:
         """
         if service not in self._services and not self._is_known(service):
             return
-        key = (f"service {service}", status)
-        child = self._children.get(key)
-        if child is None:
-            counter = self._service_requests.labels(service, str(status))
-            child = self._children[key] = _Route(counter, self._service_latency.labels(service))
-        child.counter.inc()
+        self._service_requests.labels(service, str(status)).inc()
         if seconds is not None:
-            child.histogram.observe(seconds)
+            self._service_latency.labels(service).observe(seconds)
 
     def _is_known(self, service: str) -> bool:
         try:
@@ -135,17 +122,10 @@ class Metrics:
 
     def served(self, service: str, vectors: FeatureVectors) -> None:
         """Count the rows of an answer and their statuses."""
-        # `labels` costs more than all the rest, so that what it returned is kept.
-        rows = self._row_counters.get(service)
-        if rows is None:
-            rows = self._row_counters[service] = self._rows.labels(service)
-        rows.inc(len(vectors.rows))
+        self._rows.labels(service).inc(len(vectors.rows))
         for view, statuses in vectors.status.items():
             for status in set(statuses):
-                counter = self._status_counters.get((view, status))
-                if counter is None:
-                    counter = self._status_counters[view, status] = self._statuses.labels(view, status)
-                counter.inc(statuses.count(status))
+                self._statuses.labels(view, status).inc(statuses.count(status))
         if replaced := vectors.replaced_rows:
             (self._refused if vectors.on_stale == "refuse" else self._defaulted).labels(service).inc(replaced)
         self.values.take(vectors)
@@ -157,11 +137,6 @@ class Metrics:
     def reply(self) -> Reply:
         """Return all figures in Prometheus' text format."""
         return Reply(200, generate_latest(self._registry), CONTENT_TYPE_LATEST)
-
-
-class _Route(NamedTuple):
-    counter: Counter
-    histogram: Histogram
 
 
 class _Watermarks(Collector):

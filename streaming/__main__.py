@@ -1,4 +1,7 @@
-"""`python -m streaming SOURCE --flow tiles|mirror`: run one flow of one source, until it is stopped."""
+"""`python -m streaming SOURCE --flow tiles|mirror`: run one flow of one source, until it is stopped.
+
+A tiles flow runs in as many processes as `RTML_STREAM_PROCESSES` says; this one starts the others, and ends with them.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +10,102 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from bytewax._bytewax import cli_main
+from bytewax.dataflow import Dataflow
 from bytewax.errors import BytewaxRuntimeError
 from bytewax.recovery import RecoveryConfig, init_db_dir
 
 from rtml import logs
-from rtml.errors import RtmlError
+from rtml.define.written import Kept
+from rtml.errors import RtmlError, UnknownNameError
+from rtml.instants import Duration
 from rtml.lake import Lake, raw_schema
 from rtml.online import keys
+from rtml.plan import Plan
+from rtml.registry import load
 from rtml.secrets import mask_logs
 from rtml.settings import Settings, load_settings
+from streaming.adoption import written_views
 from streaming.broker import RestartRequiredError, check, connect
 from streaming.contracts import runs_by
 from streaming.evolve import follow
-from streaming.flow import FLOWS, Flow, mirror_flow, tiles_flow
+from streaming.flow import FLOWS, Flow, adopt, mirror_flow, tiles_flow
+from streaming.group import RESTART, Leader, Member, Process, ending
 from streaming.recovered import notice_history
-
-RESTART = 75
-"""The exit code that asks for a new process (`EX_TEMPFAIL`)."""
 
 
 def run(source_name: str, flow: Flow, settings: Settings) -> None:
-    """Run a flow; returns only when it is stopped."""
+    """Run a flow, in several processes where it may have them; returns only when it is stopped."""
     client = connect(settings, timeout=30)
     check(client)
+    several = flow == "tiles" and settings.stream_processes > 1
+    # Members take a while to start: before what is theirs to know.
+    leader = Leader(settings.stream_processes, _member_command(source_name)) if several else None
     deployed: Any = client.get(keys.DEPLOYED)  # before the definitions are read: what is deployed meanwhile is news
     lake = Lake(settings.lake_root)
     source, registry = runs_by(client, lake, source_name, flow, settings.features)
-    # The cache is hundreds of thousands of objects without cycles: walking them took a third of the writer's time.
-    gc.set_threshold(500_000, 50, 1_000)
     if flow == "mirror":
         follow(lake.raw(source_name), raw_schema(source))
     notice_history(client, lake, source)
-    build = tiles_flow if flow == "tiles" else mirror_flow
-    epoch = settings.tile_epoch_us if flow == "tiles" else settings.mirror_epoch_us
-    cli_main(
-        build(client, registry, source, settings, deployed),
-        epoch_interval=timedelta(microseconds=epoch),
-        recovery_config=RecoveryConfig(str(recovery_store(settings, source_name, flow))),
-    )
+    if flow == "mirror":
+        _run(mirror_flow(client, source, settings, deployed), settings.mirror_epoch_us, settings, source_name, flow)
+        return
+    adoption = adopt(client, registry, source, settings)
+    if leader:
+        client.delete(keys.figure_parts(source_name, flow))
+        recovery_store(settings, source_name, flow)
+        names = tuple(version.name for _, version in adoption.views)
+        leader.order(Kept.of(source), names, deployed)
+    built = tiles_flow(client, source, settings, deployed, adoption.views, adoption, leader)
+    _run(built, settings.tile_epoch_us, settings, source_name, flow, leader)
+
+
+def follow_leader(settings: Settings, member: Member) -> None:
+    """Run one of several processes of a tiles flow, as the leader orders."""
+    client = connect(settings, timeout=30)
+    check(client)
+    orders = member.orders
+    source = orders.source.source()
+    views = written_views(client, source, orders.versions)
+    if len(views) != len(orders.versions):
+        raise RestartRequiredError(f"some of the versions {', '.join(orders.versions)} are gone; a new process looks")
+    load_functions(settings.features, [version.plan for _, version in views])
+    built = tiles_flow(client, source, settings, orders.deployed, views, group=member)
+    _run(built, settings.tile_epoch_us, settings, source.name, "tiles", member)
+
+
+def load_functions(features: str, plans: Iterable[Plan]) -> None:
+    """Load the definitions where plans need functions of theirs; all else that they say is in the plans."""
+    for plan in plans:
+        try:
+            plan.require_functions()
+        except UnknownNameError:
+            load(features)
+            plan.require_functions()
+
+
+def _run(
+    built: Dataflow, epoch: Duration, settings: Settings, source: str, flow: Flow, group: Process | None = None
+) -> None:
+    # The cache is hundreds of thousands of objects without cycles: walking them took a third of the writer's time.
+    gc.set_threshold(500_000, 50, 1_000)
+    recovery = RecoveryConfig(str(recovery_store(settings, source, flow)))
+    interval = timedelta(microseconds=epoch)
+    if group is None:
+        cli_main(built, epoch_interval=interval, recovery_config=recovery)
+        return
+    with ending(group):
+        where = {"process_id": group.place.process, "addresses": list(group.addresses)}
+        cli_main(built, epoch_interval=interval, recovery_config=recovery, **where)
+
+
+def _member_command(source: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", "streaming", source, "--flow", "tiles", "--member")
 
 
 def recovery_store(settings: Settings, source: str, flow: Flow) -> Path:
@@ -67,11 +123,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m streaming", description=__doc__)
     parser.add_argument("source", help="the EventSource's name")
     parser.add_argument("--flow", choices=FLOWS, required=True, help="which of the two flows")
+    parser.add_argument("--member", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    member = Member() if arguments.member else None
     try:
         settings = load_settings()
         mask_logs(settings.secrets)
         logs.configure(settings.log_format, process="stream", source=arguments.source, flow=arguments.flow)
+        if member:
+            with ending(member):
+                follow_leader(settings, member)
         run(arguments.source, arguments.flow, settings)
     except RtmlError as error:
         logging.getLogger("streaming").error("%s", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rtml import instants
@@ -56,6 +57,7 @@ class Adoption:
         self._grace = grace
         self._mended = mended
         self._former: list[Version] = []
+        self._is_live = False
         self._adopt()
 
     def _adopt(self) -> None:
@@ -72,8 +74,7 @@ class Adoption:
         else:
             self._go_on_as_before(written)
         self._write_down()
-        if not self._client.exists(keys.rewinding(self._source.name)):
-            self.go_live()
+        self.look()
 
     def _begin(self, plan: Plan, found: Version | None, written: set[str]) -> Version | None:
         """Return the version to write: the one that was written all along, a new one, or none before publish."""
@@ -123,11 +124,8 @@ class Adoption:
 
     def _go_on_as_before(self, written: set[str]) -> None:
         """Write what was written, and nothing else: the definitions may not be followed, or cannot be loaded."""
-        for name in sorted(written):
-            view, _, number = name.rpartition("@")
-            version = read_version(self._client, view, number)
-            if version is not None and version.projection is not None and self._is_computable(version):
-                self.views.append((version.projection.over(view, self._source), version))
+        found = written_views(self._client, self._source, written)
+        self.views += [(view, version) for view, version in found if self._is_computable(version)]
 
     @staticmethod
     def _is_computable(version: Version) -> bool:
@@ -171,8 +169,14 @@ class Adoption:
             pipeline.hset(keys.meta(version.view, version.version), "adopted", 1)
         pipeline.execute()
 
+    def look(self) -> None:
+        """Go live, once, when all partitions are where they were before, whichever process reads them."""
+        if not self._is_live and not self._client.exists(keys.rewinding(self._source.name)):
+            self.go_live()
+
     def go_live(self) -> None:
         """Serve the versions that are complete: the stream has been read to where it was before."""
+        self._is_live = True
         for plan in self._plans.values():
             version = find_version(self._client, plan)
             if version is None or not version.adopted:
@@ -212,6 +216,17 @@ class Adoption:
         if version.plan.fingerprint not in in_use.get(version.view, set()) | meant:
             return False
         return live_names(self._client, version.view).get(version.plan.fingerprint) == version.version
+
+
+def written_views(client: Redis, source: EventSource, names: Iterable[str]) -> list[tuple[RowWise, Version]]:
+    """Return versions by their names, each with the view that it was made of, whatever the definitions say by now."""
+    found: list[tuple[RowWise, Version]] = []
+    for name in sorted(names):
+        view, _, number = name.rpartition("@")
+        version = read_version(client, view, number)
+        if version is not None and version.projection is not None:
+            found.append((version.projection.over(view, source), version))
+    return found
 
 
 def _is_begun(version: Version | None) -> bool:

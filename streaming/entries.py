@@ -20,6 +20,8 @@ class Entries:
     payloads: list[bytes]
     heartbeat: str | None = None
     """The id of the newest heartbeat that was read with them, or behind them."""
+    covered: Instant | None = None
+    """An instant of ingestion up to which all of the partition is servable by now, whoever had to write it."""
 
     def __len__(self) -> int:
         """Return how many entries there are."""

@@ -14,13 +14,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sized
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-import numpy as np
-
 from rtml import instants
 from rtml.instants import SECOND, Instant
 from rtml.online import keys
-from streaming.minute import FEW, KEPT, RECENT, Counts, Frequent, Times
+from streaming.contribution import Contribution, Sample, together
+from streaming.minute import RECENT, Counts, Frequent, Times
+from streaming.place import ALONE, Place
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from streaming.tracing import MicroBatchTraces
 
 SAMPLES = 20_000
+WRITE_EVERY = 1.0
+"""Seconds."""
 FRESHNESS = frozenset({"freshness_p50_ms", "freshness_p99_ms"})
 BY_KIND = ("accepted", "late", "refused", "future", "duplicates")
 """What is counted of the last minute, too."""
@@ -45,11 +46,18 @@ class Figures:
     """
 
     def __init__(
-        self, source: str, flow: str, now: Callable[[], Instant] = instants.now, traces: MicroBatchTraces | None = None
+        self,
+        source: str,
+        flow: str,
+        now: Callable[[], Instant] = instants.now,
+        traces: MicroBatchTraces | None = None,
+        place: Place = ALONE,
     ) -> None:
         """Start at nothing; what was counted before this run is in Redis and is added to; `traces` hears of stages."""
         self._traces = traces
-        self._key = keys.figures(source, flow)
+        self._place = place
+        self._key, self._parts = keys.figures(source, flow), keys.figure_parts(source, flow)
+        self._due = 0.0
         self._now = now
         self._counts: Counter[str] = Counter()
         self._gauges: dict[str, float] = {}
@@ -69,6 +77,11 @@ class Figures:
         """Set figures that are not counted."""
         self._gauges.update(values)
 
+    @property
+    def is_again(self) -> bool:
+        """Whether some partition's past is read again."""
+        return bool(self._again)
+
     def reads_again(self, partition: int) -> None:
         """Say that a partition's past is read again from now on: it comes years late, and all of it is known."""
         self._again.add(partition)
@@ -79,8 +92,7 @@ class Figures:
 
     def recent(self, **counts: int) -> None:
         """Add to the counts of the last minute."""
-        if not self._again:
-            self._minute.add(self._now(), counts)
+        self._minute.add(self._now(), counts)
 
     def stage(self, name: str, seconds: float, events: int = 0) -> None:
         """Note how long a stage took for a micro-batch."""
@@ -119,8 +131,7 @@ class Figures:
 
     def sent(self, arrived: Iterable[Instant]) -> None:
         """Note events that are on their way, by when the broker took them."""
-        if not self._again:
-            self._under_way.extend(arrived)
+        self._under_way.extend(arrived)
 
     def servable(self, now: Instant) -> None:
         """Say that all events that were on their way are servable (or durable) now."""
@@ -129,54 +140,54 @@ class Figures:
             self._events.append((now, len(self._under_way)))
             self._under_way.clear()
 
+    def write_when_due(self, client: Redis) -> None:
+        """Write, unless that was done within the last second."""
+        if time.monotonic() > self._due:
+            self.write(client)
+            self._due = time.monotonic() + WRITE_EVERY
+
     def write(self, client: Redis) -> None:
-        """Add to what Redis has."""
+        """Add to what Redis has; of several processes each adds its counts, and the first one shows what they tell."""
         now = self._now()
         self._forget(now - RECENT)
         pipeline = client.pipeline(transaction=False)
         for name, count in self._counts.items():
             pipeline.hincrby(self._key, name, count)
-        state_bytes = client.info("memory").get("used_memory_dataset", 0)
-        minute = {name: msgspec.json.encode(found) for name, found in self._last_minute(now).items()}
-        shown: dict[Any, Any] = {**self._gauges, **self._recent(now), **minute}
-        # What was true of a busy minute is not of the quiet one after it.
-        if gone := FRESHNESS - shown.keys():
-            pipeline.hdel(self._key, *gone)
-        pipeline.hset(self._key, mapping={**shown, "state_bytes": state_bytes, "updated_at": now})
+        part = self._part(now)
+        if self._place.count > 1:
+            pipeline.hset(self._parts, str(self._place.process), part.encode())
+        if self._place.leads:
+            self._show(client, pipeline, part, now)
         pipeline.execute()
         self._counts.clear()
 
-    def _last_minute(self, now: Instant) -> dict[str, Any]:
-        counts, nulls = self._minute.totals(now), self._nulls.totals(now)
-        accepted = counts["accepted"]
-        return {
-            "minute": counts,
-            "nulls": {name: round(count / accepted, 6) for name, count in nulls.items()} if accepted else {},
-            "hot": self._hottest(now),
-            "stages": self._stages.quantiles(now),
-        }
+    def _show(self, client: Redis, pipeline: Any, part: Contribution, now: Instant) -> None:
+        shown = together([part, *self._others(client)])
+        # What was true of a busy minute is not of the quiet one after it.
+        if gone := FRESHNESS - shown.keys():
+            pipeline.hdel(self._key, *gone)
+        state_bytes = client.info("memory").get("used_memory_dataset", 0)
+        pipeline.hset(self._key, mapping={**shown, "state_bytes": state_bytes, "updated_at": now})
 
-    def _hottest(self, now: Instant) -> dict[str, Any] | None:
-        """Return the entity with the greatest share, one of many before one of few; it may be too low by `error`."""
-        found = [most for frequent in self._entities.values() if (most := frequent.most(now))]
-        if not found:
-            return None
-        most = max(found, key=lambda most: (most.keys >= FEW, most.events / most.total))
-        share, error = round(most.events / most.total, 4), round(1 / (KEPT + 1), 4)
-        return {"entity": most.key, "share": share, "error": error, "keys": most.keys}
+    def _others(self, client: Redis) -> list[Contribution]:
+        """Return what the other processes last told."""
+        if self._place.count == 1:
+            return []
+        others = [str(process) for process in range(self._place.count) if process != self._place.process]
+        found: list[Any] = client.hmget(self._parts, others)
+        return [Contribution.decode(text) for text in found if text is not None]
 
-    def _recent(self, now: Instant) -> dict[str, float]:
-        if not self._freshness:
-            return {"events_per_second": 0.0}
-        waits = np.array([wait for _, wait in self._freshness])
-        since = max((now - self._events[0][0]) / SECOND, 1.0)
-        p50, p99 = np.percentile(waits, (50, 99))
-        rate = sum(count for _, count in self._events) / since
-        return {
-            "freshness_p50_ms": round(float(p50), 3),
-            "freshness_p99_ms": round(float(p99), 3),
-            "events_per_second": round(rate, 1),
-        }
+    def _part(self, now: Instant) -> Contribution:
+        since = max((now - self._events[0][0]) / SECOND, 1.0) if self._events else 1.0
+        return Contribution(
+            gauges=dict(self._gauges),
+            waits=Sample.of([wait for _, wait in self._freshness]),
+            events_per_second=sum(count for _, count in self._events) / since if self._freshness else 0.0,
+            minute=self._minute.totals(now),
+            nulls=self._nulls.totals(now),
+            hot={entity: frequent.summary(now) for entity, frequent in self._entities.items()},
+            stages={name: Sample.of(took) for name, took in self._stages.samples(now).items()},
+        )
 
     def _forget(self, before: Instant) -> None:
         while self._freshness and self._freshness[0][0] < before:

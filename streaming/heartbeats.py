@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rtml.instants import Instant
 from rtml.online import keys
 from rtml.online.commands import Command
+from streaming.place import ALONE, Place
 from streaming.positions import arrived_at
 
 if TYPE_CHECKING:
@@ -28,18 +29,33 @@ local function parts(text)
   local ms, seq = string.match(text, '^(%d+)-(%d+)')
   return tonumber(ms), tonumber(seq)
 end
-local old = redis.call('HGET', KEYS[1], ARGV[1])
-if old then
-  local ms, seq = parts(old)
-  local new_ms, new_seq = parts(ARGV[2])
-  if ms > new_ms or (ms == new_ms and seq >= new_seq) then return 0 end
+local function behind(one, other)
+  local ms, seq = parts(one)
+  local other_ms, other_seq = parts(other)
+  return ms < other_ms or (ms == other_ms and seq < other_seq)
 end
+local partition, offset, process, count = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+if count > 1 then
+  local function of(other) return other .. '/' .. count .. ' ' .. partition end
+  local before = redis.call('HGET', KEYS[2], of(process))
+  if not before or behind(before, offset) then redis.call('HSET', KEYS[2], of(process), offset) end
+  for other = 0, count - 1 do
+    local passed = redis.call('HGET', KEYS[2], of(other))
+    if not passed then return 0 end
+    if behind(passed, offset) then offset = passed end
+  end
+end
+local old = redis.call('HGET', KEYS[1], partition)
+if old and not behind(old, offset) then return 0 end
 local time = redis.call('TIME')
 local micros = string.format('%.0f', tonumber(time[1]) * 1000000 + tonumber(time[2]))
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. ' ' .. micros)
+redis.call('HSET', KEYS[1], partition, offset .. ' ' .. micros)
 return 1
 """
-"""Never back: a flow that reads its past again passes heartbeats of long ago."""
+"""Never back: a flow that reads its past again passes heartbeats of long ago.
+
+Of several processes each says what it has passed; what all have is noted. That stays true of as many processes, whoever
+they are: by their count the shards are theirs."""
 
 
 class Heard(NamedTuple):
@@ -84,9 +100,10 @@ def send_heartbeats(client: Redis, sources: Iterable[EventSource]) -> dict[str, 
     return sent
 
 
-def note(source: str, flow: str, partition: int, offset: str) -> Command:
-    """Return the command that says that a heartbeat came through; it may be repeated."""
-    return ("EVAL", _NOTE, 1, keys.heartbeat(source, flow), partition, offset)
+def note(source: str, flow: str, partition: int, offset: str, place: Place = ALONE) -> Command:
+    """Return the command that says that a heartbeat came through in a process; it may be repeated."""
+    names = (keys.heartbeat(source, flow), keys.passed(source, flow))
+    return ("EVAL", _NOTE, len(names), *names, partition, offset, place.process, place.count)
 
 
 def parse_heard(stored: Mapping[bytes, bytes]) -> dict[int, Heard]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from rtml.instants import SECOND, Instant
@@ -69,16 +70,42 @@ class Times:
         """Note how long a stage took."""
         self._samples.setdefault(stage, deque(maxlen=SAMPLES)).append((now, milliseconds))
 
-    def quantiles(self, now: Instant) -> dict[str, dict[str, float]]:
-        """Return p50, p95 and p99 of each stage that took any time in the minute before `now`."""
+    def samples(self, now: Instant) -> dict[str, list[float]]:
+        """Return what each stage took that took any time in the minute before `now`."""
         found = {}
         for stage, samples in self._samples.items():
             while samples and samples[0][0] <= now - RECENT:
                 samples.popleft()
             if samples:
-                p50, p95, p99 = np.percentile([took for _, took in samples], (50, 95, 99)).tolist()
-                found[stage] = {"p50": round(p50, 3), "p95": round(p95, 3), "p99": round(p99, 3)}
+                found[stage] = [took for _, took in samples]
         return found
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """A summary of which keys were the most frequent."""
+
+    kept: dict[str, int]
+    total: int
+    """The events of all keys."""
+    keys: int
+
+    @classmethod
+    def of(cls, summaries: Iterable[Summary]) -> Summary:
+        """Return one of all that these are of."""
+        merged: dict[str, int] = {}
+        total = keys = 0
+        for summary in summaries:
+            merged = _merged(merged, summary.kept)
+            total, keys = total + summary.total, max(keys, summary.keys)
+        return cls(merged, total, max(keys, len(merged)))
+
+    @property
+    def most(self) -> Most | None:
+        """The most frequent key."""
+        if not self.kept:
+            return None
+        key = max(self.kept, key=self.kept.__getitem__)
+        return Most(key, self.kept[key], self.total, self.keys)
 
 
 class Frequent:
@@ -90,31 +117,23 @@ class Frequent:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._parts: deque[tuple[Instant, dict[str, int], int, int]] = deque()
+        self._parts: deque[tuple[Instant, Summary]] = deque()
 
     def add(self, now: Instant, rows: Mapping[str, Collection[object]]) -> None:
         """Count how many rows each key has."""
         part = now // PART
         total = sum(map(len, rows.values()))
         if not self._parts or self._parts[-1][0] != part:
-            self._parts.append((part, {}, 0, 0))
-        _, kept, counted, keys = self._parts[-1]
-        kept = _merged(kept, {key: len(found) for key, found in rows.items()})
+            self._parts.append((part, Summary({}, 0, 0)))
         # Where there are too many to be kept, some are forgotten: so the most that there ever were.
-        self._parts[-1] = (part, kept, counted + total, max(keys, len(kept), len(rows)))
+        batch = Summary({key: len(found) for key, found in rows.items()}, total, len(rows))
+        self._parts[-1] = (part, Summary.of([self._parts[-1][1], batch]))
 
-    def most(self, now: Instant) -> Most | None:
-        """Return the most frequent key of about the minute before `now`."""
+    def summary(self, now: Instant) -> Summary:
+        """Return a summary of about the minute before `now`."""
         while self._parts and self._parts[0][0] <= (now - RECENT) // PART:
             self._parts.popleft()
-        merged: dict[str, int] = {}
-        for _, kept, _, _ in self._parts:
-            merged = _merged(merged, kept)
-        if not merged:
-            return None
-        key = max(merged, key=merged.__getitem__)
-        total, keys = sum(part[2] for part in self._parts), max(part[3] for part in self._parts)
-        return Most(key, merged[key], total, max(keys, len(merged)))
+        return Summary.of(summary for _, summary in self._parts)
 
 
 def _merged(kept: dict[str, int], more: dict[str, int]) -> dict[str, int]:

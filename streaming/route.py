@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -89,25 +89,38 @@ Rows = dict[str, list[int]]
 class MicroBatch:
     """What one read of a partition brought, by shard and view.
 
-    All shards of a process are given the same object, so that the first one asked can write for all: one round trip to
-    Redis for the micro-batch, and not one for each shard.
+    A process writes all of its shards of it together: one round trip to Redis, and not one for each shard.
     """
 
     views: list[ViewBatch]
     shards: dict[int, list[Rows]]
     """For each shard, and each of the views, the rows that are its own."""
-    taken: set[int] = field(default_factory=set)
     heartbeat: tuple[int, str] | None = None
     """A partition, and the id of a heartbeat in it that came behind these events."""
+    covered: tuple[int, Instant] | None = None
+    """A partition, and up to when all of it is servable by now."""
+
+    @classmethod
+    def of(
+        cls,
+        views: list[ViewBatch],
+        heartbeat: tuple[int, str] | None = None,
+        covered: tuple[int, Instant] | None = None,
+    ) -> MicroBatch:
+        """Return the micro-batch of some views' events."""
+        shards: dict[int, list[Rows]] = {}
+        for number, batch in enumerate(views):
+            for shard, rows in _by_shard(batch.tags).items():
+                shards.setdefault(shard, [{} for _ in views])[number] = rows
+        return cls(views, shards, heartbeat, covered)
 
     def take(self, shards: Set[int]) -> list[Rows]:
-        """Return, view by view, the rows of these shards, once: what was taken is not given again."""
-        chosen = [shard for shard in self.shards if shard in shards and shard not in self.taken]
-        self.taken.update(chosen)
+        """Return, view by view, the rows of these shards."""
         merged: list[Rows] = [{} for _ in self.views]
-        for shard in chosen:
-            for rows, more in zip(merged, self.shards[shard], strict=True):
-                rows.update(more)
+        for shard, found in self.shards.items():
+            if shard in shards:
+                for rows, more in zip(merged, found, strict=True):
+                    rows.update(more)
         return merged
 
 
@@ -134,18 +147,15 @@ class Router:
         """Return each shard's part, and what was counted."""
         entries = gated.entries
         heartbeat = None if entries.heartbeat is None else (entries.partition, entries.heartbeat)
+        covered = None if entries.covered is None else (entries.partition, entries.covered)
         counts = Counter(accepted=gated.good.height, refused=len(gated.refused), late=0)
         counts["future"] = sum(event.failures[0].reason is Reason.FUTURE for event in gated.refused)
         if not gated.good.height:
-            return Routed(MicroBatch([], {}, heartbeat=heartbeat), counts, {})
+            return Routed(MicroBatch([], {}, heartbeat, covered), counts, {})
         counts["late"] = self._late(gated.good)
         batches = [self._batch(view, version, gated.good) for view, version in self._views]
-        shards: dict[int, list[Rows]] = {}
-        for number, batch in enumerate(batches):
-            for shard, rows in _by_shard(batch.tags).items():
-                shards.setdefault(shard, [{} for _ in batches])[number] = rows
         nulls = {name: gated.good[name].null_count() for name in self._nullable}
-        return Routed(MicroBatch(batches, shards, heartbeat=heartbeat), counts, nulls)
+        return Routed(MicroBatch.of(batches, heartbeat, covered), counts, nulls)
 
     def _late(self, good: pl.DataFrame) -> int:
         source = self._source
@@ -177,11 +187,16 @@ def shard_of(tag: str) -> int:
     return xxhash.xxh32_intdigest(tag.encode()) % keys.SHARDS
 
 
-def _by_shard(tags: list[str]) -> dict[int, Rows]:
+def rows_by_tag(tags: list[str]) -> Rows:
+    """Return the rows of each entity."""
     rows: Rows = {}
     for row, tag in enumerate(tags):
         rows.setdefault(tag, []).append(row)
+    return rows
+
+
+def _by_shard(tags: list[str]) -> dict[int, Rows]:
     shards: dict[int, Rows] = defaultdict(dict)
-    for tag, found in rows.items():
+    for tag, found in rows_by_tag(tags).items():
         shards[shard_of(tag)][tag] = found
     return shards

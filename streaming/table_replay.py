@@ -17,9 +17,12 @@ from rtml.instants import BEGINNING, Instant
 from rtml.lake import Lake
 from rtml.projection import RowWise
 from streaming.figures import Figures
+from streaming.place import ALONE
 from streaming.progress import Progress
 from streaming.route import Routed, Router
-from streaming.sinks import Beat, Share, TileSink
+from streaming.shard import key_of
+from streaming.share import Item, divided
+from streaming.sinks import TileSink
 from streaming.sources.table import Stretch, TableSource
 from streaming.versions import Version
 
@@ -79,8 +82,9 @@ def replay_table(  # noqa: PLR0913
 
 
 def _flow(source: EventSource, table: TableSource, router: Router, sink: TileSink) -> Dataflow:
-    def shards(routed: Routed) -> list[tuple[str, Share | Beat]]:
-        return [(f"{shard:04}", Share(routed.micro_batch, shard)) for shard in routed.micro_batch.shards]
+    def shards(routed: Routed) -> list[tuple[str, Item]]:
+        shares = divided(routed.micro_batch, ALONE, again=False)
+        return [(key_of(process), share) for process, share in shares]
 
     flow = Dataflow(f"{source.name}_replay")
     gated = op.input("read", flow, table)

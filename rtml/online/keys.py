@@ -113,9 +113,19 @@ def figures(source: str, flow: str) -> str:
     return f"rtml:figures:{source}:{flow}"
 
 
+def figure_parts(source: str, flow: str) -> str:
+    """Return the key of the hash of what each process of a flow contributes to its figures."""
+    return f"rtml:parts:{source}:{flow}"
+
+
 def heartbeat(source: str, flow: str) -> str:
     """Return the key of the hash of the newest heartbeat that a flow has passed on, by partition."""
     return f"rtml:heartbeat:{source}:{flow}"
+
+
+def passed(source: str, flow: str) -> str:
+    """Return the key of the hash of the newest heartbeat that each process of a flow has passed, by partition."""
+    return f"rtml:passed:{source}:{flow}"
 
 
 def trimmed(source: str) -> str:

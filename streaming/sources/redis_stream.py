@@ -19,8 +19,8 @@ from streaming.broker import RestartRequiredError, check_incarnation, incarnatio
 from streaming.entries import Entries
 from streaming.figures import Figures
 from streaming.heartbeats import is_heartbeat
+from streaming.place import ALONE, Place
 from streaming.positions import MOVED, RETENTION, START, Position, arrived_at, raise_position, read_positions
-from streaming.progress import Progress
 from streaming.rewind import offset_before
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ IDLE_POLL = timedelta(milliseconds=20)
 BUSY_POLLS = 100
 """After so many empty reads in a row, each about a millisecond apart, a partition is idle."""
 TRIM_EVERY = 60.0
-FIGURES_EVERY = 1.0
+LOOK_EVERY = 1.0
 
 
 _TRIM = """
@@ -61,21 +61,21 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
         client: Redis,
         source: EventSource,
         reading: Reading,
-        progress: Progress,
         figures: Figures,
         adoption: Adoption | None = None,
+        place: Place = ALONE,
     ) -> None:
         """Take what partitions share; an `adoption` goes live when a rewind has come to where the flow was before."""
         self._client = client
         self._source = source
         self._reading = reading
-        self._progress = progress
         self._figures = figures
         self._adoption = adoption
+        self._place = place
 
     def list_parts(self) -> list[str]:
-        """The partitions' numbers."""
-        return [str(partition) for partition in range(self._source.stream.partitions)]
+        """The numbers of the partitions that this process reads."""
+        return [str(partition) for partition in range(self._source.stream.partitions) if self._place.reads(partition)]
 
     def build_part(self, step_id: str, for_part: str, resume_state: str | None) -> RedisStreamPartition:
         """Open a partition at the lesser of the recovery snapshot and the position in Redis (I4)."""
@@ -87,11 +87,12 @@ class RedisStreamSource(FixedPartitionedSource[Entries, str]):
         if rewinds:
             start = self._rewound(partition)
         if start.offset == stored.offset:
-            self._progress.cover(partition, stored.ingested_at)
             start = stored
         opened = RedisStreamPartition(
-            self._client, self._source, partition, self._reading, start, self._progress, self._figures, self._adoption
+            self._client, self._source, partition, self._reading, start, self._figures, self._adoption
         )
+        if start == stored:
+            opened.tell(stored.ingested_at)
         if rewinds:
             opened.when_at(stored, self._finish_rewind)
         return opened
@@ -122,7 +123,6 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         partition: int,
         reading: Reading,
         start: Position,
-        progress: Progress,
         figures: Figures,
         adoption: Adoption | None = None,
     ) -> None:
@@ -140,13 +140,13 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._emitted = 0
         self._empty_reads = 0
         self._replayed = False
-        self._progress = progress
         self._figures = figures
+        self._news: Instant | None = None
         self._incarnation = incarnation(client)
         self._backoff = 0.0
         self._awake: datetime | None = None
         self._next_trim = time.monotonic() + TRIM_EVERY
-        self._next_figures = 0.0
+        self._next_look = 0.0
         self._target: tuple[Position, Callable[[int], None]] | None = None
 
     def when_at(self, position: Position, call: Callable[[int], None]) -> None:
@@ -162,7 +162,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
                 check_incarnation(self._client, self._incarnation)
                 self._backoff = 0.0
             self._settle()
-            return self._read() if self._emitted < self._reading.credit else []
+            return self._with_news(self._read() if self._emitted < self._reading.credit else [])
         except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ResponseError) as error:
             if isinstance(error, redis.exceptions.ResponseError) and not is_passing(error):
                 raise
@@ -170,6 +170,17 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             self._backoff = longer(self._backoff)
             self._awake = datetime.now(UTC) + timedelta(seconds=self._backoff)
             return []
+
+    def tell(self, covered: Instant) -> None:
+        """Let all processes' sinks know up to when this partition is covered, with what is read next."""
+        self._news = covered
+
+    def _with_news(self, found: list[Entries]) -> list[Entries]:
+        if self._news is None or self._reading.flow != "tiles":
+            return found
+        first, *others = found or [Entries(self._partition, [], [], [], [])]
+        told, self._news = self._news, None
+        return [replace(first, covered=told), *others]
 
     def next_awake(self) -> datetime | None:
         """Poll at once after entries, each millisecond for a while, each 20 when idle, later when Redis is away."""
@@ -187,7 +198,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         covered = self._snapshot
         if covered != self._written:
             self._raise_position(covered)
-            self._progress.cover(self._partition, covered.ingested_at)
+            self.tell(covered.ingested_at)
             self._written = covered
         if self._target is not None and covered.order >= self._target[0].order:
             self._figures.reads_on(self._partition)
@@ -209,9 +220,11 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             raise
 
     def _write_figures(self) -> None:
-        if time.monotonic() > self._next_figures:
-            self._figures.write(self._client)
-            self._next_figures = time.monotonic() + FIGURES_EVERY
+        self._figures.write_when_due(self._client)
+        if time.monotonic() > self._next_look:
+            self._next_look = time.monotonic() + LOOK_EVERY
+            if self._adoption:
+                self._adoption.look()
             if self._adoption and self._adoption.has_news():
                 raise RestartRequiredError("other versions are to be written by now; a new process does so")
             if self._client.get(keys.DEPLOYED) != self._reading.deployed:

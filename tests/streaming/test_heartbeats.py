@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import polars as pl
 import pytest
+from msgspec import json
 
 import rtml
 from rtml.define.source import EventSource
@@ -19,15 +20,16 @@ from rtml.lake import Lake
 from rtml.online import keys
 from rtml_assets.runtime.behind import behind
 from streaming import broker
+from streaming.contribution import Sample, quantiles
 from streaming.entries import Entries
 from streaming.figures import Figures
 from streaming.gate import Gate
 from streaming.heartbeats import first_event, last_event, note, parse_heard, send_heartbeats
-from streaming.minute import KEPT, RECENT, Counts, Frequent, Times
+from streaming.minute import KEPT, RECENT, Counts, Frequent, Summary, Times
 from streaming.mirror import Mirror
+from streaming.place import Place
 from streaming.positions import Position, arrived_at, raise_position, read_positions
 from streaming.producer import Producer
-from streaming.progress import Progress
 from streaming.rewind import first_ingested, last_ingested, offset_before
 from streaming.sources.redis_stream import Reading, RedisStreamSource
 
@@ -68,7 +70,7 @@ def opened(client: Any, source: EventSource, flow: str = "tiles") -> Any:
     key = keys.position(source.name) if flow == "tiles" else keys.mirrored(source.name)
     reading = Reading(flow, key, 1_000, 10_000, accept_stamps=True)
     figures = Figures(source.name, flow)
-    return RedisStreamSource(client, source, reading, Progress(2), figures).build_part("read", "0", None)
+    return RedisStreamSource(client, source, reading, figures).build_part("read", "0", None)
 
 
 def test_a_stream_that_was_never_written_stays_so(client: Any, source: EventSource) -> None:
@@ -183,15 +185,15 @@ class TestTheLastMinute:
         times = Times()
         for step in range(1, 101):
             times.add(step, "gate", float(step))
-        assert times.quantiles(100)["gate"] == {"p50": 50.5, "p95": 95.05, "p99": 99.01}
-        assert times.quantiles(100 + RECENT) == {}
+        assert quantiles([Sample.of(times.samples(100)["gate"])], 50, 95, 99) == [50.5, 95.05, 99.01]
+        assert times.samples(100 + RECENT) == {}
 
     def test_few_keys_are_told_from_many_however_they_come(self) -> None:
         few, many = Frequent(), Frequent()
         for number in range(2_000):
             few.add(number, {f"k{number % 3}": [0]})
             many.add(number, {f"k{number % 1_000}": [0]})
-        assert [found and found.keys for found in (few.most(2_000), many.most(2_000))] == [3, KEPT]
+        assert [found and found.keys for found in (few.summary(2_000).most, many.summary(2_000).most)] == [3, KEPT]
 
     def test_the_most_frequent_is_found_within_its_bound(self) -> None:
         frequent, true, total = Frequent(), 0, 0
@@ -200,12 +202,12 @@ class TestTheLastMinute:
             rows["hot"] = [0] * 400
             frequent.add(batch * SECOND, rows)
             true, total = true + 400, total + sum(map(len, rows.values()))
-        most = frequent.most(59 * SECOND)
+        most = frequent.summary(59 * SECOND).most
         assert most is not None
         assert (most.key, most.total) == ("hot", total)
         assert true - total / (KEPT + 1) <= most.events <= true
         assert most.keys > KEPT
-        assert frequent.most(3 * RECENT) is None
+        assert frequent.summary(3 * RECENT).most is None
 
 
 def test_a_quiet_minute_has_no_freshness(client: Any, source: EventSource) -> None:
@@ -221,6 +223,52 @@ def test_a_quiet_minute_has_no_freshness(client: Any, source: EventSource) -> No
     kept = client.hgetall(keys.figures(source.name, "tiles"))
     assert not [name for name in kept if name.startswith(b"freshness")]
     assert kept[b"events_per_second"] == b"0.0"
+
+
+def test_of_several_processes_the_slowest_counts(client: Any, source: EventSource) -> None:
+    def pass_on(process: int, offset: str, count: int = 3) -> str | None:
+        client.eval(*note(source.name, "tiles", 1, offset, Place(process, count))[1:])
+        stored: Any = client.hgetall(keys.heartbeat(source.name, "tiles"))
+        return parse_heard(stored)[1].offset if stored else None
+
+    assert [pass_on(0, "7-0"), pass_on(2, "9-0"), pass_on(1, "8-1")] == [None, None, "7-0"]
+    assert [pass_on(0, "10-0"), pass_on(0, "6-0"), pass_on(1, "10-0")] == ["8-1", "8-1", "9-0"]
+    # Of another number of processes each has other shards: what the former ones have passed says nothing of them.
+    assert [pass_on(0, "20-0", 2), pass_on(1, "12-0", 2), pass_on(2, "10-0")] == ["9-0", "12-0", "12-0"]
+
+
+class TestSeveralProcesses:
+    """Each adds its counts; the first one shows what all of them tell."""
+
+    def figures(self, source: EventSource, clock: list[int]) -> list[Figures]:
+        return [Figures(source.name, "tiles", lambda: clock[0], place=Place(process, 2)) for process in range(2)]
+
+    def test_counts_and_rates_add_up_and_gauges_are_the_worst(self, client: Any, source: EventSource) -> None:
+        clock = [now()]
+        first, second = self.figures(source, clock)
+        for figures, waits, late in ((first, [SECOND] * 90, 1), (second, [9 * SECOND] * 10, 2)):
+            figures.count(late=late)
+            figures.gauge(lag_ms=10.0 * late, cached_entities=100 * late)
+            figures.sent([clock[0] - wait for wait in waits])
+            figures.servable(clock[0])
+            for took in range(late * 1_000):
+                figures.stage("write", took / 1_000)
+        second.write(client)
+        key = keys.figures(source.name, "tiles")
+        assert client.hkeys(key) == [b"late"]  # it shows nothing by itself
+        first.write(client)
+        shown = {name: float(text) for name, text in client.hgetall(key).items() if text[:1] not in b"{n"}
+        assert (shown[b"late"], shown[b"lag_ms"], shown[b"cached_entities"]) == (3, 20.0, 300)
+        assert shown[b"events_per_second"] == 100.0
+        assert (shown[b"freshness_p50_ms"], shown[b"freshness_p99_ms"]) == (1_000.0, 9_000.0)
+        write = json.decode(client.hget(key, "stages"))["write"]
+        # Of 0, 1, … 999 and 0, 1, … 1999 ms together.
+        assert write == pytest.approx({"p50": 750, "p95": 1_850, "p99": 1_970}, rel=0.02)
+
+    def test_the_most_frequent_key_is_found_wherever_it_is_read(self, client: Any, source: EventSource) -> None:
+        summaries = [Summary({"a": 5, "b": 3}, 10, 4), Summary({"b": 9, "c": 1}, 10, 2)]
+        assert Summary.of(summaries).most == ("b", 12, 20, 4)
+        assert Summary.of([]).most is None
 
 
 def test_entries_say_how_many_events_they_are() -> None:

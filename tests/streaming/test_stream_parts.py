@@ -34,7 +34,6 @@ from streaming.link import Link
 from streaming.mirror import Mirror
 from streaming.positions import Position, raise_position, read_positions, watermark
 from streaming.producer import Producer
-from streaming.progress import Progress
 from streaming.pruning import expired
 from streaming.scripts import generation_bytes
 from streaming.services import Service, read_former, read_services, retire_service, serve_record, write_services
@@ -156,41 +155,38 @@ class TestPartition:
         credit: int = 10_000,
         resume: str | None = None,
     ) -> Any:
-        progress = Progress(2)
         figures = Figures(source.name, flow)
-        opened = RedisStreamSource(client, source, reading(source, flow, credit), progress, figures)
-        return opened.build_part("read", "0", resume), progress
+        opened = RedisStreamSource(client, source, reading(source, flow, credit), figures)
+        return opened.build_part("read", "0", resume)
 
     def test_a_position_is_written_only_after_its_epoch(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
-        part, progress = self.open(client, source)
+        part = self.open(client, source)
         (entries,) = part.next_batch()
-        assert len(entries) == 5
-        part.next_batch()
+        assert (len(entries), entries.covered) == (5, BEGINNING)
+        assert part.next_batch() == []
         assert read_positions(client, keys.position(source.name), 2)[0] == Position()
         offset = part.snapshot()
         assert read_positions(client, keys.position(source.name), 2)[0] == Position()
-        part.next_batch()
+        (entries,) = part.next_batch()
         stored = read_positions(client, keys.position(source.name), 2)
         assert stored[0] == Position(offset, to_instant(DAY_ONE + timedelta(minutes=4)))
         assert watermark(stored) == BEGINNING
-        progress.cover(1, 5)
-        assert progress.watermark == 5
+        assert (len(entries), entries.covered) == (0, stored[0].ingested_at)  # what fences rise by, told only now
+        assert part.next_batch() == []
 
     def test_resumes_at_the_lesser_of_snapshot_and_position(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
         offsets = [offset.decode() for offset, _ in client.xrange(source.stream.key(0))]
         raise_position(client, keys.position(source.name), 0, Position(offsets[3], 7))
-        part, _ = self.open(client, source, resume=offsets[1])
-        assert next(iter(part.next_batch())).offsets[0] == offsets[2]
-        part, progress = self.open(client, source, resume=offsets[4])
-        assert next(iter(part.next_batch())).offsets[0] == offsets[4]
-        progress.cover(1, 9)
-        assert progress.watermark == 7
+        (entries,) = self.open(client, source, resume=offsets[1]).next_batch()
+        assert (entries.offsets[0], entries.covered) == (offsets[2], None)
+        (entries,) = self.open(client, source, resume=offsets[4]).next_batch()
+        assert (entries.offsets[0], entries.covered) == (offsets[4], 7)
 
     def test_an_idle_partition_follows_the_brokers_clock(self, client: Any, source: EventSource) -> None:
         client.xadd(source.stream.key(0), {"data": b"{}"})
-        part, _ = self.open(client, source)
+        part = self.open(client, source)
         part.next_batch()
         seconds, micros = client.time()
         part.next_batch()
@@ -201,7 +197,7 @@ class TestPartition:
 
     def test_on_replay_time_only_entries_move_it(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(2), ingested_at="at", partition=0)
-        part, _ = self.open(client, source)
+        part = self.open(client, source)
         for _ in range(3):
             part.next_batch()
         part.snapshot()
@@ -211,7 +207,7 @@ class TestPartition:
 
     def test_credit_bounds_an_epoch(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(5), ingested_at="at", partition=0)
-        part, _ = self.open(client, source, credit=5)
+        part = self.open(client, source, credit=5)
         assert part.next_batch()
         Producer(client, source, accept_stamps=True).send(
             events(1, DAY_ONE + timedelta(days=1)), ingested_at="at", partition=0
@@ -229,7 +225,7 @@ class TestPartition:
             for number in range(200):
                 client.xadd(key, {"data": b"{}"}, id=f"{hour * 3_600_000 + number + 1}-0")
         raise_position(client, keys.position(source.name), 0, Position(f"{3 * 3_600_000 + 1}-0", 1))
-        part, _ = self.open(client, source, flow="mirror")
+        part = self.open(client, source, flow="mirror")
         part.next_batch()
         part.snapshot()
         part.next_batch()
@@ -239,7 +235,7 @@ class TestPartition:
 
     def test_a_redis_that_is_away_is_waited_for(self, client: Any, source: EventSource) -> None:
         Producer(client, source, accept_stamps=True).send(events(3), ingested_at="at", partition=0)
-        part, _ = self.open(client, source)
+        part = self.open(client, source)
         away = broker.connect("redis://127.0.0.1:1", timeout=0.1)
         here, part._connection = part._connection, away.connection_pool.make_connection()
         assert list(part.next_batch()) == []
@@ -253,7 +249,7 @@ class TestPartition:
         with EmbeddedRedis(tmp_path) as server:
             here = broker.connect(server.url)
             Producer(here, source, accept_stamps=True).send(events(3), ingested_at="at", partition=0)
-            part, _ = self.open(here, source)
+            part = self.open(here, source)
             part.next_batch()
             part.snapshot()
             server.stop()
@@ -263,7 +259,7 @@ class TestPartition:
             assert read_positions(here, keys.position(source.name), 1) == [Position()]
 
     def test_a_redis_that_was_restarted_asks_for_a_new_process(self, client: Any, source: EventSource) -> None:
-        part, _ = self.open(client, source)
+        part = self.open(client, source)
         part._incarnation = "another"
         part._backoff = 0.1
         with pytest.raises(RestartRequiredError, match="Redis was restarted"):
@@ -325,9 +321,7 @@ class TestAdoption:
 
     def stream_to_the_end(self, client: Any, source: EventSource, adoption: Adoption) -> list[int]:
         """Read all partitions as a flow would; return how many entries each gave."""
-        opened = RedisStreamSource(
-            client, source, reading(source), Progress(2), Figures(source.name, "tiles"), adoption
-        )
+        opened = RedisStreamSource(client, source, reading(source), Figures(source.name, "tiles"), adoption)
         read = []
         for partition in (0, 1):
             part = opened.build_part("read", str(partition), None)
@@ -423,9 +417,9 @@ class TestAdoption:
         version = Version(self.plan(changed), f"{self.plan(changed).fingerprint}.1", "ready", boundary=DAY)
         create_version(client, version)
         assert adoption.has_news()
-        part = RedisStreamSource(
-            client, source, reading(source), Progress(2), Figures(source.name, "tiles"), adoption
-        ).build_part("read", "0", None)
+        part = RedisStreamSource(client, source, reading(source), Figures(source.name, "tiles"), adoption).build_part(
+            "read", "0", None
+        )
         part.snapshot()
         with pytest.raises(RestartRequiredError, match="other versions are to be written by now"):
             part.next_batch()
@@ -528,7 +522,7 @@ class TestMirror:
         producer = Producer(client, source, accept_stamps=True)
         producer.send(events(3), ingested_at="at", partition=0)
         producer.send_bytes([b"nonsense", b'{"x": 1}'], ingested_at=to_instant(DAY_ONE + timedelta(hours=1)))
-        part, _ = TestPartition().open(client, source, flow="mirror")
+        part = TestPartition().open(client, source, flow="mirror")
         (entries,) = part.next_batch()
         mirror = Mirror(client, Lake(str(tmp_path)), source, Figures(source.name, "mirror"))
         gated = Gate(source)(entries)
