@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rtml.instants import BEGINNING
 from rtml.online.codec import RAW, Header
 from streaming.route import ViewBatch
 
@@ -33,7 +34,7 @@ class Entity:
     `raw` has the records of hot finest tiles by index.
     """
 
-    __slots__ = ("header", "raw", "refreshed", "tail", "tiles")
+    __slots__ = ("header", "pruned", "raw", "refreshed", "tail", "tiles")
 
     def __init__(self, header: Header, tail: bytes | None = None) -> None:
         """Know its header, and its tail if it has one."""
@@ -41,6 +42,8 @@ class Entity:
         self.tail = tail or b""
         self.tiles: dict[bytes, bytes | None] = {}
         self.raw: dict[int, Hot] = {}
+        self.pruned = BEGINNING
+        """The fence by which it was pruned last, as far as is known here."""
         self.refreshed = -REFRESH_SECONDS
         """When its time to live was last renewed."""
 

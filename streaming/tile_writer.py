@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 
-from rtml.instants import SECOND, Instant
+from rtml.instants import BEGINNING, SECOND, Instant
 from rtml.online import keys
 from rtml.online.codec import FIELD_DTYPE, HEADER, RAW_MARK, Header, unfield
 from rtml.online.codec import field as field_name
@@ -59,7 +59,7 @@ class ViewWriter:
         if self._plan.tailed:
             self._fold_tails(changes, turned)
         editor.renew_states(changes)
-        self._write(changes, self._expired(turned, watermark), watermark)
+        self._write(changes, self._expired(changes, turned, watermark), watermark)
         self._loader.forget()
 
     def _fold_tails(self, changes: Sequence[Change], turned: Sequence[Change]) -> None:
@@ -118,16 +118,27 @@ class ViewWriter:
             if change.entity.header.fence // step < turn and change.entity.header.max_event_time >= 0
         ]
 
-    def _expired(self, turned: Sequence[Change], watermark: Instant) -> Drops:
-        """Forget sealed tiles here, and find those in Redis that are out of reach."""
-        found = {}
+    def _expired(self, changes: Sequence[Change], turned: Sequence[Change], watermark: Instant) -> Drops:
+        """Forget sealed tiles here, and find those in Redis, or on their way there, that are out of reach."""
+        found: Drops = {}
         listed = self._link.run([("HKEYS", change.tag + self._suffix) for change in turned])
         for change, names in zip(turned, listed, strict=True):
-            tiles = [unfield(name) for name in names if len(name) == FIELD_DTYPE.itemsize]
-            old, old_raw = expired(self._plan, tiles, watermark)
+            found[change.tag] = self._out_of_reach(names, watermark, change.entity.pruned)
+            change.entity.pruned = watermark
             self._forget_sealed(change, watermark)
-            found[change.tag] = ([field_name(tile) for tile in old], old_raw)
+        for change in changes:
+            if change.split:  # what has moved down may be old
+                moved = self._out_of_reach(change.dirty, max(change.entity.header.fence, watermark))
+                tiles, raw = found.get(change.tag, ([], []))
+                found[change.tag] = (tiles + moved[0], raw + moved[1])
         return found
+
+    def _out_of_reach(
+        self, names: Iterable[bytes], fence: Instant, since: Instant = BEGINNING
+    ) -> tuple[list[bytes], list[int]]:
+        tiles = [unfield(name) for name in names if len(name) == FIELD_DTYPE.itemsize]
+        old, raw = expired(self._plan, tiles, fence, since)
+        return [field_name(tile) for tile in old], raw
 
     def _forget_sealed(self, change: Change, fence: Instant) -> None:
         entity, ladder, lateness = change.entity, self._plan.tiles, self._plan.lateness
