@@ -24,7 +24,7 @@ def edges_of(feature: PlannedFeature, finest: Duration, at: Instant) -> Edges:
     """Return what a feature covers at an instant."""
     window = feature.span
     start, end = window.edges(at, finest)
-    kept = window.lifetime or (start == at - window.reach and end == at - window.offset)
+    kept = start == at - window.reach and end == at - window.offset
     exact = kept and feature.bound is None
     return Edges(None if window.lifetime else start, end, exact, None if exact else bound_of(feature, finest))
 

@@ -133,6 +133,12 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
         return {feature.column: feature.kind for feature in self.features if feature.column}
 
     @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The value columns whose strings are returned, and whose texts are kept for that."""
+        columns = [feature.column for feature in self.features if feature.output.kind == "str"]
+        return tuple(dict.fromkeys(columns))
+
+    @cached_property
     def windows(self) -> tuple[Window, ...]:
         """The different windows, shortest first."""
         return tuple(sorted({feature.span for feature in self.features}))

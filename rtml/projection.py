@@ -12,6 +12,7 @@ from rtml.algebra.family import EVENT_TIME, ID64, NUMPY_KIND, Events, Lane
 from rtml.errors import DefinitionError, near_miss
 from rtml.lazy import pl
 from rtml.plan import Plan
+from rtml.texts import hashed, text_column
 
 if TYPE_CHECKING:
     from rtml.define.source import EventSource
@@ -105,11 +106,14 @@ def _read(name: str, text: str) -> pl.Expr:
         ) from None
 
 
-def project(view: RowWise, plan: Plan, events: pl.LazyFrame, keep: Sequence[str] = ()) -> pl.LazyFrame:
+def project(
+    view: RowWise, plan: Plan, events: pl.LazyFrame, keep: Sequence[str] = (), *, texts: bool = False
+) -> pl.LazyFrame:
     """Return a view's events: join keys, `event_time` and `ingested_at` (int64 µs), `id64`, and its value columns.
 
-    Columns to `keep` come along as they are. Value columns are float64 or int64; a derived value that is not finite
-    counts as null.
+    Columns to `keep` come along as they are. Value columns are float64, int64, or uint64 for the hashes of strings; a
+    derived value that is not finite counts as null, and so does a string of more than `LONGEST_TEXT` bytes. With
+    `texts`, the strings that the view returns come along too, as `text_column` names them.
     """
     from rtml.columns import KEY_TYPES  # noqa: PLC0415  # needs Polars, which a server that reads versions does without
 
@@ -122,11 +126,14 @@ def project(view: RowWise, plan: Plan, events: pl.LazyFrame, keep: Sequence[str]
         pl.col(INGESTED_AT).dt.epoch("us"),
         pl.col(ID64),
         *(_lane(name, kind) for name, kind in plan.lanes.items()),
+        *(pl.col(name).alias(text_column(name)) for name in plan.texts if texts),
         *keep,
     )
 
 
 def _lane(name: str, kind: str) -> pl.Expr:
+    if kind == "str":
+        return hashed(name)
     if kind == "i64":
         return pl.col(name).cast(pl.Int64)
     value = pl.col(name).cast(pl.Float64)

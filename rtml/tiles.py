@@ -58,10 +58,8 @@ class Window(NamedTuple):
         """Return `[a, b)` at an instant.
 
         `b` is the instant itself, and `a` exact to the microsecond or floored to the finest tile; of an offset window
-        both edges are floored. A lifetime window begins with the epoch: there are no events before it.
+        both edges are floored. A lifetime window begins before all events.
         """
-        if self.lifetime:
-            return at * 0, at
         start = at - self.reach
         if self.exact:
             return start, at

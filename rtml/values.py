@@ -8,6 +8,7 @@ import numpy as np
 
 from rtml.algebra.family import NUMPY_KIND, Array, Kind, Output, Values
 from rtml.lazy import pl
+from rtml.texts import Texts, hashes
 
 _WORDS: dict[Kind, str] = {"f64": "float", "i64": "integer", "str": "string"}
 
@@ -25,9 +26,13 @@ def type_words(output: Output) -> str:
     return f"list of {word}s, at most {output.width}" if output.width else word
 
 
-def to_series(values: Values) -> pl.Series:
-    """Return values as a column, null where there is none."""
-    column = pl.Series(values.values)
+def to_series(values: Values, texts: Texts | None = None) -> pl.Series:
+    """Return values as a column, null where there is none; strings by the texts of their hashes.
+
+    Raises:
+        CodecError: a string's text is not among them.
+    """
+    column = pl.Series(values.values) if values.values.dtype.kind != "u" else _strings(values, texts or Texts.none())
     if values.lengths is not None:
         frame = pl.DataFrame({"values": column, "length": values.lengths})
         lists = pl.col("values").arr.to_list().list.head(pl.col("length"))
@@ -37,14 +42,25 @@ def to_series(values: Values) -> pl.Series:
     return column.zip_with(pl.Series(values.valid), pl.Series([None], dtype=column.dtype))
 
 
+def _strings(values: Values, texts: Texts) -> pl.Series:
+    if values.lengths is None:
+        return texts.look_up(values.values, values.valid)
+    width = values.values.shape[1]
+    there = (np.arange(width) < values.lengths[:, None]) & values.valid[:, None]
+    return texts.look_up(values.values.ravel(), there.ravel()).reshape((-1, width))
+
+
 def from_series(column: pl.Series, output: Output) -> Values:
-    """Return what `to_series` made a column of."""
+    """Return what `to_series` made a column of; strings as their hashes."""
     valid = column.is_not_null().to_numpy()
     if not output.width:
+        if output.kind == "str":
+            column = hashes(column)
         return Values(column.fill_null(0).to_numpy().astype(NUMPY_KIND[output.kind], copy=False), valid)
     found = output.room(len(column))
     lengths = column.list.len().fill_null(0).to_numpy().astype(np.int64)
-    flat = column.explode(empty_as_null=False, keep_nulls=False).to_numpy()
+    items = column.explode(empty_as_null=False, keep_nulls=False)
+    flat = (hashes(items) if output.kind == "str" else items).to_numpy()
     inside = np.arange(output.width) < lengths[:, None]
     found.values[inside] = flat
     return Values(found.values, valid, lengths)

@@ -26,6 +26,7 @@ from serving.metrics import Metrics
 from serving.reader import Turns
 from serving.redis_io import LateReplyError, RedisReader
 from serving.state import ServingState
+from serving.texts import Strings
 from serving.waiting import MOST_ROWS, Asked, Waiting, packed, timers
 
 MOST_AT_ONCE = 1_000
@@ -180,6 +181,7 @@ class Batches:
             await asyncio.sleep(0)
             if waiting.is_late("merge", merging, self._metrics):
                 return None
+        before -= await self._fetch_strings(lookup, [waiting])
         vectors = lookup.vectors()
         waiting.budget.spend("merge", merging, perf_counter(), before=before)
         return rows, vectors
@@ -195,6 +197,10 @@ class Batches:
         before = perf_counter() - planning
         self._metrics.redis.observe(await self._fetch(lookup, together))
         merging = perf_counter()
+        if lookup.strings:
+            for _ in lookup.merge(MOST_ROWS):
+                pass
+            before -= await self._fetch_strings(lookup, together)
         vectors = lookup.vectors()
         merged = perf_counter()
         self._metrics.merge.observe(before + merged - merging)
@@ -213,7 +219,14 @@ class Batches:
                 self._admission.began(min(waits))
         return now
 
-    async def _fetch(self, lookup: Lookup, together: list[Waiting]) -> float:
+    async def _fetch_strings(self, lookup: Lookup, together: list[Waiting]) -> float:
+        """Read the strings of a merged lookup that are not remembered: another round trip; return its seconds."""
+        if not lookup.strings.unfinished:
+            return 0.0
+        self._metrics.text_lookups.inc(len(lookup.strings.commands()))
+        return await self._fetch(lookup.strings, together)
+
+    async def _fetch(self, lookup: Lookup | Strings, together: list[Waiting]) -> float:
         """Read for a lookup: one round trip, but for rare heads and torn raw records; return the seconds it took.
 
         It lasts no longer than the time of the last of those who wait; who has less hears when it is up.

@@ -102,13 +102,19 @@ class FeatureClient:
 
 
 def fetch(client: Redis, lookup: Lookup) -> None:
-    """Read all that a lookup needs: one round trip, or rarely more.
+    """Read all that a lookup needs: one round trip, or rarely more; and one for strings that are not remembered.
 
     Raises:
         UnavailableError: Redis does not answer.
+        OverflowedError: an integer sum needs more than 64 bits.
     """
     try:
         while lookup.unfinished:
             lookup.absorb(exchange(client, lookup.commands()))
+        if lookup.strings:
+            for _ in lookup.merge(MOST_ENTITIES):
+                pass
+            if lookup.strings.unfinished:
+                lookup.strings.absorb(exchange(client, lookup.strings.commands()))
     except redis.RedisError as error:
         raise UnavailableError(f"Redis does not answer: {error}") from None

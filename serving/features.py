@@ -20,6 +20,7 @@ from serving.entities import Rows, entity_tags
 from serving.merging import ViewMerge, spread
 from serving.reader import Turns, ViewLookup
 from serving.state import Snapshot
+from serving.texts import Strings
 from streaming.services import Service
 from streaming.versions import Version
 
@@ -181,6 +182,8 @@ class Lookup:
             view = ViewLookup(version, turns.at(version.plan, at, version.based_to), list(dict.fromkeys(tags)), at)
             self.views.append(view)
             self._merges.append(ViewMerge(view, question.service, question.is_stale(version), tags))
+        self.strings = Strings(self._merges, turns.texts)
+        """To be read when all is merged, before `vectors`."""
 
     def commands(self) -> list[Command]:
         """The commands of this round trip."""
@@ -215,6 +218,7 @@ class Lookup:
         """
         for _ in self.merge(max(1, len(self.rows))):
             pass
+        self.strings.resolve()
         question, watermark, planned = self.question, self.question.watermark, self.question.planned
         merges = {merge.view: merge for merge in self._merges}
         columns = [merges[view].column(feature) for view, feature in question.service.columns]

@@ -55,6 +55,17 @@ class ViewMerge:
             self.statuses += judged
             yield
 
+    @property
+    def values(self) -> dict[str, list[Any]]:
+        """The features' values, entity by entity; strings are their hashes until they are resolved."""
+        return self._columns
+
+    def damage(self, place: int) -> None:
+        """Give no values of an entity: not all of it is there."""
+        self.statuses[place] = "damaged"
+        for column in self._columns.values():
+            column[place] = None
+
     def column(self, feature: str) -> list[Any]:
         """Return a feature's values, row by row."""
         return spread(self._columns[feature], self.places)

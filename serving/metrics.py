@@ -73,6 +73,11 @@ class Metrics:
             "rtml_pushed_events", "Pushed events by what came of them", ["source", "outcome"], registry=registry
         )
         self.redis_failures = Counter("rtml_redis_failures", "Round trips that Redis did not answer", registry=registry)
+        self.text_lookups = Counter(
+            "rtml_text_lookups",
+            "Entities whose strings took a second round trip, as their texts were not remembered",
+            registry=registry,
+        )
         self._service_requests = Tallies(
             "rtml_service_requests", "Requests for a service's features", ["service", "status"], registry
         )

@@ -19,6 +19,7 @@ from rtml.online.codec import FIELD_DTYPE, HEADER, LATE, NO_HEADER, Header, unfi
 from rtml.online.commands import Command, hmget, packed_fields
 from rtml.online.tail import TAIL
 from rtml.plan import Plan
+from serving.text_cache import TextCache
 from streaming.versions import Version
 
 ATTEMPTS = 3
@@ -30,6 +31,8 @@ class Turns:
 
     def __init__(self) -> None:
         """Start with none."""
+        self.texts = TextCache()
+        """The strings that were served of late."""
         self._known: dict[tuple[str, str, Instant, tuple[int, ...]], Turn] = {}
 
     def at(self, plan: Plan, at: Instant, based_to: Instant = BEGINNING) -> Turn:

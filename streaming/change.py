@@ -38,6 +38,13 @@ class Change:
     tail: bool = False
     """Whether the tail is another one."""
     split: bool = False
+    strings: dict[int, int] = field(default_factory=dict)
+    """By hash: the number of the newest coarsest tile that a string is in."""
+
+    def mention(self, hashes: Sequence[int], number: int) -> None:
+        """Note the strings of an event, and the coarsest tile that it is in."""
+        for one in hashes:
+            self.strings[one] = max(number, self.strings.get(one, number))
 
 
 class Editor:
@@ -63,6 +70,9 @@ class Editor:
             if added:
                 change.latest = max(change.latest, *[batch.times[row] for row in added])
                 change.ingested = max(change.ingested, *[batch.ingested[row] for row in added])
+                if batch.strings.texts:
+                    number = int(batch.indices[-1][run[0]])
+                    change.mention([one for row in added for one in batch.strings.rows[row]], number)
         return change
 
     def must_fold(self, change: Change) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 
 from rtml.online.commands import Command
+from rtml.online.texts import DROP, KEEP
 from streaming.broker import (
     RestartRequiredError,
     check_incarnation,
@@ -37,6 +38,7 @@ class Link:
         self._sleep = sleep
         self._claim = client.script_load(CLAIM)
         self._write = client.script_load(WRITE)
+        self._keep, self._drop = client.script_load(KEEP), client.script_load(DROP)
         self._incarnation = incarnation(client)
         self._posted: list[Command] = []
         self._replies: list[Any] = []
@@ -55,6 +57,14 @@ class Link:
     def write(self, names: list[str], *arguments: Any) -> Command:
         """Return the command that writes an entity."""
         return ("EVALSHA", self._write, len(names), *names, *arguments)
+
+    def keep_texts(self, key: str, arguments: list[Any]) -> Command:
+        """Return the command that writes strings of an entity."""
+        return ("EVALSHA", self._keep, 1, key, *arguments)
+
+    def drop_texts(self, key: str, first: int) -> Command:
+        """Return the command that removes an entity's strings that were last seen before a coarsest tile."""
+        return ("EVALSHA", self._drop, 1, key, first)
 
     def run(self, commands: list[Command]) -> list[Any]:
         """Return the replies to commands, and settle all that were posted before.

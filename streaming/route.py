@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +20,7 @@ from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, RowWise, project, to_events
 from streaming.decode import Reason
 from streaming.gate import ARRIVED, Gated
+from streaming.texts import BatchTexts
 from streaming.versions import Version
 
 
@@ -34,6 +35,7 @@ class ViewBatch:
     arrived: list[Instant]
     records: Array
     """Wide records with absolute times."""
+    strings: BatchTexts = field(default_factory=BatchTexts)
 
     @property
     def plan(self) -> Plan:
@@ -165,7 +167,7 @@ class Router:
     @staticmethod
     def _batch(view: RowWise, version: Version, good: pl.DataFrame) -> ViewBatch:
         plan = version.plan
-        projected = project(view, plan, good.lazy(), keep=(ARRIVED,))
+        projected = project(view, plan, good.lazy(), keep=(ARRIVED,), texts=True)
         time, ingested = pl.col(EVENT_TIME), pl.col(INGESTED_AT)
         ours = (ingested - time <= plan.lateness) & (time >= version.boundary)
         frame = projected.filter(ours).collect()
@@ -179,6 +181,7 @@ class Router:
             ingested=frame[INGESTED_AT].to_list(),
             arrived=frame[ARRIVED].to_list(),
             records=Records(plan).encode(events, 0, Records(plan).wide),
+            strings=BatchTexts.of(plan, frame),
         )
 
 

@@ -19,6 +19,7 @@ from streaming.loading import Loader
 from streaming.pruning import expired
 from streaming.route import MicroBatch, Rows, ViewBatch
 from streaming.scripts import generation_bytes
+from streaming.texts import TextWriter
 from streaming.versions import Version
 
 POSTED_AT_ONCE = 256
@@ -43,6 +44,7 @@ class ViewWriter:
         self._raw_expire = version.plan.raw_expire_after // SECOND
         self._loader = Loader(link, version, generation, self.counts)
         self._editor = Editor(version.plan, self.counts)
+        self._texts = TextWriter(link, version.plan)
 
     @property
     def cached(self) -> int:
@@ -52,6 +54,7 @@ class ViewWriter:
     def apply(self, batch: ViewBatch, rows: Rows, watermark: Instant) -> None:
         """Send a micro-batch; the fence of every entity that is written rises to the watermark."""
         entities, editor = self._loader.entities, self._editor
+        self.counts["conflicting"] += self._texts.conflicts(batch.strings)
         opened = self._loader.load(batch, {tag: runs_of(batch, found) for tag, found in rows.items()})
         changes = [editor.change(tag, entities[tag], batch, runs) for tag, runs in opened.items()]
         changes = [change for change in changes if change.dirty or change.tail]
@@ -59,7 +62,7 @@ class ViewWriter:
         if self._plan.tailed:
             self._fold_tails(changes, turned)
         editor.renew_states(changes)
-        self._write(changes, self._expired(changes, turned, watermark), watermark)
+        self._write(changes, self._expired(changes, turned, watermark), batch, watermark)
         self._loader.forget()
 
     def _fold_tails(self, changes: Sequence[Change], turned: Sequence[Change]) -> None:
@@ -70,13 +73,17 @@ class ViewWriter:
         for change in folded:
             self._editor.fold_tail(change)
 
-    def _write(self, changes: Sequence[Change], drops: Drops, watermark: Instant) -> None:
+    def _write(self, changes: Sequence[Change], drops: Drops, batch: ViewBatch, watermark: Instant) -> None:
         """Send every changed entity as one script of absolute values."""
         now = time.monotonic()
-        commands = []
+        commands: list[Command] = []
         for change in changes:
+            key, was, renewed = change.tag + self._suffix, change.entity.header.fence, change.entity.refreshed
+            commands += self._texts.keep(key, change.strings, batch.strings.texts)
             commands.append(self._command(change, drops.get(change.tag), watermark, now))
-            if len(commands) == POSTED_AT_ONCE:
+            fence, renews = change.entity.header.fence, change.entity.refreshed > renewed
+            commands += self._texts.drop(key, was, fence, renewed=renews)
+            if len(commands) >= POSTED_AT_ONCE:
                 self._link.post(commands)
                 commands = []
         self._link.post(commands)

@@ -52,9 +52,14 @@ def known(events: Iterable[Event], lateness: int, seen: int, seen_late: int) -> 
     return found
 
 
+def edges(at: int, length: int, floor: int = 1, offset: int = 0) -> Window:
+    """A window's edges: the left one floored, with an offset both."""
+    return (at - offset - length) // floor * floor, (at - offset) // floor * floor if offset else at
+
+
 def window(events: Iterable[Event], key: str, at: int, length: int, floor: int = 1, offset: int = 0) -> list[Event]:
-    """The events of an entity in `[at - length, at)`, with the left edge floored; with an offset both edges are."""
-    start, end = (at - offset - length) // floor * floor, (at - offset) // floor * floor if offset else at
+    """The events of an entity between a window's edges, in order."""
+    start, end = edges(at, length, floor, offset)
     return sorted((e for e in events if e.key == key and start <= e.time < end), key=lambda e: (e.time, e.id64))
 
 
@@ -85,6 +90,9 @@ def value(
         return None
     if aggregate in ("variance", "stddev", "skew", "kurtosis"):
         return _spread(aggregate, values)
+    if aggregate in ("first", "last"):
+        end: Value = values[0] if aggregate == "first" else values[-1]
+        return end
     total = sum(values) if isinstance(values[0], int) else math.fsum(values)
     answers: dict[str, Value] = {
         "sum": total,
@@ -93,8 +101,6 @@ def value(
         "sum_rate": total / ((edges[1] - edges[0]) / 1_000_000),
         "min": min(values),
         "max": max(values),
-        "first": values[0],
-        "last": values[-1],
     }
     return answers[aggregate]
 

@@ -9,6 +9,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+import xxhash
+
 from rtml.algebra import catalog
 from rtml.algebra.binned import Histogram
 from rtml.algebra.distinct import CountDistinct
@@ -91,7 +93,9 @@ def _several(aggregate: Any, values: Sequence[Any]) -> list[float] | None:
 
 def _top(aggregate: Any, values: Sequence[Any]) -> list[Any]:
     counts = Counter(values)
-    return sorted(counts, key=lambda value: (-counts[value], value))[: aggregate.k]
+    # Of strings that are equally frequent, the one with the lesser hash.
+    order = {one: xxhash.xxh64_intdigest(one.encode()) if isinstance(one, str) else one for one in counts}
+    return sorted(counts, key=lambda value: (-counts[value], order[value]))[: aggregate.k]
 
 
 def _bins(aggregate: Any, values: Sequence[Any]) -> list[int]:

@@ -162,6 +162,8 @@ class Aggregate(ABC):
     takes_number: ClassVar[bool] = True
     takes_boolean: ClassVar[bool] = False
     takes_string: ClassVar[bool] = False
+    takes_lifetime: ClassVar[bool] = True
+    """Whether it means anything of a window without a left edge."""
     commutative: ClassVar[bool] = True
     """Whether the states of a group may be combined in any order."""
 

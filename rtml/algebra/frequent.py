@@ -152,7 +152,10 @@ class Counters(Gathering):
 
 @dataclass(frozen=True)
 class ApproxTopK(Aggregate):
-    """The most frequent values, most frequent first, of equals the lesser one; an empty list when there are none."""
+    """The most frequent values, most frequent first, of equals the lesser one; an empty list when there are none.
+
+    Of strings that are equally frequent, the one whose hash is less.
+    """
 
     name = "approx_top_k"
     takes_boolean = True

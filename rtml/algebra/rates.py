@@ -15,6 +15,7 @@ class Rate(Aggregate):
 
     name = "rate"
     takes_column = False
+    takes_lifetime = False
 
     def families(self, column: str, kind: Kind) -> tuple[Family, ...]:
         """Rows."""
@@ -33,6 +34,7 @@ class SumRate(Aggregate):
 
     name = "sum_rate"
     takes_boolean = True
+    takes_lifetime = False
 
     def families(self, column: str, kind: Kind) -> tuple[Family, ...]:
         """A total."""

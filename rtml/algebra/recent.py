@@ -99,6 +99,7 @@ class First(Aggregate):
     """The value of the earliest event that has one; null when there is none."""
 
     name = "first"
+    takes_string = True
     end: ClassVar[type[Recent]] = Earliest
 
     def families(self, column: str, kind: Kind) -> tuple[Family, ...]:

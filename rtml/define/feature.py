@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rtml import tiles
+from rtml.algebra import catalog
 from rtml.algebra.family import Parameters, label
 from rtml.define.naming import check_duration
 from rtml.errors import DefinitionError, InstantError
@@ -94,7 +95,16 @@ class Aggregation:
         if isinstance(self.windows, (str, Window)) or not self.windows:
             raise DefinitionError.at(where, parameter, "a list such as ['1h', '24h']", self.windows)
         windows = [window if isinstance(window, Window) else Window(window) for window in self.windows]
-        return [(window, window.resolved(where, parameter, tail)) for window in windows]
+        found = [(window, window.resolved(where, parameter, tail)) for window in windows]
+        if any(meant.lifetime for _, meant in found) and not self._takes_lifetime:
+            raise DefinitionError.at(
+                where, parameter, f"windows with a left edge for {self.aggregate!r}", LIFETIME_WORD
+            )
+        return found
+
+    @property
+    def _takes_lifetime(self) -> bool:
+        return catalog.aggregate(self.aggregate, self.parameters).takes_lifetime
 
 
 def Count(windows: Sequence[str | Window], name: str | None = None) -> Aggregation:

@@ -15,6 +15,7 @@ from rtml.define.entity import Entity
 from rtml.define.expectation import Expect, Expectation, resolve_quality
 from rtml.define.expression import check_expression, relaxed
 from rtml.define.feature import TAILS, Aggregation, Tail
+from rtml.define.kinds import kind_of, taken_by
 from rtml.define.naming import check_duration, check_name, check_owners, check_type
 from rtml.define.sla import SLA, check_sla
 from rtml.define.source import EventSource
@@ -183,12 +184,10 @@ class StreamFeatureView:
             raise DefinitionError.at(
                 where, aggregation.stem, "of 64-bit floats or signed integers (cast it)", str(dtype)
             )
-        number, boolean = aggregate.takes_number, aggregate.takes_boolean
-        if not ((number and dtype.is_numeric()) or (boolean and dtype == pl.Boolean)):
-            kinds = [*(["numeric"] if number else []), *(["boolean"] if boolean else [])]
-            words = f"a {' or '.join(kinds)} column"
-            raise DefinitionError.at(where, f"{aggregation.stem}", words, str(dtype))
-        return "f64" if dtype.is_float() else "i64"
+        kind = kind_of(aggregate, dtype)
+        if kind is None:
+            raise DefinitionError.at(where, aggregation.stem, taken_by(aggregate), str(dtype))
+        return kind
 
     def _check_tails(self, where: str) -> None:
         finest = self.tiles.finest

@@ -70,6 +70,11 @@ def raw(entity_key: str, index: int) -> str:
     return f"{entity_key}:r{index}"
 
 
+def texts(entity_key: str) -> str:
+    """Return the key of the hash of the strings that an entity's events have."""
+    return f"{entity_key}:s"
+
+
 def meta(view: str, version: str) -> str:
     """Return the key of a version's meta."""
     return f"rtml:meta:{view}@{version}"

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array, Span
-from rtml.columns import KEY_TYPES
+from rtml.columns import KEY_TYPES, LANE_TYPES
 from rtml.errors import RequestError, near_miss
 from rtml.instants import Duration
 from rtml.plan import Plan
@@ -93,7 +93,7 @@ def _by_offset(windows: Iterable[Window], edge: Callable[[Window], Array]) -> di
 
 def _check(plan: Plan, events: pl.DataFrame, spine: pl.DataFrame) -> None:
     keys = {name: KEY_TYPES[kind] for name, kind in plan.keys}
-    lanes = {name: pl.Float64() if kind == "f64" else pl.Int64() for name, kind in plan.lanes.items()}
+    lanes = {name: LANE_TYPES[kind] for name, kind in plan.lanes.items()}
     whole: dict[str, pl.DataType] = {
         EVENT_TIME: pl.Int64(),
         KNOWN_AT: pl.Int64(),

@@ -30,6 +30,7 @@ _AGGREGATES: dict[str, Column] = {
     "skew": lambda column: _unless_constant(column, column.skew(bias=False), 3),
     "kurtosis": lambda column: _unless_constant(column, column.kurtosis(bias=False), 4),
 }
+_KINDS = {"f64": pl.Float64(), "i64": pl.Int64(), "str": pl.String()}
 _COUNTS = ("count", "rate", "decayed_count")
 _LISTS: dict[str, Column] = {
     "first_n": lambda column: column.drop_nulls(),
@@ -108,7 +109,7 @@ def _value(feature: Feature, age: pl.Expr, seconds: float) -> pl.Expr:
     if feature.aggregate == "decayed_count":
         return _weight(age, given).sum()
     # Booleans count as 0 and 1.
-    column = pl.col(feature.column).cast(pl.Float64 if feature.kind == "f64" else pl.Int64)
+    column = pl.col(feature.column).cast(_KINDS[feature.kind])
     if feature.aggregate in _LISTS:
         return _LISTS[feature.aggregate](column).head(given["n"])
     if feature.aggregate == "sum_rate":

@@ -28,6 +28,8 @@ from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import in_chunks, is_late, load_events
 from rtml_assets.tables.publisher import Hold
 from rtml_assets.tables.reach import reach_of
+from rtml_assets.tables.runs import strings_of
+from rtml_assets.tables.strings import EntityStrings, StringsWriter
 from streaming.positions import read_positions, watermark
 from streaming.versions import Version
 
@@ -162,6 +164,10 @@ def _keep(client: Redis, version: Version, **instants: Instant) -> Version:
     return msgspec.structs.replace(version, **instants)
 
 
+_Joining = tuple[str, bytes | None, Array, EntityStrings]
+"""An entity's key, its base as it was, and the records and strings that join it."""
+
+
 class _Folding:
     """Folds events into the bases of one version."""
 
@@ -170,11 +176,12 @@ class _Folding:
         self._plan = version.plan
         self._script: Script = client.register_script(_FOLD)
         self._suffix = keys.versioned(version.view, version.version)
+        self._strings = StringsWriter(client, version.plan)
 
     def fold(self, events: pl.LazyFrame, up_to: Instant, folded_to: Instant) -> None:
         """Bring the entities of these events to `S(up_to, folded_to)`; there are no others that this would change."""
         plan, wide = self._plan, Records.of(self._plan).wide
-        frame = project(self._view, plan, events).sort(*plan.key_names, EVENT_TIME, ID64).collect()
+        frame = project(self._view, plan, events, texts=True).sort(*plan.key_names, EVENT_TIME, ID64).collect()
         if frame.is_empty():
             return
         owners = frame.select(pl.struct(plan.key_names).rle_id()).to_series().to_numpy()
@@ -188,9 +195,10 @@ class _Folding:
         records = Records.of(plan).encode(to_events(plan, frame), 0, wide)
         parts = zip(np.split(records, starts[1:]), np.split(chosen, starts[1:]), strict=True)
         joining = [part[wanted] for part, wanted in parts]
+        strings = list(strings_of(plan, frame, starts))
         some = [number for number, part in enumerate(joining) if len(part)]
         for start in range(0, len(some), KEYS_AT_ONCE):
-            chunk = [(names[n], stored[n], joining[n]) for n in some[start : start + KEYS_AT_ONCE]]
+            chunk = [(names[n], stored[n], joining[n], strings[n]) for n in some[start : start + KEYS_AT_ONCE]]
             self._write(chunk, up_to, folded_to)
 
     def _read(self, names: list[str]) -> list[bytes | None]:
@@ -217,12 +225,15 @@ class _Folding:
         after = (times < np.maximum(was, up_to)) & (~late | (ingested < np.maximum(was_late, late_to)))
         return np.asarray(after & ~before)
 
-    def _write(self, chunk: list[tuple[str, bytes | None, Array]], up_to: Instant, folded_to: Instant) -> None:
-        bases = [Base.decode(stored) for _, stored, _ in chunk]
-        pending = [(base.state or None, records) for base, (_, _, records) in zip(bases, chunk, strict=True)]
+    def _write(
+        self, chunk: list[tuple[str, bytes | None, Array, EntityStrings]], up_to: Instant, folded_to: Instant
+    ) -> None:
+        bases = [Base.decode(stored) for _, stored, *_ in chunk]
+        pending = [(base.state or None, records) for base, (_, _, records, _) in zip(bases, chunk, strict=True)]
         pipeline = self._client.pipeline(transaction=False)
         states = fold(self._plan, pending)
-        for base, (name, stored, records), state in zip(bases, chunk, states, strict=True):
+        for base, (name, stored, records, strings), state in zip(bases, chunk, states, strict=True):
+            self._strings.write(pipeline, name, strings)
             latest = max(base.latest, int(records["time"].max()))
             new = Base(max(base.up_to, up_to), max(base.folded_to, folded_to), latest, state)
             args: list[Any] = [(stored or b"")[:MARK], new.encode()]

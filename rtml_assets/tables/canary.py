@@ -184,7 +184,7 @@ def _events(
     entities = spine.lazy().select(plan.key_names).unique()
     return (
         project(asked.view, asked.whole, load(days))
-        .rename(asked.renamed)
+        .rename(asked.renamed, strict=False)
         .join(entities, on=list(plan.key_names), how="semi")
         .filter(~in_history | (time >= version.history_from))
         .with_columns(

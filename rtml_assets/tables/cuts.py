@@ -20,6 +20,7 @@ from rtml.instants import BEGINNING, SECOND, parse_duration
 from rtml.lake import of_view
 from rtml.plan import PlannedFeature
 from rtml.projection import INGESTED_AT
+from rtml.texts import hashes
 from rtml_assets.tables.recompute import NEXT_LATE, SEALED, Vectors, agreeing, recomputed, replaced
 from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN, SEEN_LATE
 
@@ -124,6 +125,11 @@ def _within_bounds(given: Vectors, feature: PlannedFeature, inside: pl.DataFrame
     left, right = feature.span.edges(pl.col(AT), plan.tiles.finest)
     got = given.rows.select(pl.int_range(pl.len()).alias(_ROW), pl.col(name).alias("got"))
     low, high, may_be_null = _bounds(feature, _sure())
+    if feature.output.kind == "str":
+        # The hash of a string is no bound of another: it is that of an event, or it is not.
+        got = got.with_columns(hashes(got["got"]))
+        there = (pl.col(feature.column) == pl.col("got")).any()
+        low, high = pl.when(there).then(pl.col("got").first()), pl.when(there).then(pl.col("got").first())
     within = pl.when(pl.col("got").is_null()).then(pl.col("null")).otherwise(pl.col("got").is_between("low", "high"))
     return (
         inside.join(got, on=_ROW)

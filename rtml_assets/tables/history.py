@@ -21,6 +21,7 @@ from rtml_assets.tables.events import is_late, load_events
 from rtml_assets.tables.publisher import Hold
 from rtml_assets.tables.reach import history_start
 from rtml_assets.tables.runs import Run, runs
+from rtml_assets.tables.strings import EntityStrings, StringsWriter
 from streaming.versions import Version
 
 if TYPE_CHECKING:
@@ -81,14 +82,15 @@ class _Writer:
         self._hold = hold
         self._plan = version.plan
         self._suffix = keys.versioned(version.view, version.version)
-        self._held: list[tuple[str, Grown]] = []
+        self._held: list[tuple[str, Grown, EntityStrings]] = []
+        self._strings = StringsWriter(client, version.plan)
         self._held_events = 0
         self.events = self.tiles = self.keys = 0
 
     def add(self, run: Run) -> None:
         """Take the events of one entity and coarsest tile."""
         tile = Tile(self._plan.tiles.top, run.tile)
-        self._held.append((run.tag + self._suffix, grow(self._plan, tile, run.records)))
+        self._held.append((run.tag + self._suffix, grow(self._plan, tile, run.records), run.strings))
         self._held_events += len(run.records)
         if self._held_events >= EVENTS_AT_ONCE:
             self.flush()
@@ -98,7 +100,8 @@ class _Writer:
         packed = iter(self._folded())
         pipeline = self._client.pipeline(transaction=False)
         life, raw_life = self._plan.expire_after // 1_000, self._plan.raw_expire_after // 1_000
-        for key, grown in self._held:
+        for key, grown, strings in self._held:
+            self._strings.write(pipeline, key, strings)
             values: dict[Any, Any] = {field(tile): value for tile, value in grown.leaves.items()}
             for tile, records in grown.states.items():
                 count = len(records) if tile.level == 0 else 0
@@ -116,6 +119,6 @@ class _Writer:
 
     def _folded(self) -> list[bytes]:
         pending: list[tuple[bytes | None, Array]] = [
-            (None, records) for _, grown in self._held for records in grown.states.values()
+            (None, records) for _, grown, _ in self._held for records in grown.states.values()
         ]
         return fold(self._plan, pending)

@@ -20,6 +20,7 @@ from rtml_assets.tables.events import is_late, load_events
 from rtml_assets.tables.publisher import Hold
 from rtml_assets.tables.reach import history_start, reach_of
 from rtml_assets.tables.runs import Run, runs
+from rtml_assets.tables.strings import StringsWriter
 from streaming.positions import has_begun, read_positions, watermark
 from streaming.versions import Version
 
@@ -87,12 +88,13 @@ def _write_fields(client: Redis, version: Version, found: Mapping[str, Run], hol
     life = version.plan.expire_after // 1_000
     known: set[Any] = client.smembers(listed)
     gone = {name.decode() for name in known} - set(found)
-    names = list(found)
+    names, strings = list(found), StringsWriter(client, version.plan)
     for start in range(0, len(names), KEYS_AT_ONCE):
         some = names[start : start + KEYS_AT_ONCE]
         pipeline = client.pipeline(transaction=False)
         pipeline.sadd(listed, *some)
         for name in some:
+            strings.write(pipeline, name, found[name].strings)
             pipeline.hset(name, mapping=_fields(version, found[name]))
             pipeline.pexpire(name, life)
         hold()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from rtml.online import keys
 from rtml.online.codec import Records
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, RowWise, project, to_events
+from rtml_assets.tables.strings import EntityStrings
+from streaming.texts import BatchTexts
 
 
 class Run(NamedTuple):
@@ -23,11 +26,12 @@ class Run(NamedTuple):
     records: Array
     ingested: Array
     """When each was ingested, int64 µs."""
+    strings: EntityStrings
 
 
 def runs(view: RowWise, plan: Plan, events: pl.LazyFrame, size: int | None = None) -> Iterator[Run]:
     """Split a view's events (`id64` unsigned) by entity, and where a size is given by tiles of that size."""
-    frame = project(view, plan, events).sort(*plan.key_names, EVENT_TIME, ID64).collect()
+    frame = project(view, plan, events, texts=True).sort(*plan.key_names, EVENT_TIME, ID64).collect()
     if frame.is_empty():
         return
     records = Records(plan).encode(to_events(plan, frame), 0, Records(plan).wide)
@@ -38,5 +42,15 @@ def runs(view: RowWise, plan: Plan, events: pl.LazyFrame, size: int | None = Non
     starts = np.flatnonzero(first)
     owners = frame.select(plan.key_names)[starts].rows()
     parts = zip(*(np.split(rows, starts[1:]) for rows in (records, frame[INGESTED_AT].to_numpy())), strict=True)
-    for values, tile, (part, ingested) in zip(owners, tiles[starts].tolist(), parts, strict=True):
-        yield Run(keys.entity_tag(plan.entity, values), tile, part, ingested)
+    strings = strings_of(plan, frame, starts)
+    for values, tile, (part, ingested), own in zip(owners, tiles[starts].tolist(), parts, strings, strict=True):
+        yield Run(keys.entity_tag(plan.entity, values), tile, part, ingested, own)
+
+
+def strings_of(plan: Plan, frame: pl.DataFrame, starts: Array) -> Iterator[EntityStrings]:
+    """Return the strings of each run."""
+    found = BatchTexts.of(plan, frame)
+    numbers = (frame[EVENT_TIME] // plan.tiles.coarsest).to_list()
+    rows = list(zip(numbers, found.rows, strict=True)) if found.rows else []
+    for start, end in pairwise([*starts.tolist(), frame.height]):
+        yield EntityStrings.of(rows[start:end], found.texts)

@@ -18,6 +18,7 @@ from rtml.instants import BEGINNING, Instant
 from rtml.lake import LATE, Lake, unsigned
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, project
+from rtml.texts import text_column
 from rtml_assets.tables.delta import open_table, scan
 from rtml_assets.tables.events import load_events
 from rtml_assets.tables.spans import Reach
@@ -62,7 +63,8 @@ class Asked:
     def renamed(self) -> dict[str, str]:
         """The columns that get another name."""
         own = [*self.whole.key_names, *self.whole.lanes]
-        return {name: _free(name, {*own, *_TAKEN}) for name in own if name in _TAKEN}
+        found = {name: _free(name, {*own, *_TAKEN}) for name in own if name in _TAKEN}
+        return found | {text_column(name): text_column(found[name]) for name in self.whole.texts if name in found}
 
     @cached_property
     def plan(self) -> Plan:
@@ -80,8 +82,12 @@ class Asked:
         return Reach(self.plan.reach + self.plan.tiles.finest, 0)
 
     def events(self, lake: Lake, days: Sequence[date], known_at: KnownAt) -> pl.LazyFrame:
-        """Return days of the view's events with `known_at` (int64 µs) and `late`: from when on each may count."""
-        events = project(self.view, self.whole, load_events(lake, self.view.source, days)).rename(self.renamed)
+        """Return days of the view's events with `known_at` (int64 µs) and `late`: from when on each may count.
+
+        The texts of strings come along.
+        """
+        events = project(self.view, self.whole, load_events(lake, self.view.source, days), texts=True)
+        events = events.rename(self.renamed)
         late = pl.col(INGESTED_AT) - pl.col(EVENT_TIME) > self.plan.lateness
         events = events.with_columns(late.alias(IS_LATE))
         if known_at == "hindsight":

@@ -17,6 +17,7 @@ from rtml.instants import DAY, Instant, to_instant
 from rtml.lake import EVENT_DATE, Lake, features_schema
 from rtml.plan import Plan
 from rtml.point_in_time.join import point_in_time
+from rtml.texts import Texts
 from rtml.values import to_series
 from rtml_assets.tables.delta import Built, meaning_of, open_table, rebuild_days, rows_by_day
 from rtml_assets.tables.seen import AT, SEEN, SEEN_LATE, Asked
@@ -111,7 +112,8 @@ def _values(plan: Plan, events: pl.DataFrame, instants: Sequence[Instant]) -> pl
     at = pl.col(AT).cast(TIMESTAMP)
     day = pl.from_epoch(pl.col(AT) - 1, "us").dt.date().alias(EVENT_DATE)
     keys = spine.select(*plan.key_names, at.alias(SPINE_TIME), day)
-    features = [to_series(found[feature.name]).alias(feature.name) for feature in plan.features]
+    texts = Texts.of(events, plan.texts)
+    features = [to_series(found[feature.name], texts).alias(feature.name) for feature in plan.features]
     return keys.with_columns(features).select(*plan.key_names, SPINE_TIME, *found, EVENT_DATE)
 
 

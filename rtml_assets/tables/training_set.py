@@ -16,6 +16,7 @@ from rtml.define.source import EventSource
 from rtml.lake import Lake
 from rtml.point_in_time.join import point_in_time
 from rtml.registry import Registry
+from rtml.texts import Texts
 from rtml.values import put_rows, to_series, value_type
 from rtml_assets.tables.arrivals import Arrivals
 from rtml_assets.tables.delta import open_table, rows_by_day
@@ -126,22 +127,28 @@ class TrainingSet:
         kept = {feature.name: feature.output.room(len(spine)) for feature in plan.features}
         keys = spine.keys.select(asked.whole.key_names).rename(asked.renamed, strict=False)
         counts = rows_by_day(open_table(self.lake.events(asked.view.source.name)))
+        texts: list[Texts] = []
         latest = spine.at - 1  # of the events before a row's instant
         for span in spans(latest, asked.reach, counts, self.limit):
             inside = np.flatnonzero((latest >= span.first) & (latest <= span.last))
             for part in entity_parts(keys[inside], span.parts):
                 rows = inside[part]
-                for name, values in self._part(asked, keys[rows], spine.at[rows], span).items():
+                found, known = self._part(asked, keys[rows], spine.at[rows], span)
+                texts.append(known)
+                for name, values in found.items():
                     put_rows(kept[name], rows, values)
                 done += len(rows)
                 if progress is not None:
                     progress(done, len(spine))
-        return {f"{asked.view.name}__{name}": to_series(column) for name, column in kept.items()}
+        known = Texts.joined(texts)
+        return {f"{asked.view.name}__{name}": to_series(column, known) for name, column in kept.items()}
 
-    def _part(self, asked: Asked, keys: pl.DataFrame, at: Array, span: Span) -> dict[str, Values]:
+    def _part(self, asked: Asked, keys: pl.DataFrame, at: Array, span: Span) -> tuple[dict[str, Values], Texts]:
+        """Return the features of some rows, and the texts of their strings."""
         events = load_part(self.lake, asked, keys, span, self.known_at)
         instants = [pl.Series(name, at) for name in (AT, SEEN, SEEN_LATE)]
-        return point_in_time(asked.plan, events, keys.with_columns(instants))
+        found = point_in_time(asked.plan, events, keys.with_columns(instants))
+        return found, Texts.of(events, asked.plan.texts).only(found.values())
 
 
 def _widen(reaches: dict[EventSource, Reach], source: EventSource, more: Reach) -> None:

@@ -12,10 +12,13 @@ import rtml
 from rtml.algebra import catalog
 from rtml.algebra.family import Aggregate, Parameters
 from rtml.instants import DAY, MINUTE, SECOND, Duration, parse_duration
+from rtml.texts import LONGEST_TEXT
+from rtml.tiles import LIFETIME, Window
 from tests.end_to_end.expressions_of import Column, Expression, Row, can_reckon, condition, number
 from tests.oracle import Event
 
-WINDOWS = ["1m", "5m", "7m30s", "30m", "1h", "90m", "3h", "24h", "36h", "2d", "7d", "8d"]
+WINDOWS = ["1m", "5m", "7m30s", "30m", "1h", "90m", "3h", "24h", "36h", "2d", "7d", "8d", "lifetime"]
+OFFSETS = ["5m", "1h", "3h", "1d", "2d"]
 LADDERS: list[list[str]] = [
     ["1s", "1m", "1h"],
     ["5s", "1m", "20m", "4h"],
@@ -46,7 +49,7 @@ from rtml import Entity, EventSource, FeatureService, RedisStream, StreamFeature
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature; `length` in µs."""
+    """One feature; `length` and `offset` in µs."""
 
     name: str
     aggregate: str
@@ -54,6 +57,7 @@ class Feature:
     length: Duration
     exact: bool
     parameters: Parameters = ()
+    offset: Duration = 0
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,10 @@ def _draw_view(rng: random.Random, name: str, source: Source, keys: Sequence[Col
     features, texts = [], []
     drawn = _draw_aggregates(rng, [*values, *derived])
     asked = [rng.sample(windows, rng.randrange(1, len(windows) + 1)) for _ in drawn]
+    asked = [
+        [window for window in some if window != "lifetime" or catalog.AGGREGATES[aggregate].takes_lifetime] or ["1h"]
+        for (aggregate, _), some in zip(drawn, asked, strict=True)
+    ]
     finest = _finest([window for some in asked for window in some], ladder)
     for place, ((aggregate, column), some) in enumerate(zip(drawn, asked, strict=True)):
         given: dict[str, Any] = {"column": column} if column else {}
@@ -175,10 +183,12 @@ def _draw_view(rng: random.Random, name: str, source: Source, keys: Sequence[Col
         made = getattr(rtml, constructor(aggregate))(**given, windows=some)
         spans = [_draw_window(rng, window, tail, finest) for window in some]
         features += [
-            Feature(f"{made.stem}_{window}", aggregate, column, _micros(window), exact, made.parameters)
-            for window, (_, exact) in zip(some, spans, strict=True)
+            Feature(
+                f"{made.stem}_{label}", aggregate, column, window.length, window.exact, made.parameters, window.offset
+            )
+            for _, label, window in spans
         ]
-        shown = ", ".join(span for span, _ in spans)
+        shown = ", ".join(span for span, _, _ in spans)
         written = "".join(f", {name}={value!r}" for name, value in given.items())
         texts.append(f"rtml.{constructor(aggregate)}(windows=[{shown}]{written})")
     text = f'{name} = StreamFeatureView(name="{name}", source={source.name}, entity={_entity(joined)}, '
@@ -211,7 +221,13 @@ def _draw_aggregates(rng: random.Random, columns: Sequence[Column]) -> list[tupl
 
 def kinds_of(aggregate: type[Aggregate]) -> list[str]:
     """Return the kinds of columns that an aggregate takes."""
-    return [*(["int", "float"] if aggregate.takes_number else []), *(["bool"] if aggregate.takes_boolean else [])]
+    takes = {
+        "int": aggregate.takes_number,
+        "float": aggregate.takes_number,
+        "bool": aggregate.takes_boolean,
+        "str": aggregate.takes_string,
+    }
+    return [kind for kind, taken in takes.items() if taken]
 
 
 def constructor(aggregate: str) -> str:
@@ -219,14 +235,22 @@ def constructor(aggregate: str) -> str:
     return "".join(part.capitalize() for part in aggregate.split("_"))
 
 
-def _draw_window(rng: random.Random, window: str, tail: str | None, finest: Duration) -> tuple[str, bool]:
-    """Draw how a window is written; return with it whether its tail is exact."""
+def _draw_window(rng: random.Random, window: str, tail: str | None, finest: Duration) -> tuple[str, str, Window]:
+    """Draw how a window is written; return with it its name, and what it means."""
+    if window == "lifetime":
+        return rng.choice(['"lifetime"', "Window.lifetime()"]), window, Window(LIFETIME, exact=True)
+    offset = rng.choice(OFFSETS) if rng.random() < 0.25 else None
+    if offset is not None and not (_micros(offset) % finest or _micros(window) % finest):
+        told = ', tail="tile"' if tail == "exact" else ""
+        meant = Window(_micros(window), exact=False, offset=_micros(offset))
+        return f'Window("{window}", offset="{offset}"{told})', f"{window}_offset_{offset}", meant
     own = rng.choice([None, None, None, "exact", "tile"])
     length = _micros(window)
     resolved = own or tail or ("exact" if length <= DAY else "tile")
     if resolved == "tile" and length % finest:
         own = resolved = "exact"
-    return (f'"{window}"' if own is None else f'Window("{window}", tail="{own}")'), resolved == "exact"
+    shown = f'"{window}"' if own is None else f'Window("{window}", tail="{own}")'
+    return shown, window, Window(length, resolved == "exact")
 
 
 def _finest(windows: Sequence[str], ladder: Sequence[str] | None) -> Duration:
@@ -237,15 +261,17 @@ def _finest(windows: Sequence[str], ladder: Sequence[str] | None) -> Duration:
 
 
 def _micros(text: str) -> Duration:
-    return 0 if text == "0s" else parse_duration(text)
+    return LIFETIME if text == "lifetime" else 0 if text == "0s" else parse_duration(text)
 
 
 def _entity(keys: Iterable[str]) -> str:
     return "_".join(["entity", *keys])
 
 
-def _lane(value: Any) -> float | int | None:
-    """Return a value as an aggregate sees it: of a boolean 0 or 1, of what is not finite nothing."""
+def _lane(value: Any) -> Any:
+    """Return a value as an aggregate sees it: of a boolean 0 or 1, of what is not finite or too long nothing."""
     if isinstance(value, bool):
         return int(value)
+    if isinstance(value, str):
+        return value if len(value.encode()) <= LONGEST_TEXT else None
     return None if isinstance(value, float) and not math.isfinite(value) else value

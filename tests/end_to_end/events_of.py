@@ -13,6 +13,7 @@ import xxhash
 
 from rtml.columns import TIMESTAMP
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, Instant, to_instant
+from rtml.texts import LONGEST_TEXT
 from tests.end_to_end.definitions_of import Definitions, Source
 from tests.end_to_end.expressions_of import Column
 from tests.oracle import Event
@@ -29,6 +30,8 @@ KEYS: dict[str, list[Any]] = {
     "bool": [True, False],
 }
 DTYPES: dict[str, pl.DataType] = {"str": pl.String(), "int": pl.Int64(), "float": pl.Float64(), "bool": pl.Boolean()}
+STRINGS = ["", "a", "a", "b", "b", "🛫 é", "x" * LONGEST_TEXT, "é" * LONGEST_TEXT]
+"""Some of a kind, one of the greatest length, and one too long by as much again."""
 STARTS = ["2024-02-28T23:00:00Z", "2024-01-31T12:34:56Z", "2023-12-31T00:00:00Z"]
 
 
@@ -110,7 +113,7 @@ class Draw:
             return rng.randrange(-(2**52), 2**52) if column.wide else rng.randrange(-5, 6)
         if column.kind == "float":
             return rng.choice([round(rng.gauss(1e6, 3), 4), rng.gauss(0, 1), 0.0, -0.0, float(rng.randrange(-5, 6))])
-        return rng.random() < 0.5 if column.kind == "bool" else rng.choice(["", "a", "b"])
+        return rng.random() < 0.5 if column.kind == "bool" else rng.choice(STRINGS)
 
 
 def frame(source: Source, events: Sequence[Event]) -> pl.DataFrame:

@@ -5,6 +5,8 @@ import polars as pl
 
 import rtml
 from rtml import (
+    ApproxTopK,
+    CountDistinct,
     DecayedCount,
     DecayedMean,
     DecayedSum,
@@ -13,6 +15,7 @@ from rtml import (
     EventSource,
     Expect,
     FeatureService,
+    First,
     FirstN,
     Kurtosis,
     LastDistinctN,
@@ -33,6 +36,7 @@ class Reading(rtml.Event):
     meter: str
     watts: float = rtml.Field(gt=0, le=1e6, nullable=True)
     phase: int = rtml.Field(ge=0, le=3)
+    mode: str = rtml.Field(nullable=True)
 
 
 readings = EventSource(
@@ -79,6 +83,10 @@ meter_load = StreamFeatureView(
         DecayedSum("watts", half_life="1h", windows=WINDOWS),
         DecayedSum("high", half_life="1h", windows=WINDOWS),
         DecayedMean("watts", half_life="1m", windows=WINDOWS),
+        First("mode", windows=WINDOWS),
+        LastN("mode", n=3, windows=WINDOWS),
+        ApproxTopK("mode", k=2, windows=WINDOWS),
+        CountDistinct("mode", windows=WINDOWS),
     ],
     quality=[Expect("expect_column_values_to_not_be_null", "phase_last_20_7d")],
 )

@@ -175,7 +175,7 @@ def check_all(platform: LocalPlatform, flights: pl.DataFrame) -> None:
             for instants, got in ((at, online), (past, offline)):
                 for row, value in enumerate(got[f"{view}__{feature.name}"]):
                     instant, entity = instants[row // len(entities)], entities[row % len(entities)][key]
-                    window = oracle.window(events, entity, instant, feature.window, floor)
+                    window = oracle.window(events, entity, instant, feature.window, floor, feature.offset)
                     expected = oracle.value(feature.aggregate, window, feature.column)
                     agrees = oracle.agree(feature.aggregate, value, expected, window, feature.column)
                     assert agrees, f"{view}__{feature.name} of {entity} at {instant}: got {value}, expected {expected}"

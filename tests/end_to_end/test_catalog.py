@@ -44,6 +44,7 @@ def drawn() -> list[Event]:
         time = ingested - rng.choice([0, 0, SECOND, LATENESS, LATENESS + 1])
         watts = None if rng.random() < 0.1 else 0.1 if meter == "flat" else round(rng.lognormvariate(6, 1.5), 2)
         values: dict[str, Any] = {"watts": watts, "phase": rng.randrange(4), "id": f"r{number}"}
+        values["mode"] = rng.choice([None, "", "eco", "🛫 é", f"mode {number}"])
         values["high"] = None if watts is None else int(watts > 1000)
         events.append(Event(meter, time, xxhash.xxh64_intdigest(f"r{number}".encode()), ingested, values))
     return events
@@ -61,6 +62,7 @@ def frame(events: list[Event]) -> pl.DataFrame:
             "meter": [event.key for event in events],
             "watts": pl.Series([event.values["watts"] for event in events], dtype=pl.Float64),
             "phase": [event.values["phase"] for event in events],
+            "mode": pl.Series([event.values["mode"] for event in events], dtype=pl.String),
             "stamp": pl.Series([event.ingested for event in events], dtype=pl.Int64).cast(TIMESTAMP),
         }
     )
@@ -209,7 +211,7 @@ def test_a_former_version_goes_on_as_long_as_its_definition_is_there(platform: L
     column, entities = "meter_geometry__watts_geometric_mean_3h", [{"meter": "new"}]
     for number, (features, watts) in enumerate([(both, 9.0), (alone, 900.0)]):
         platform.redefine(str(features))
-        values = {"watts": watts, "phase": 1, "id": f"new{number}"}
+        values = {"watts": watts, "phase": 1, "mode": None, "id": f"new{number}"}
         at = END + (number + 2) * MINUTE
         platform.send("readings", frame([Event("new", at - SECOND, 0, at, values)]), ingested_at="stamp")
         platform.settle()

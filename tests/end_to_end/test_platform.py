@@ -117,7 +117,7 @@ def compare(platform: LocalPlatform, events: list[Event], at: int, *, late_too: 
             for row, (account, desk) in enumerate(accounts):
                 key = account if name == "account_trades" else f"{desk}/{account}"
                 floor = 1 if feature.exact else plan.tiles.finest
-                window = oracle.window(truth[name], key, at, feature.window, floor)
+                window = oracle.window(truth[name], key, at, feature.window, floor, feature.offset)
                 expected = oracle.value(feature.aggregate, window, feature.column)
                 value = got[f"{name}__{feature.name}"][row]
                 assert oracle.agree(feature.aggregate, value, expected, window, feature.column), (

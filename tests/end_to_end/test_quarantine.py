@@ -106,7 +106,7 @@ def offline(platform: LocalPlatform, events: list[Event], instants: list[int]) -
             for row, (account, desk, at) in enumerate(rows):
                 key = account if name == "account_trades" else f"{desk}/{account}"
                 floor = 1 if feature.exact else plan.tiles.finest
-                window = oracle.window(truth[name], key, at, feature.window, floor)
+                window = oracle.window(truth[name], key, at, feature.window, floor, feature.offset)
                 expected = oracle.value(feature.aggregate, window, feature.column)
                 value = got[f"{name}__{feature.name}"][row]
                 assert oracle.agree(feature.aggregate, value, expected, window, feature.column), (name, feature, row)

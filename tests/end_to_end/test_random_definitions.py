@@ -19,6 +19,7 @@ import pytest
 from rtml.algebra import catalog
 from rtml.columns import TIMESTAMP
 from rtml.instants import DAY, HOUR, MINUTE, Instant, to_datetime
+from rtml.tiles import LIFETIME
 from rtml_assets.testing import LocalPlatform
 from tests import oracle
 from tests.end_to_end.definitions_of import Definitions, Source, View, draw_definitions, kinds_of
@@ -55,6 +56,7 @@ def test_the_generator_draws_all_of_the_catalog() -> None:
     """Every aggregate over every kind of column that it takes, tails of both kinds, and whatever a view may have."""
     drawn: set[tuple[str, str | None]] = set()
     shapes: set[tuple[bool, bool, bool]] = set()
+    lifetimes = offsets = False
     for seed in range(300):
         definitions = draw_definitions(random.Random(seed))
         for view in definitions.views:
@@ -62,11 +64,14 @@ def test_the_generator_draws_all_of_the_catalog() -> None:
             kinds |= {name: part.kind for name, part in view.derive.items()}
             drawn |= {(feature.aggregate, kinds.get(feature.column)) for feature in view.features}
             shapes |= {(view.where is None, not view.derive, feature.exact) for feature in view.features}
+            lifetimes |= any(feature.length == LIFETIME for feature in view.features)
+            offsets |= any(feature.offset for feature in view.features)
     expected: set[tuple[str, str | None]] = set()
     for name, aggregate in catalog.AGGREGATES.items():
         expected |= {(name, kind) for kind in kinds_of(aggregate)} if aggregate.takes_column else {(name, None)}
     assert drawn == expected
     assert len(shapes) == 8
+    assert (lifetimes, offsets) == (True, True)
 
 
 class Trial:
@@ -135,7 +140,7 @@ class Trial:
         sent = {name: events for name, events in self.sent.items() if events}
         source = {name: self.definitions.sources[name] for name in sent}
         earliest = max((events[-1].ingested - source[name].lateness for name, events in sent.items()), default=now)
-        lengths = [feature.length for view in self.definitions.views for feature in view.features]
+        lengths = [feature.length + feature.offset for view in self.definitions.views for feature in view.features]
         times = [event.time for events in sent.values() for event in events] or [now]
         edges = [rng.choice(times) + rng.choice([0, *lengths]) + rng.choice([0, 1]) for _ in range(40)]
         found = [at for at in edges if earliest <= at <= coming][:4]
@@ -208,8 +213,8 @@ def _check(road: str, view: View, row: dict[str, Any], at: Instant, events: list
     key = view.key_of(row)
     for feature in view.features:
         floor = 1 if feature.exact else view.finest
-        window = oracle.window(events, key, at, feature.length, floor)
-        told = dict(feature.parameters), ((at - feature.length) // floor * floor, at)
+        window = oracle.window(events, key, at, feature.length, floor, feature.offset)
+        told = dict(feature.parameters), oracle.edges(at, feature.length, floor, feature.offset)
         expected = oracle.value(feature.aggregate, window, feature.column, *told)
         got = row[f"{view.name}__{feature.name}"]
         assert oracle.agree(feature.aggregate, got, expected, window, feature.column, *told), (

@@ -65,7 +65,7 @@ def check(platform: LocalPlatform, got: pl.DataFrame, events: list[Event], serva
             known = [e for e in truth[name] if oracle.servable(e, LATENESS, at, servable.get((e.time, e.id64)))]
             for feature in plan.features:
                 floor = 1 if feature.exact else plan.tiles.finest
-                window = oracle.window(known, key, at, feature.window, floor)
+                window = oracle.window(known, key, at, feature.window, floor, feature.offset)
                 expected = oracle.value(feature.aggregate, window, feature.column)
                 value = row[f"{name}__{feature.name}"]
                 assert oracle.agree(feature.aggregate, value, expected, window, feature.column), (

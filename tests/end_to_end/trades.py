@@ -20,6 +20,7 @@ from rtml import (
     StreamFeatureView,
     Sum,
     Variance,
+    Window,
 )
 
 
@@ -72,9 +73,9 @@ desk_trades = StreamFeatureView(
     derive={"bought": pl.col("lots") > 0, "value": pl.col("price") * pl.col("lots")},
     tail="exact",
     features=[
-        Count(windows=["3h", "8d"]),
+        Count(windows=["3h", "8d", "lifetime", Window("3h", offset="1d", tail="tile")]),
         Mean("bought", windows=["3h", "8d"], name="bought_share"),
-        Sum("value", windows=["3h", "8d"]),
+        Sum("value", windows=["3h", "8d", "lifetime"]),
         Last("value", windows=["3h", "8d"]),
     ],
 )

@@ -14,13 +14,17 @@ from rtml.algebra.family import Kind, Parameters
 from rtml.columns import KEY_TYPES
 from rtml.instants import BEGINNING, SECOND
 from rtml.plan import Plan, PlannedFeature
+from rtml.tiles import LIFETIME, Window
 from tests.oracle import Event
 
 END = 2**63 - 1
 FINEST = 10 * SECOND
 LATENESS = 20 * SECOND
 SPAN = 600 * SECOND
-WINDOWS = [(60 * SECOND, False), (300 * SECOND, True), (7 * SECOND, True)]
+WINDOWS = [
+    *(Window(60 * SECOND, exact=False), Window(300 * SECOND, exact=True), Window(7 * SECOND, exact=True)),
+    *(Window(LIFETIME, exact=True), Window(50 * SECOND, exact=False, offset=120 * SECOND)),
+]
 KEYS: dict[str, Sequence[Any]] = {"str": ["", "a", "é"], "int": [-(2**63), 7, 2**63 - 1], "bool": [True, False]}
 SHORT: dict[str, Parameters] = {
     "first_n": (("n", 3),),
@@ -31,17 +35,21 @@ SHORT: dict[str, Parameters] = {
 """Parameters that matter for histories so short."""
 
 
-def plan_of(kinds: Sequence[str], windows: Sequence[tuple[int, bool]], aggregates: Sequence[str]) -> Plan:
+def plan_of(kinds: Sequence[str], windows: Sequence[Sequence[int]], aggregates: Sequence[str]) -> Plan:
     """A plan with every one of some aggregates over a float lane `x` and an integer lane `i`."""
     features = []
-    for number, (length, exact) in enumerate(windows):
+    for number, given in enumerate(windows):
+        length, exact, *more = given
+        offset = more[0] if more else 0
         for aggregate in aggregates:
             lanes: list[tuple[str, Kind]] = [("x", "f64"), ("i", "i64")]
             if not catalog.aggregate(aggregate).takes_column:
                 lanes = [("", "i64")]
             features += [
                 PlannedFeature(
-                    f"{aggregate}_{column}_{number}", aggregate, column, kind, length, exact, SHORT.get(aggregate, ())
+                    *(f"{aggregate}_{column}_{number}", aggregate, column, kind, length, bool(exact)),
+                    SHORT.get(aggregate, ()),
+                    offset,
                 )
                 for column, kind in lanes
             ]
@@ -116,7 +124,7 @@ def drawn_rows(rng: random.Random, keys: Sequence[tuple[Any, ...]], events: Sequ
     for _ in range(count):
         at = rng.randrange(-SPAN // 4, SPAN + SPAN // 2)
         if events and rng.random() < 0.6:
-            length, _ = rng.choice(WINDOWS)
+            length = rng.choice(WINDOWS[:3]).length
             at = rng.choice(events).time + rng.choice([0, 1, -1, length, length + 1, length - 1])
         seen = rng.choice([at, at, at - rng.randrange(5 * LATENESS), at + rng.randrange(LATENESS), END, BEGINNING])
         seen_late = rng.choice([seen, seen, at - rng.randrange(5 * LATENESS)])

@@ -55,7 +55,7 @@ def given(feature: PlannedFeature, at: int) -> tuple[dict[str, Any], tuple[int, 
 
 def expected_events(feature: PlannedFeature, row: Row, events: Sequence[Event]) -> list[Event]:
     known = oracle.known(events, LATENESS, row.seen, row.seen_late)
-    return oracle.window(known, repr(row.key), row.at, feature.window, 1 if feature.exact else FINEST)
+    return oracle.window(known, repr(row.key), row.at, feature.window, 1 if feature.exact else FINEST, feature.offset)
 
 
 def overflows(plan: Plan, rows: Sequence[Row], events: Sequence[Event]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -16,9 +17,10 @@ from rtml.answer import Fetched, Reading, Turn, answer
 from rtml.errors import DefinitionError
 from rtml.instants import DAY, HOUR, MINUTE, SECOND
 from rtml.online.adaptive import fold, grow
-from rtml.online.codec import Header, Records, state_value
+from rtml.online.base import Base
+from rtml.online.codec import RAW_MARK, Header, Records, state_value
 from rtml.plan import Plan, PlannedFeature
-from rtml.tiles import Ladder, Tile
+from rtml.tiles import LIFETIME, Ladder, Tile, Window
 from tests import oracle
 from tests.oracle import Event
 
@@ -44,13 +46,13 @@ def test_a_ladder_that_does_not_nest_is_refused(sizes: tuple[int, ...]) -> None:
         Ladder(sizes)
 
 
-def plan(ladder: tuple[int, ...], windows: list[tuple[int, bool]], raw_limit: int) -> Plan:
+def plan(ladder: tuple[int, ...], windows: Sequence[tuple[int, bool] | Window], raw_limit: int) -> Plan:
     features = []
-    for number, (length, exact) in enumerate(windows):
+    for number, (length, exact, offset) in enumerate(Window(*window) for window in windows):
         features += [
-            PlannedFeature(f"count{number}", "count", "", "i64", length, exact),
-            PlannedFeature(f"last{number}", "last", "x", "f64", length, exact),
-            PlannedFeature(f"sum{number}", "sum", "x", "f64", length, exact),
+            PlannedFeature(f"count{number}", "count", "", "i64", length, exact, (), offset),
+            PlannedFeature(f"last{number}", "last", "x", "f64", length, exact, (), offset),
+            PlannedFeature(f"sum{number}", "sum", "x", "f64", length, exact, (), offset),
         ]
     return Plan("v", "s", 1, "e", (("k", "str"),), tuple(features), ladder, 0, 0, 1, None, "f", raw_limit)
 
@@ -104,9 +106,10 @@ def test_any_window_of_any_ladder_is_what_brute_force_says(seed: int, raw_limit:
     sizes = tuple(size * SECOND for size in ladder)
     windows = []
     for _ in range(rng.randint(1, 3)):
-        exact = rng.random() < 0.5
+        exact = rng.random() < 0.4
         length = rng.randint(1, 900 * SECOND) if exact else sizes[0] * rng.randint(1, 60)
-        windows.append((length, exact))
+        offset = 0 if exact or rng.random() < 0.5 else sizes[0] * rng.randint(1, 60)
+        windows.append(Window(length, exact, offset))
     described = plan(sizes, windows, raw_limit)
     events = [
         Event(
@@ -114,23 +117,86 @@ def test_any_window_of_any_ladder_is_what_brute_force_says(seed: int, raw_limit:
         )
         for _ in range(rng.choice([1, 10, 200]))
     ]
-    entity = stored(described, events, header=True)
+    # Of published history alone there is no header, and nothing as late as the boundary.
+    entity = stored(described, events, header=rng.random() < 0.7)
     for _ in range(5):
         at = rng.choice([rng.randint(1, 1300 * SECOND), rng.choice(events).time, rng.randrange(0, 1200) * SECOND + 1])
+        if entity.header == Header():
+            at += max(event.time for event in events) + 1
         fetched = read(described, entity, at)
         assert not fetched.damaged(described)
         values = answer(described, at, [fetched, Fetched()]).features
         for feature in described.features:
             floor = 1 if feature.exact else sizes[0]
             for row, known in enumerate([events, []]):
-                truth = oracle.window(known, "k", at, feature.window, floor)
+                truth = oracle.window(known, "k", at, feature.window, floor, feature.offset)
                 expected = oracle.value(feature.aggregate, truth, "x")
                 got = values[feature.name].values[row].item() if values[feature.name].valid[row] else None
                 assert oracle.agree(feature.aggregate, got, expected, truth, "x"), (feature, at, got, expected)
 
 
+@given(seed=st.integers(0, 2**32))
+def test_a_lifetime_is_a_base_and_what_follows(seed: int) -> None:
+    """Late events in the base or not, a base that is ahead of the meta, and tiles before it that are still there."""
+    rng = random.Random(seed)
+    described = plan((10 * SECOND, 60 * SECOND), [Window(LIFETIME, exact=True), Window(95 * SECOND, exact=True)], 3)
+    drawn = [
+        Event("k", rng.randrange(1200) * SECOND, n, rng.randrange(3_000) * SECOND, {"x": rng.choice([None, 1.5])})
+        for n in range(rng.choice([3, 60]))
+    ]
+    late, on_time = drawn[: len(drawn) // 3], drawn[len(drawn) // 3 :]
+    based_to = rng.randrange(0, 20) * 60 * SECOND
+    base = Base(max(based_to, rng.randrange(0, 20) * 60 * SECOND), rng.randrange(3_000) * SECOND)
+    inside = [e for e in on_time if e.time < base.up_to]
+    inside += [e for e in late if e.time < base.up_to and e.ingested < base.folded_to]
+    if rng.random() < 0.3:  # nothing came of it since the epoch
+        base, inside = Base(), []
+        on_time = [e for e in on_time if e.time >= based_to]
+    gone = 0 if rng.random() < 0.5 else max(base.up_to, 0)
+    entity = stored(described, [e for e in on_time if e.time >= gone], header=True)
+    at = max(base.up_to, based_to) + rng.randint(95 * SECOND, 400 * SECOND)
+    turn = Turn(described, at, based_to)
+    fetched = fetch(entity, turn.narrow)
+    if fetched.needs_head(described, at):
+        fetched = fetch(entity, turn.wide)
+    fetched.base = made_of(base, inside, described)
+    fetched.late, fetched.late_at = encoded(described, late), np.array([e.ingested for e in late], "<i8").tobytes()
+    values = answer(described, at, [fetched, Fetched()], based_to).features
+    for feature in described.features[:3]:
+        truth = oracle.window([*on_time, *late], "k", at, feature.window)
+        got = values[feature.name].values[0].item() if values[feature.name].valid[0] else None
+        expected = oracle.value(feature.aggregate, truth, "x")
+        assert oracle.agree(feature.aggregate, got, expected, truth, "x"), (feature, at, got, expected)
+
+
+def made_of(base: Base, events: list[Event], described: Plan) -> bytes | None:
+    """A base of these events."""
+    if not events:
+        return None
+    records = np.frombuffer(encoded(described, events), Records(described).wide, offset=1)
+    return base._replace(state=fold(described, [(None, records)])[0]).encode()
+
+
+def encoded(described: Plan, events: list[Event]) -> bytes:
+    """Records with absolute times, as `late` has them."""
+    lanes = {
+        "x": Lane(
+            np.array([e.values["x"] or 0.0 for e in events]),
+            np.array([e.values["x"] is not None for e in events], dtype=bool),
+        )
+    }
+    times, ids = np.array([e.time for e in events], dtype=np.int64), np.array([e.id64 for e in events], dtype=np.uint64)
+    layout = Records(described)
+    return RAW_MARK + layout.encode(Events(times, ids, lanes), 0, layout.wide).tobytes()
+
+
 def test_one_turn_serves_every_instant_that_shares_its_key() -> None:
-    described = plan((10 * SECOND, 60 * SECOND), [(25 * SECOND, True), (120 * SECOND, False)], 1)
+    windows = [
+        Window(25 * SECOND, exact=True),
+        Window(120 * SECOND, exact=False),
+        Window(30 * SECOND, exact=False, offset=50 * SECOND),
+    ]
+    described = plan((10 * SECOND, 60 * SECOND), [*windows, Window(LIFETIME, exact=True)], 1)
     rng = random.Random(1)
     known: dict[tuple[int, ...], Turn] = {}
     for _ in range(3_000):

@@ -16,6 +16,7 @@ from rtml import (
     EventSource,
     FeatureService,
     First,
+    FirstN,
     Last,
     Max,
     Mean,
@@ -25,6 +26,7 @@ from rtml import (
     StreamFeatureView,
     Sum,
     Variance,
+    Window,
 )
 from rtml.columns import TIMESTAMP
 from rtml.instants import DAY, HOUR, MINUTE, SECOND, to_instant
@@ -88,13 +90,19 @@ till_orders = StreamFeatureView(
     source=orders,
     entity=Entity("till_of_shop", join_keys=["shop", "till", "big"]),
     where=pl.col("items") != 0,
-    derive={"sold": pl.col("items") > 0, "value": pl.col("price") * pl.col("items")},
+    derive={
+        "sold": pl.col("items") > 0,
+        "value": pl.col("price") * pl.col("items"),
+        "word": pl.when(pl.col("items") < 4).then(pl.concat_str(pl.lit("№ "), pl.col("items"))),
+    },
     ladder=["1m", "1h"],
     features=[
-        Count(windows=["3h"]),
+        Count(windows=["3h", Window("2h", offset="1h")]),
         Mean("sold", windows=["3h"], name="sold_share"),
         Sum("value", windows=["3h"]),
         Last("value", windows=["3h"]),
+        Last("word", windows=["3h"]),
+        FirstN("word", n=5, windows=["3h"]),
     ],
 )
 
@@ -157,6 +165,7 @@ def seen_by(view: str, events: Iterable[Event]) -> list[Event]:
         items, price = event.values["items"], event.values["price"]
         if items:
             values: dict[str, Any] = {"sold": int(items > 0), "value": None if price is None else price * items}
+            values["word"] = f"№ {items}" if items < 4 else None
             key = key_of(view, entity_of(event))
             kept.append(Event(key, event.time, event.id64, event.ingested, values))
     return kept
@@ -178,8 +187,8 @@ def differences(got: pl.DataFrame, counted: dict[str, list[Event]], at: int) -> 
         for view, plan in REGISTRY.plans.items():
             for feature in plan.features:
                 floor = 1 if feature.exact else plan.tiles.finest
-                window = oracle.window(counted[view], key_of(view, entity), at, feature.window, floor)
-                expected = oracle.value(feature.aggregate, window, feature.column)
+                window = oracle.window(counted[view], key_of(view, entity), at, feature.window, floor, feature.offset)
+                expected = oracle.value(feature.aggregate, window, feature.column, dict(feature.parameters))
                 value = row[f"{view}__{feature.name}"]
                 if not oracle.agree(feature.aggregate, value, expected, window, feature.column):
                     wrong.append(f"{view}__{feature.name} of {entity} at {at}: got {value}, expected {expected}")

@@ -64,7 +64,7 @@ class World:
     def window(self, name: str, seen: Sequence[Event] | None = None) -> list[Event]:
         feature = self.plan.feature(name)
         floor = 1 if feature.exact else self.plan.tiles.finest
-        return oracle.window(self.seen if seen is None else seen, "a", self.at, feature.window, floor)
+        return oracle.window(self.seen if seen is None else seen, "a", self.at, feature.window, floor, feature.offset)
 
     def served(self, seen: Sequence[Event] | None = None, **changes: Any) -> pl.DataFrame:
         """Return the vector as it is logged."""

@@ -120,7 +120,7 @@ def wrong_features(
                 if known_at == "hindsight" or oracle.servable(e, LATENESS, at, late[view.name].get((e.time, e.id64)))
             ]
             floor = 1 if feature.exact else plan.tiles.finest
-            inside = oracle.window(known, key_of(view.name, row), at, feature.window, floor)
+            inside = oracle.window(known, key_of(view.name, row), at, feature.window, floor, feature.offset)
             expected = oracle.value(feature.aggregate, inside, feature.column)
             value = row[f"{view.name}__{name}"]
             if not oracle.agree(feature.aggregate, value, expected, inside, feature.column):

@@ -86,6 +86,19 @@ def test_what_cannot_be_answered_says_why(served, path, request_, status, code, 
     assert said in error["message"]
 
 
+def test_the_edges_of_windows_are_told_on_request(served, feature_redis):
+    plain = served.http.post(SPENDING, json=ANN).json()
+    assert "edges" not in plain
+    answer = served.http.post(SPENDING, json={**ANN, "at": feature_redis.present, "edges": True}).json()
+    assert list(answer["edges"]) == answer["features"]
+    assert answer["edges"]["user_purchases__count_3h"] == {
+        "start": instants.to_text(feature_redis.present - 3 * instants.HOUR),
+        "end": answer["at"],
+        "exact": True,
+        "bound": None,
+    }
+
+
 def test_a_wrong_method_is_told_the_right_one(served):
     answer = served.http.get(SPENDING)
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")

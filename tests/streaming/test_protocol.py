@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,8 @@ import rtml
 from rtml.columns import TIMESTAMP
 from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
+from rtml.online.codec import Header
+from rtml.online.texts import out_of_reach, text_of
 from rtml.plan import Plan, PlannedFeature
 from rtml.registry import Registry
 from rtml.values import to_list
@@ -46,6 +49,7 @@ class Message(rtml.Event):
     key: str
     x: float = rtml.Field(nullable=True)
     n: int
+    s: str = rtml.Field(nullable=True)
 
 
 SOURCE = rtml.EventSource(
@@ -72,6 +76,9 @@ def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.
             rtml.LastN("x", n=3, windows=windows[1:3]),
             rtml.LastDistinctN("n", n=4, windows=windows[1:3]),
             rtml.DecayedSum("x", half_life="1m", windows=windows[1:3]),
+            rtml.First("s", windows=windows),
+            rtml.LastDistinctN("s", n=3, windows=windows[1:]),
+            rtml.CountDistinct("s", windows=windows[:1]),
         ],
     )
 
@@ -80,7 +87,8 @@ WINDOWS = ["20s", "90s", "400s", "1000s"]
 EXACT = view("exact", "exact", [*WINDOWS])
 TILE = view("tile", "tile", [*WINDOWS, rtml.Window("90s", offset="20s"), rtml.Window("400s", offset="800s")])
 LIFE = view("life", None, ["90s", "lifetime", rtml.Window("50s", offset="60s")])
-REGISTRY = Registry.of([EXACT, TILE, LIFE])
+HEAVY = replace(LIFE, name="heavy", features=[rtml.Count(["lifetime"]), rtml.CountDistinct("n", ["90s", "lifetime"])])
+REGISTRY = Registry.of([EXACT, TILE, LIFE, HEAVY])
 
 
 def window(plan: Plan, feature: PlannedFeature, truth: list[Event], key: str, at: int) -> list[Event]:
@@ -134,7 +142,8 @@ def generate(rng: random.Random, count: int) -> list[Event]:
         time = now - int(delay)
         if delay != LATENESS:
             time = time // 50_000 * 50_000
-        values = {"x": None if rng.random() < 0.1 else rng.gauss(100, 30), "n": rng.randrange(-50, 100)}
+        values: dict[str, Any] = {"x": None if rng.random() < 0.1 else rng.gauss(100, 30), "n": rng.randrange(-50, 100)}
+        values["s"] = rng.choice([None, "", "🛫", "often", f"{rng.randrange(40)}", f"once {len(events)}"])
         events.append(Event(rng.choice(KEYS), time, rng.getrandbits(64), now, values))
     return events
 
@@ -146,6 +155,7 @@ def gated(events: list[Event], partition: int = 0, heartbeat: str | None = None)
             "key": pl.Series([e.key for e in events], dtype=pl.String),
             "x": pl.Series([e.values["x"] for e in events], dtype=pl.Float64),
             "n": pl.Series([e.values["n"] for e in events], dtype=pl.Int64),
+            "s": pl.Series([e.values["s"] for e in events], dtype=pl.String),
             "ingested_at": pl.Series([e.ingested for e in events], dtype=pl.Int64).cast(TIMESTAMP),
             "id64": pl.Series([e.id64 for e in events], dtype=pl.UInt64),
             ARRIVED: pl.Series([e.ingested for e in events], dtype=pl.Int64),
@@ -293,16 +303,36 @@ class Trial:
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
         features = {name: to_list(values) for name, values in lookup.answer().features.items()}
-        for row, key in enumerate(KEYS):
+        pipeline = self.client.pipeline(transaction=False)
+        for entity in lookup.rows:
+            pipeline.hgetall(keys.texts(entity.key))
+        for row, (key, stored) in enumerate(zip(KEYS, pipeline.execute(), strict=True)):
             self.tally["reads"] += 1
+            self.tally["strings"] += len(stored)
+            texts = {int.from_bytes(name, "little"): text_of(value) for name, value in stored.items()}
             for feature in plan.features:
                 events = window(plan, feature, truth, key, at)
                 told = dict(feature.parameters), feature.span.edges(at, plan.tiles.finest)
                 expected = oracle.value(feature.aggregate, events, feature.column, *told)
                 got = features[feature.name][row]
+                if feature.output.kind == "str":
+                    got = [texts[one] for one in got] if isinstance(got, list) else got and texts[got]
                 assert oracle.agree(feature.aggregate, got, expected, events, feature.column, *told), SimpleNamespace(
                     version=version.version, key=key, feature=feature.name, at=at, got=got, expected=expected
                 )
+
+    def check_pruned(self) -> None:
+        """No entity has strings that were out of reach when its fence last entered a coarsest tile."""
+        for version in self.versions:
+            for key in KEYS:
+                name = keys.entity_tag("key", [key]) + keys.versioned(version.view, version.version)
+                header: Any = self.client.hget(name, "h")
+                stored: Any = self.client.hvals(keys.texts(name))
+                if header and stored:
+                    plan, fence = version.plan, Header.decode(header).fence
+                    first = out_of_reach(plan, fence // plan.tiles.coarsest * plan.tiles.coarsest)
+                    assert min(int.from_bytes(value[:4], "little") for value in stored) >= first
+                    self.tally["pruned"] += first
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +348,7 @@ def test_no_read_is_ever_wrong(client: redis.Redis) -> None:
         trial = Trial(client, seed, raw_limit=(1, 4, 64)[seed % 3])
         trial.run()
         trial.writer.link.close()
+        trial.check_pruned()
         tally += trial.tally
         seed += 1
     print(f"{seed} trials: {dict(tally)}")
@@ -326,3 +357,5 @@ def test_no_read_is_ever_wrong(client: redis.Redis) -> None:
     assert tally["duplicates"] > 1_000
     assert tally["fenced"] > 100
     assert tally["heartbeats"] > 100
+    assert tally["strings"] > 10_000
+    assert tally["pruned"] > 10

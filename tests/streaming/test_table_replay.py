@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -21,7 +22,9 @@ from rtml.instants import BEGINNING, DAY, HOUR, MINUTE, Instant, to_datetime
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.online.codec import HEADER, Header
+from rtml.online.texts import text_of
 from rtml.projection import INGESTED_AT
+from rtml.texts import Texts
 from rtml.values import to_series
 from serving.reader import Turns, ViewLookup
 from streaming import broker
@@ -97,9 +100,17 @@ def read(client: Any, versions: list[tuple[Any, Version]], events: Sequence[Even
             for command in lookup.commands():
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
+        texts = Texts.joined([stored_texts(client, row.key) for row in lookup.rows])
         for name, values in lookup.answer().features.items():
-            columns = columns.with_columns(to_series(values).alias(f"{version.view}__{name}"))
+            columns = columns.with_columns(to_series(values, texts).alias(f"{version.view}__{name}"))
     return columns
+
+
+def stored_texts(client: Any, key: str) -> Texts:
+    """The strings that Redis has of an entity."""
+    stored = sorted((int.from_bytes(name, "little"), text_of(v)) for name, v in client.hgetall(keys.texts(key)).items())
+    hashes = np.array([one for one, _ in stored], dtype="<u8")
+    return Texts(hashes, pl.Series([text for _, text in stored], dtype=pl.String))
 
 
 def truth(events: Sequence[Event], since: Instant = BEGINNING) -> dict[str, list[Event]]:
