@@ -12,6 +12,7 @@ from rtml.instants import Instant
 from rtml.online.commands import Command
 from streaming.place import Place
 from streaming.route import MicroBatch, Rows, ViewBatch, rows_by_tag
+from streaming.texts import BatchTexts
 from streaming.versions import Version
 
 
@@ -46,6 +47,8 @@ def _columns(batch: ViewBatch, rows: list[int]) -> dict[str, Any]:
             found[field.name] = [column[row] for row in rows]
         elif isinstance(column, np.ndarray):
             found[field.name] = column[rows]
+        elif isinstance(column, BatchTexts):
+            found[field.name] = column.at(rows)
         elif field.name != "version":
             raise TypeError(f"column {field.name!r} of a micro-batch cannot be divided: it is a {type(column)}")
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -41,6 +41,14 @@ class BatchTexts:
                     found._take(text_hash, text.encode())
         found.rows = [tuple(one for one in row if one is not None) for row in zip(*columns, strict=True)]
         return found
+
+    def at(self, rows: Sequence[int]) -> BatchTexts:
+        """Return those of some rows; what is counted goes with the first row of all."""
+        if not self.rows:
+            return BatchTexts()
+        chosen = [self.rows[row] for row in rows]
+        texts = {one: self.texts[one] for hashes in chosen for one in hashes}
+        return BatchTexts(chosen, texts, self.conflicting if 0 in rows else 0)
 
     def _take(self, text_hash: int, text: bytes) -> None:
         self.conflicting += self.texts.setdefault(text_hash, text) != text

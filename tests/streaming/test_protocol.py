@@ -143,7 +143,7 @@ def generate(rng: random.Random, count: int) -> list[Event]:
         if delay != LATENESS:
             time = time // 50_000 * 50_000
         values: dict[str, Any] = {"x": None if rng.random() < 0.1 else rng.gauss(100, 30), "n": rng.randrange(-50, 100)}
-        values["s"] = rng.choice([None, "", "🛫", "often", f"{rng.randrange(40)}", f"once {len(events)}"])
+        values["s"] = random.Random(now).choice([None, "", "🛫", "often", f"{now % 40}", f"once {now}"])
         events.append(Event(rng.choice(KEYS), time, rng.getrandbits(64), now, values))
     return events
 

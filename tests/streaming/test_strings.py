@@ -142,6 +142,8 @@ def test_two_strings_of_one_hash_are_counted_and_the_first_is_kept(stream: Strea
         [(1, 1), (1, 2), (2, 2), ()],
         1,
     )
+    assert found.at([2, 0]) == BatchTexts([(2, 2), (1, 1)], {1: b"a", 2: b"c"}, 1)
+    assert found.at([3]) == BatchTexts([()], {}, 0)
     writer = TextWriter(stream.link, PLAN)
     assert writer.conflicts(found) == 1
     assert writer.conflicts(BatchTexts([(1,)], {1: b"b", 2: b"c"})) == 1
