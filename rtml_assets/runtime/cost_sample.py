@@ -13,7 +13,7 @@ from rtml.instants import Instant, format_duration
 from rtml.online import codec, keys
 from rtml.online.base import BASE, LATE_AT
 from rtml.online.codec import FIELD_DTYPE, PREFIX, RAW, Header, Records, raw_count, unfield
-from rtml.online.tail import TAIL
+from rtml.online.tail import TAIL, joined
 from rtml.plan import Plan
 from rtml.tiles import Tile
 from streaming.positions import read_positions, watermark
@@ -137,7 +137,7 @@ def _take_apart(plan: Plan, reached: Instant, fields: Fields, sample: Sample) ->
         sample.parts[TILES if value[0] == RAW else STATES] += size
         sample.levels[format_duration(plan.ladder[tile.level])] += size
         sample.windows[_needed_by(plan, tile, reached)] += size
-        _count_events(plan, tile, value, tiles, sample)
+        _count_events(plan, tile, tiles, fields.get(TAIL), sample)
     if codec.LATE in fields:
         sample.events += (len(fields[codec.LATE]) - 1) // Records.of(plan).wide.itemsize
     return [value[PREFIX:] for value in tiles.values() if value[0] != RAW]
@@ -152,22 +152,24 @@ def _needed_by(plan: Plan, tile: Tile, reached: Instant) -> str:
     return UNREACHED
 
 
-def _count_events(plan: Plan, tile: Tile, value: bytes, tiles: Mapping[Tile, bytes], sample: Sample) -> None:
+def _count_events(plan: Plan, tile: Tile, tiles: Mapping[Tile, bytes], tail: bytes | None, sample: Sample) -> None:
     """Count a leaf's events, and what each of them has the stream write: its leaf, and the states above or the tail."""
-    layout = Records.of(plan)
+    layout, value = Records.of(plan), tiles[tile]
     width = layout.of_level(tile.level).itemsize
     if value[0] == RAW:
         events, own = (len(value) - 1) // width, len(value) // 2  # it grew from nothing to what it is
     elif tile.level == 0:
-        events, own = raw_count(value), width + (0 if plan.tailed else len(value))
+        events = raw_count(value) + joined(plan, tail, tile.index)
+        own = width + (0 if plan.tailed else len(value))
     else:
         return
     above = [
         Tile(level, plan.tiles.start(tile) // size) for level, size in enumerate(plan.ladder) if level > tile.level
     ]
     states = sum(len(tiles[one]) for one in above if one in tiles)
-    if plan.tailed and states:
-        states = plan.tail_limit // 2 * layout.tailed.itemsize + states // plan.tail_limit
+    if plan.tailed and (states or value[0] != RAW):
+        folded = states + (0 if value[0] == RAW else len(value))
+        states = plan.tail_limit // 2 * layout.tailed.itemsize + folded // plan.tail_limit
     sample.events += events
     sample.written += events * (own + states + len(Header().encode()))
 

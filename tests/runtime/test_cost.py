@@ -19,6 +19,7 @@ from rtml_assets.runtime.cost_sample import HOT, STATES
 from rtml_assets.runtime.cost_shown import rendered
 from rtml_assets.tables.delta import append
 from tests.serving.online import REGISTRY, OwnRedis, fill, version_of, write
+from tests.streaming.test_pruning import Meter
 
 NOW = 20_000 * DAY
 PURCHASES, VISITS = REGISTRY.plans["user_purchases"], REGISTRY.plans["shop_visits"]
@@ -82,6 +83,21 @@ def test_an_estimate_is_near_what_is_measured(client: redis.Redis, tmp_path: Pat
     assert online.events == count
     (guessed,) = [one for one in estimate(PURCHASES) if one.events_per_day == pace]
     assert 0.7 < guessed.bytes / online.per_entity.mean < 1.4
+
+
+def test_sketches_are_told_apart(client: redis.Redis, tmp_path: Path) -> None:
+    client.flushall()
+    meter = next(meter for seed in range(100) if (meter := Meter(client, seed)).plan.tailed)
+    for _ in range(30):
+        meter.apply(meter.batch())
+    found = cost(client, meter.version, meter.plan, Lake(str(tmp_path)))
+    online = found.online
+    assert online is not None
+    states = {family.family: family for family in online.families}
+    assert states["uniques(x)"].features == ["x_approx_count_distinct_" + meter.plan.windows[0].label]
+    assert online.families[0] is states["uniques(x)"]
+    assert online.events * online.sampled == meter.number
+    assert any("uniques(x)" in words for words in found.advice)
 
 
 def test_without_data_it_is_an_estimate(tmp_path: Path) -> None:
