@@ -144,7 +144,7 @@ class Meter:
         fields: Any = self.client.hgetall(key)
         if not fields:
             return
-        step = plan.ladder[min(1, ladder.top)]
+        step = next((size for size in plan.ladder[1:] if size >= 5 * MINUTE), plan.ladder[-1])
         turned = max(Header.decode(fields[HEADER]).fence // step * step, BEGIN)
         tiles = {unfield(name) for name in fields if len(name) == FIELD_DTYPE.itemsize}
         assert set(fields) - {HEADER, TAIL} == {name for name in fields if len(name) == FIELD_DTYPE.itemsize}
