@@ -225,9 +225,7 @@ class _Folding:
         after = (times < np.maximum(was, up_to)) & (~late | (ingested < np.maximum(was_late, late_to)))
         return np.asarray(after & ~before)
 
-    def _write(
-        self, chunk: list[tuple[str, bytes | None, Array, EntityStrings]], up_to: Instant, folded_to: Instant
-    ) -> None:
+    def _write(self, chunk: list[_Joining], up_to: Instant, folded_to: Instant) -> None:
         bases = [Base.decode(stored) for _, stored, *_ in chunk]
         pending = [(base.state or None, records) for base, (_, _, records, _) in zip(bases, chunk, strict=True)]
         pipeline = self._client.pipeline(transaction=False)

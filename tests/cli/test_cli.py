@@ -127,7 +127,7 @@ def test_describe_says_what_a_view_means(project):
     output = said("describe", "spent")
     assert "tiles of 10s → 5m → 1h → 1d" in output
     assert "count_5m count integer 5m, exact to the microsecond" in output
-    assert "large_share_7d mean(large) float 7d, left edge floored to 10s" in output
+    assert "large_share_7d mean(large) float 7d, left edge floored to 10s: counts up to 10s more" in output
     assert "7d + 1h + 7d after an entity's last event" in output
     assert "(not live)" in output
 

@@ -31,6 +31,7 @@ from rtml.lake import EVENT_DATE, Lake, raw_schema, signed
 from rtml.online import keys
 from rtml.online.base import Base
 from rtml.online.codec import FIELD_DTYPE
+from rtml.online.texts import text_of
 from rtml.plan import Plan
 from rtml.values import to_list
 from rtml_assets.tables import base
@@ -107,7 +108,7 @@ class Life(Trial):
 
     def __init__(self, client: MortalRedis, seed: int, raw_limit: int, lake: Lake, view: StreamFeatureView) -> None:
         super().__init__(client, seed, raw_limit)
-        self.view = view
+        self.view, self.name = view, f"life{seed}.{raw_limit}"
         self.writer.link.close()
         self.mortal, self.lake, self.dice = client, lake, random.Random(seed)
         self.events = generate(self.dice, self.dice.choice([40, 200, 300]))
@@ -168,6 +169,7 @@ class Life(Trial):
             "key": pl.Series([e.key for e in known], dtype=pl.String),
             "x": pl.Series([e.values["x"] for e in known], dtype=pl.Float64),
             "n": pl.Series([e.values["n"] for e in known], dtype=pl.Int64),
+            "s": pl.Series([e.values["s"] for e in known], dtype=pl.String),
             "ingested_at": pl.Series([e.ingested for e in known], dtype=pl.Int64).cast(TIMESTAMP),
             "id64": pl.Series([e.id64 for e in known], dtype=pl.UInt64),
         }
@@ -290,13 +292,16 @@ class Life(Trial):
             lookup.absorb(iter(pipeline.execute()))
         lookup.check_reach()
         features = {name: to_list(values) for name, values in lookup.answer().features.items()}
-        for row, key in enumerate(KEYS):
+        for row, (key, entity) in enumerate(zip(KEYS, lookup.rows, strict=True)):
             self.tally["reads"] += 1
             self.tally["whole hashes"] += turn.whole
-            self.tally["based"] += lookup.rows[row].fetched.base is not None
+            self.tally["based"] += entity.fetched.base is not None
+            stored: Any = self.mortal.hgetall(keys.texts(entity.key))
+            texts = {int.from_bytes(name, "little"): text_of(value) for name, value in stored.items()}
             got = {name: values[row] for name, values in features.items()}
+            got |= {f.name: _told(got[f.name], texts) for f in plan.features if f.output.kind == "str"}
             wrong = [list(self.wrong(plan, truth, key, at, got)) for truth in truths]
-            assert not all(wrong), (version, wrong[0], Base.decode(lookup.rows[row].fetched.base))
+            assert not all(wrong), (version, wrong[0], Base.decode(entity.fetched.base))
 
     def wrong(
         self, plan: Plan, truth: list[Event], key: str, at: int, row: dict[str, Any]
@@ -308,6 +313,11 @@ class Life(Trial):
             expected = oracle.value(feature.aggregate, events, feature.column, *told)
             if not oracle.agree(feature.aggregate, got, expected, events, feature.column, *told):
                 yield SimpleNamespace(key=key, feature=feature.name, at=at, got=got, expected=expected)
+
+
+def _told(value: Any, texts: dict[int, str]) -> Any:
+    """Strings of their hashes."""
+    return [texts[one] for one in value] if isinstance(value, list) else None if value is None else texts[value]
 
 
 @pytest.fixture(scope="module")
