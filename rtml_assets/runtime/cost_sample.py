@@ -52,14 +52,15 @@ class Sample:
 def take_sample(client: Redis, version: Version, most: int, seconds: float) -> Sample:
     """Measure entities as SCAN finds them, which is in no order of theirs, for so long at most."""
     deadline = time.monotonic() + seconds
-    names, sample = _find(client, version, most, deadline)
+    tags, sample = _find(client, version, most, deadline)
     sample.heavy = {family_label(family) for family in version.plan.states.families if family.heavy}
     plan = version.plan
     reached = watermark(read_positions(client, keys.position(plan.source), plan.partitions))
-    for start in range(0, len(names), READ_AT_ONCE):
+    step = max(1, READ_AT_ONCE // plan.salts)
+    for start in range(0, len(tags), step):
         if sample.sizes and time.monotonic() >= deadline:
             break
-        _measure(client, plan, reached, names[start : start + READ_AT_ONCE], sample)
+        _measure(client, version, reached, tags[start : start + step], sample)
     return sample
 
 
@@ -68,16 +69,17 @@ def family_label(family: Family) -> str:
     return f"{family.code}({family.column})" if family.column else str(family.code)
 
 
-def _find(client: Redis, version: Version, most: int, deadline: float) -> tuple[list[bytes], Sample]:
-    """Return the keys of some entities, and how many there are."""
-    suffix = keys.versioned(version.view, version.version).encode()
-    found: dict[bytes, None] = {}
+def _find(client: Redis, version: Version, most: int, deadline: float) -> tuple[list[str], Sample]:
+    """Return the tags of some entities, and how many there are."""
+    suffix = keys.versioned(version.view, version.version)
+    found: dict[str, None] = {}
     cursor, seen = 0, 0
     while True:
         scanned: Any = client.scan(cursor, count=SCANNED_AT_ONCE)
         cursor, names = scanned
         seen += len(names)
-        found |= dict.fromkeys(name for name in names if name.startswith(b"rtml:{") and name.endswith(suffix))
+        ours = [name.decode() for name in names if name.startswith(b"rtml:{") and name.endswith(suffix.encode())]
+        found |= dict.fromkeys(keys.parted(name.removesuffix(suffix))[0] for name in ours)
         if cursor == 0 or len(found) >= most or time.monotonic() >= deadline:
             break
     size: Any = client.dbsize()
@@ -85,8 +87,11 @@ def _find(client: Redis, version: Version, most: int, deadline: float) -> tuple[
     return list(found)[:most], Sample(entities, whole=cursor == 0)
 
 
-def _measure(client: Redis, plan: Plan, reached: Instant, names: Sequence[bytes], sample: Sample) -> None:
-    """Read some entities whole, and ask what Redis takes for them."""
+def _measure(client: Redis, version: Version, reached: Instant, tags: Sequence[str], sample: Sample) -> None:
+    """Read some entities whole, with all of their partial states, and ask what Redis takes for them."""
+    plan, suffix = version.plan, keys.versioned(version.view, version.version)
+    salted = tags if plan.salts == 1 else [keys.salted(tag, salt) for tag in tags for salt in range(plan.salts)]
+    names = [(tag + suffix).encode() for tag in salted]
     pipeline = client.pipeline(transaction=False)
     for name in names:
         pipeline.hgetall(name)
@@ -96,15 +101,16 @@ def _measure(client: Redis, plan: Plan, reached: Instant, names: Sequence[bytes]
     entities = list(zip(names, replies[::3], replies[1::3], replies[2::3], strict=True))
     hot = _hot(client, entities)
     packed: list[bytes] = []
-    for name, fields, taken, texts in entities:
+    sizes = [0] * len(tags)
+    for number, (name, fields, taken, texts) in enumerate(entities):
         if not fields:
-            continue  # it went meanwhile
-        total = taken + (texts or 0) + hot[name]
-        sample.sizes.append(total)
+            continue  # it went meanwhile, or has no event of that salt
+        sizes[number // plan.salts] += taken + (texts or 0) + hot[name]
         sample.parts["texts"] += texts or 0
         sample.parts[HOT] += hot[name]
         sample.parts[HASH] += taken - sum(len(one) + len(value) for one, value in fields.items())
         packed += _take_apart(plan, reached, fields, sample)
+    sample.sizes += [size for size in sizes if size]
     _add_families(plan, packed, sample)
 
 

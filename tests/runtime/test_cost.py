@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import polars as pl
 import pytest
 import redis
@@ -98,6 +99,18 @@ def test_sketches_are_told_apart(client: redis.Redis, tmp_path: Path) -> None:
     assert online.families[0] is states["uniques(x)"]
     assert online.events * online.sampled == meter.number
     assert any("uniques(x)" in words for words in found.advice)
+
+
+def test_partial_states_are_one_entity(client: redis.Redis, tmp_path: Path) -> None:
+    client.flushall()
+    plan = msgspec.structs.replace(VISITS, salts=3)
+    write(client, plan, [7], [NOW] * 10, {})
+    online = cost(client, version_of(plan), plan, Lake(str(tmp_path))).online
+    assert online is not None
+    assert (online.entities, online.sampled, online.events) == (1, 1, 10)
+    held = [client.memory_usage(name, samples=0) or 0 for name in client.scan_iter("*")]
+    assert len(held) == 3
+    assert online.per_entity.mean == sum(held) == sum(online.parts.values())
 
 
 def test_without_data_it_is_an_estimate(tmp_path: Path) -> None:
