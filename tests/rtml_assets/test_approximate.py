@@ -101,6 +101,16 @@ def test_tiles_agree_and_a_percentile_that_is_beyond_its_bound_is_found(lake: La
     }
 
 
+def test_late_events_are_no_part_of_what_raw_records_are_judged_by(lake: Lake, client: Any) -> None:
+    mirror(lake, to_frame(generate(5, 500, days=0.2)))
+    plan = msgspec.structs.replace(PLAN, raw_limit=4)
+    days = touched_days(lake, orders)
+    compact_events(lake, orders, days)
+    compact_tiles(lake, VIEW, plan, days)
+    parity = stream_versus_batch(lake, client, VIEW, plan, days[0])
+    assert parity.agrees, str(parity)
+
+
 def _swap_states(lake: Lake, day: date) -> None:
     """Give the first tile of an hour or more the sketches of values that are all greater."""
     table = pl.read_delta(lake.tiles("shop_sketches")).filter(pl.col("event_date") == day).sort("level", "tile_start")
