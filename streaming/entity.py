@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rtml.instants import Instant
+from rtml.instants import BEGINNING, Instant
 from rtml.online.codec import RAW, Header
 from rtml.plan import Plan
 from streaming.route import ViewBatch
@@ -35,7 +35,7 @@ class Hot:
 class Entity:
     """What is known of an entity: what its header says, its tail, and its tiles."""
 
-    __slots__ = ("fence", "last_ingested", "max_event_time", "raw", "refreshed", "tail", "tiles", "wanted")
+    __slots__ = ("fence", "last_ingested", "max_event_time", "pruned", "raw", "refreshed", "tail", "tiles", "wanted")
 
     def __init__(self, header: Header, tail: bytes | None = None) -> None:
         """Know its header, and its tail if it has one."""
@@ -48,6 +48,8 @@ class Entity:
         """By field name; `None` where Redis has none."""
         self.raw: dict[int, Hot] | None = None
         """The raw records of hot finest tiles, by index; mostly there are none."""
+        self.pruned: Instant = BEGINNING
+        """The fence by which it was pruned last, as far as is known here."""
         self.refreshed = -REFRESH_SECONDS
         """When its time to live was last renewed."""
         self.wanted = True

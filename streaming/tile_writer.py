@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 
 from rtml.instants import BEGINNING, MINUTE, SECOND, Instant
 from rtml.online import keys
@@ -102,7 +102,7 @@ class ViewWriter:
         if self._plan.tailed:
             self._fold_tails([change for change in held if self._editor.must_fold(change)])
         self._editor.renew_states(held)
-        drops = self._expired([change for change in held if change.turns])
+        drops = self._expired(held)
         for change in held:
             self._send(change, *drops.get(change.tag, ()))
 
@@ -150,16 +150,28 @@ class ViewWriter:
         ready, self._ready = self._ready, []
         self._link.post(ready)
 
-    def _expired(self, turned: Sequence[Change]) -> Drops:
-        """Forget sealed tiles here, and find those in Redis that are out of reach."""
-        found = {}
+    def _expired(self, held: Sequence[Change]) -> Drops:
+        """Forget sealed tiles here, and find those in Redis, or on their way there, that are out of reach."""
+        found: Drops = {}
+        turned = [change for change in held if change.turns]
         listed = self._link.run([("HKEYS", change.tag + self._suffix) for change in turned])
         for change, names in zip(turned, listed, strict=True):
-            tiles = [unfield(name) for name in names if len(name) == FIELD_DTYPE.itemsize]
-            old, old_raw = expired(self._plan, tiles, self._watermark)
+            found[change.tag] = self._out_of_reach(names, self._watermark, change.entity.pruned)
+            change.entity.pruned = self._watermark
             self._forget_sealed(change)
-            found[change.tag] = ([field_name(tile) for tile in old], old_raw)
+        for change in held:
+            if change.split:  # what has moved down may be old
+                moved = self._out_of_reach(change.dirty, max(change.entity.fence, self._watermark))
+                tiles, raw = found.get(change.tag, ([], []))
+                found[change.tag] = (tiles + moved[0], raw + moved[1])
         return found
+
+    def _out_of_reach(
+        self, names: Iterable[bytes], fence: Instant, since: Instant = BEGINNING
+    ) -> tuple[list[bytes], list[int]]:
+        tiles = [unfield(name) for name in names if len(name) == FIELD_DTYPE.itemsize]
+        old, raw = expired(self._plan, tiles, fence, since)
+        return [field_name(tile) for tile in old], raw
 
     def _forget_sealed(self, change: Change) -> None:
         entity, ladder, lateness = change.entity, self._plan.tiles, self._plan.lateness

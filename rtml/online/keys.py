@@ -14,6 +14,8 @@ from urllib.parse import quote
 GENERATION = "rtml:generation"
 SERVICES = "rtml:services"
 FORMER_SERVICES = "rtml:former_services"
+VIEWS = "rtml:views"
+"""The set of views of which something was published: so what is defined no longer is found and removed."""
 DEPLOYED = "rtml:deployed"
 """A counter of deployments: processes that find it raised load the definitions anew."""
 KEYS = "rtml:keys"

@@ -335,6 +335,23 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         "training: 'user_purchases__count_1h' is both a feature and a label",
     ),
     (lambda: service().spine(), "service 'fraud' has no training=Spine(...)"),
+    (lambda: view(features=[Count(windows=["99999999999999999999d"])]), "a duration may be 36500d at most; got '9999"),
+    (lambda: view(ttl="9" * 5_000 + "d"), "ttl: a duration may be 36500d at most; got '9999"),
+    (
+        lambda: view(features=[Count(windows=[Window("18000d", offset="251d")])]),
+        "windows of 18250d at most, offset included ('lifetime' has no edge); got '18000d_offset_251d'",
+    ),
+    (lambda: view(features=[Count(windows=3)]), "count: windows must be a list such as ['1h', '24h']; got 3"),  # type: ignore[arg-type]
+    (lambda: view(features=[Sum("amount", windows=["1h"], name="")]), "feature ''"),
+    (lambda: view(features=[Sum("amount", windows=["1h"], name=0)]), "sum: name must be a string; got 0"),  # type: ignore[arg-type]
+    (lambda: view(features=[Sum(["amount"], windows=["1h"])]), "sum: column must be a column's name; got ['amount']"),  # type: ignore[arg-type]
+    (lambda: view(features=[LastN("amount", n=[3], windows=["1h"])]), "n must be an integer from 1 to 100; got [3]"),  # type: ignore[arg-type]
+    (lambda: view(features=Count(windows=["1h"])), "features must be a list of aggregates; got Aggregation"),
+    (lambda: view(derive=[pl.col("amount")]), "derive must be a mapping of names to Polars expressions; got ["),
+    (lambda: view(ladder=60), "ladder must be a list of durations, finest first; got 60"),
+    (lambda: view(owners="bob@example.com"), "owners must be a list of e-mail addresses or 'team:<name>'; got 'bob"),
+    (lambda: view()[[1]], "[...] must be the name of a feature, or a list of some; got 1"),  # type: ignore[list-item]
+    (lambda: FeatureService("s", features=view()), "features must be a list of views or selections of them; got "),  # type: ignore[arg-type]
 ]
 
 
