@@ -44,29 +44,29 @@ def online_store(features: str = "benchmarks.definitions", **others: Any) -> Ite
 
 
 @contextmanager
-def process(settings: Settings, name: str, argv: Iterable[str], core: int | None = None) -> Iterator[None]:
+def process(settings: Settings, name: str, argv: Iterable[str], core: int | None = None) -> Iterator[Supervisor]:
     """Run a program until the end; on one core alone where that is said."""
     path = os.pathsep.join(filter(None, sys.path))
     environment = {**os.environ, **settings.environment(), "PYTHONPATH": path}
     pinned = () if core is None else (sys.executable, "-m", "benchmarks.pinned", str(core))
-    with Supervisor([Child(name, (*pinned, *argv), environment)], settings.home_path / "logs"):
-        yield
+    with Supervisor([Child(name, (*pinned, *argv), environment)], settings.home_path / "logs") as supervisor:
+        yield supervisor
 
 
 @contextmanager
-def tiles_flow(settings: Settings, core: int | None = None, samples: Path | None = None) -> Iterator[None]:
+def tiles_flow(settings: Settings, core: int | None = None, samples: Path | None = None) -> Iterator[Supervisor]:
     """One worker of the tiles flow, as a process; sampled into a file where there is one."""
     argv = module("streaming", SOURCE, "--flow", "tiles", samples=samples)
-    with process(settings, "tiles", argv, core):
-        yield
+    with process(settings, "tiles", argv, core) as supervisor:
+        yield supervisor
 
 
 @contextmanager
-def feature_server(settings: Settings, core: int | None = None, samples: Path | None = None) -> Iterator[None]:
+def feature_server(settings: Settings, core: int | None = None, samples: Path | None = None) -> Iterator[Supervisor]:
     """One feature server, as a process, when it listens; sampled into a file where there is one."""
-    with process(settings, "serving", module("serving", samples=samples), core):
+    with process(settings, "serving", module("serving", samples=samples), core) as supervisor:
         wait_for_port(settings.port)
-        yield
+        yield supervisor
 
 
 def module(name: str, *arguments: str, samples: Path | None = None) -> tuple[str, ...]:

@@ -25,6 +25,9 @@ from rtml.instants import DAY, Duration, format_duration
 from rtml.tiles import Ladder, Window
 from rtml.values import value_type
 
+MOST_SALTS = 64
+"""A read of an entity costs as many round-trip commands as it has salts."""
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -67,6 +70,7 @@ class StreamFeatureView:
         ttl: how old an entity's last event may be before its values are `expired`.
         snapshots: how far apart the instants are at which the table `features/<name>` has values; it divides a day.
         sla: what is promised of it: freshness, nulls by feature.
+        salts: over how many partial states each entity is spread, for entities with thousands of events a second.
         quality: what is expected of every day of those values; their columns are the entity's keys and the features.
 
     Raises:
@@ -89,6 +93,7 @@ class StreamFeatureView:
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     sla: SLA | None = None
+    salts: int = 1
 
     def __post_init__(self) -> None:
         """Validate all parameters at once, and resolve the features."""
@@ -104,6 +109,8 @@ class StreamFeatureView:
         self.__dict__["snapshots_us"] = check_duration(where, "snapshots", self.snapshots)
         if DAY % self.snapshots_us:
             raise DefinitionError.at(where, "snapshots", "a duration that divides a day", self.snapshots)
+        if type(self.salts) is not int or not 1 <= self.salts <= MOST_SALTS:
+            raise DefinitionError.at(where, "salts", f"a whole number from 1 to {MOST_SALTS}", self.salts)
         self.__dict__["key_types"] = self._check_keys(where)
         self.__dict__["kinds"] = self._check_expressions(where)
         self.__dict__["resolved"] = self._resolve(where)

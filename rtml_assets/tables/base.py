@@ -23,6 +23,7 @@ from rtml.online import keys
 from rtml.online.adaptive import fold
 from rtml.online.base import BASE, MARK, Base
 from rtml.online.codec import FIELD_DTYPE, Records, unfield
+from rtml.online.salts import partial_columns, partial_tag, partial_tags, with_salt
 from rtml.projection import INGESTED_AT, RowWise, project, to_events
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import in_chunks, is_late, load_events
@@ -120,7 +121,7 @@ def drop_tiles(lake: Lake, client: Redis, view: RowWise, version: Version, until
 
 def _drop(client: Redis, version: Version, entities: pl.DataFrame, edge: Instant, hold: Hold) -> None:
     ladder, suffix = version.plan.tiles, keys.versioned(version.view, version.version)
-    names = [keys.entity_tag(version.plan.entity, values) + suffix for values in entities.rows()]
+    names = [tag + suffix for values in entities.rows() for tag in partial_tags(version.plan, values)]
     for start in range(0, len(names), KEYS_AT_ONCE):
         pipeline = client.pipeline(transaction=False)
         for name in names[start : start + KEYS_AT_ONCE]:
@@ -181,15 +182,14 @@ class _Folding:
     def fold(self, events: pl.LazyFrame, up_to: Instant, folded_to: Instant) -> None:
         """Bring the entities of these events to `S(up_to, folded_to)`; there are no others that this would change."""
         plan, wide = self._plan, Records.of(self._plan).wide
-        frame = project(self._view, plan, events, texts=True).sort(*plan.key_names, EVENT_TIME, ID64).collect()
+        owner = partial_columns(plan)
+        projected = with_salt(plan, project(self._view, plan, events, texts=True))
+        frame = projected.sort(*owner, EVENT_TIME, ID64).collect()
         if frame.is_empty():
             return
-        owners = frame.select(pl.struct(plan.key_names).rle_id()).to_series().to_numpy()
+        owners = frame.select(pl.struct(owner).rle_id()).to_series().to_numpy()
         starts = np.flatnonzero(np.diff(owners, prepend=-1))
-        names = [
-            keys.entity_tag(plan.entity, values) + self._suffix
-            for values in frame.select(plan.key_names)[starts].rows()
-        ]
+        names = [partial_tag(plan, values) + self._suffix for values in frame.select(owner)[starts].rows()]
         stored = self._read(names)
         chosen = self._joining(frame, [Base.decode(data) for data in stored], owners, up_to, folded_to)
         records = Records.of(plan).encode(to_events(plan, frame), 0, wide)
@@ -225,9 +225,7 @@ class _Folding:
         after = (times < np.maximum(was, up_to)) & (~late | (ingested < np.maximum(was_late, late_to)))
         return np.asarray(after & ~before)
 
-    def _write(
-        self, chunk: list[tuple[str, bytes | None, Array, EntityStrings]], up_to: Instant, folded_to: Instant
-    ) -> None:
+    def _write(self, chunk: list[_Joining], up_to: Instant, folded_to: Instant) -> None:
         bases = [Base.decode(stored) for _, stored, *_ in chunk]
         pending = [(base.state or None, records) for base, (_, _, records, _) in zip(bases, chunk, strict=True)]
         pipeline = self._client.pipeline(transaction=False)

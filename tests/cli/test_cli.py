@@ -22,7 +22,7 @@ from rtml_assets.runtime.redis_server import EmbeddedRedis
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ["demo", "up", "stream", "serve", "replay", "get", "describe", "settings"]
 COMMANDS += ["land", "diff", "deploy", "backfill", "promote", "rollback", "retire", "watch", "alerts"]
-COMMANDS += ["quarantine", "contracts", "doctor", "keys", "audit"]
+COMMANDS += ["quarantine", "contracts", "doctor", "keys", "audit", "cost"]
 
 FEATURES = textwrap.dedent("""
     import polars as pl
@@ -86,6 +86,13 @@ def fresh(*arguments, **options):
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
+def test_a_cost_without_data_is_an_estimate(project):
+    output = said("cost", "spent")
+    assert "an estimate from the definition" in output
+    assert json.loads(rtml("cost", "spent", "--json").output)["online"] is None
+    assert "Did you mean 'spent'?" in refused("cost", "spend")
+
+
 def test_help_names_every_command():
     output = said("--help")
     assert all(f"│ {name} " in output for name in COMMANDS)
@@ -120,7 +127,7 @@ def test_describe_says_what_a_view_means(project):
     output = said("describe", "spent")
     assert "tiles of 10s → 5m → 1h → 1d" in output
     assert "count_5m count integer 5m, exact to the microsecond" in output
-    assert "large_share_7d mean(large) float 7d, left edge floored to 10s" in output
+    assert "large_share_7d mean(large) float 7d, left edge floored to 10s: counts up to 10s more" in output
     assert "7d + 1h + 7d after an entity's last event" in output
     assert "(not live)" in output
 

@@ -284,6 +284,9 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: FeatureService("s", features=[]), "features must be at least one view"),
     (lambda: FeatureService("s", features=[view(), view()["count_1h"]]), "'user_purchases__count_1h' is listed twice"),
     (lambda: FeatureService("s", features=[view()], version=0), "version must be 1 or more; got 0"),
+    (lambda: view(salts=0), "salts must be a whole number from 1 to 64; got 0"),
+    (lambda: view(salts=65), "salts must be a whole number from 1 to 64; got 65"),
+    (lambda: view(salts=True), "salts must be a whole number from 1 to 64; got True"),
     (lambda: view(snapshots="7h"), "snapshots must be a duration that divides a day; got '7h'"),
     (lambda: view(snapshots="daily"), "snapshots: a duration must look like"),
     (
@@ -388,7 +391,7 @@ def test_a_half_life_means_the_same_however_it_is_written() -> None:
 class TestFingerprint:
     def test_is_of_meaning_not_of_form(self) -> None:
         one = view(description="one", freshness="1s", tags={"a": "b"})
-        other = view(features=[Mean("amount", windows=["7d", "1h"]), Count(windows=["24h", "1h"])])
+        other = view(features=[Mean("amount", windows=["7d", "1h"]), Count(windows=["24h", "1h"])], salts=1)
         assert compile_view(one).fingerprint == compile_view(other).fingerprint
 
     @pytest.mark.parametrize(
@@ -402,6 +405,7 @@ class TestFingerprint:
             {"source": source(lateness="16m")},
             {"entity": Entity("shop")},
             {"name": "other"},
+            {"salts": 2},
         ],
         ids=lambda changes: next(iter(changes)),
     )

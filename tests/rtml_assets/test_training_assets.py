@@ -172,7 +172,7 @@ def test_features_are_described_and_shown(deployment: Deployment, instance: dg.D
     assert figures["sample"].startswith("| shop | till | timestamp | count_3h | count_30h | late_3h | items_last_30h |")
     node: Any = definitions_of(deployment).resolve_asset_graph().get(dg.AssetKey(["features", "every_8h"]))
     notes = {column.name: column.description for column in node.metadata["dagster/column_schema"].columns}
-    assert notes["count_30h"] == "count of events, 30h, left edge floored to 5m"
+    assert notes["count_30h"] == "count of events, 30h, left edge floored to 5m: counts up to 5m more"
     assert notes["late_3h"] == "sum of late, 3h, exact to the microsecond"
     assert node.description.startswith("What a till sold: the values of every till with events in a window, every 8h")
     assert node.group_name == "every_8h"
