@@ -70,9 +70,9 @@ class Editor:
             if added:
                 change.latest = max(change.latest, *[batch.times[row] for row in added])
                 change.ingested = max(change.ingested, *[batch.ingested[row] for row in added])
-                if batch.strings.texts:
-                    number = int(batch.indices[-1][run[0]])
-                    change.mention([one for row in added for one in batch.strings.rows[row]], number)
+            if batch.strings.texts:  # of duplicates, too: a full Redis may have refused the strings and not the tiles
+                number = int(batch.indices[-1][run[0]])
+                change.mention([one for row in run for one in batch.strings.rows[row]], number)
         return change
 
     def must_fold(self, change: Change) -> bool:

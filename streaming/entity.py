@@ -33,7 +33,7 @@ class Entity:
     `raw` has the records of hot finest tiles by index.
     """
 
-    __slots__ = ("header", "raw", "refreshed", "tail", "tiles")
+    __slots__ = ("header", "raw", "refreshed", "size", "tail", "tiles")
 
     def __init__(self, header: Header, tail: bytes | None = None) -> None:
         """Know its header, and its tail if it has one."""
@@ -43,6 +43,8 @@ class Entity:
         self.raw: dict[int, Hot] = {}
         self.refreshed = -REFRESH_SECONDS
         """When its time to live was last renewed."""
+        self.size = 0
+        """How many bytes its tiles had when they were last counted."""
 
     def leaf(self, batch: ViewBatch, row: int) -> int:
         """Return the level of the tile whose records an event joins; all tiles down to it are known."""

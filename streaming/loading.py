@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rtml.instants import SECOND
 from rtml.online import keys
@@ -19,7 +19,9 @@ from streaming.scripts import generation_bytes
 from streaming.versions import Version
 
 CACHED_ENTITIES = 120_000
-"""How many entities of a view a process remembers."""
+"""How many entities of a view a process remembers at most."""
+CACHED_BYTES = 512 << 20
+"""About how many bytes of tiles it remembers of a view whose states are large: these may be kilobytes each."""
 
 Work = dict[str, list[Run]]
 """What a micro-batch has for each entity, by its tag."""
@@ -37,6 +39,7 @@ class Loader:
         self._claim = (generation_bytes(generation), Header(generation).encode(), version.plan.expire_after // SECOND)
         self._counts = counts
         self.entities: OrderedDict[str, Entity] = OrderedDict()
+        self._bytes = 0
 
     def load(self, batch: ViewBatch, work: Work) -> Work:
         """Claim and fetch all that events need; leave out, and count, those that are behind an entity's fence."""
@@ -53,10 +56,17 @@ class Loader:
         self._load_raw(batch, hot)
         return opened
 
-    def forget(self) -> None:
-        """Forget the entities that have had no events for longest, if they are too many."""
-        while len(self.entities) > CACHED_ENTITIES:
-            self.entities.popitem(last=False)
+    def forget(self, changed: Iterable[str]) -> None:
+        """Forget the entities that have had no events for longest, if they are too many, or too large."""
+        if self._plan.tailed:
+            for tag in changed:
+                entity = self.entities[tag]
+                size = sum([len(value) for value in entity.tiles.values() if value])
+                self._bytes += size - entity.size
+                entity.size = size
+        while len(self.entities) > CACHED_ENTITIES or self._bytes > CACHED_BYTES:
+            _, entity = self.entities.popitem(last=False)
+            self._bytes -= entity.size
 
     def load_above_tails(self, changes: Sequence[Change]) -> None:
         """Fetch the states that tails are about to be folded into."""

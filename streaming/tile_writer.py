@@ -57,13 +57,20 @@ class ViewWriter:
         self.counts["conflicting"] += self._texts.conflicts(batch.strings)
         opened = self._loader.load(batch, {tag: runs_of(batch, found) for tag, found in rows.items()})
         changes = [editor.change(tag, entities[tag], batch, runs) for tag, runs in opened.items()]
+        self._keep_strings([change for change in changes if not (change.dirty or change.tail)], batch)
         changes = [change for change in changes if change.dirty or change.tail]
         turned = self._turned(changes, watermark)
         if self._plan.tailed:
             self._fold_tails(changes, turned)
         editor.renew_states(changes)
         self._write(changes, self._expired(turned, watermark), batch, watermark)
-        self._loader.forget()
+        self._loader.forget(rows)
+
+    def _keep_strings(self, changes: Sequence[Change], batch: ViewBatch) -> None:
+        """Send the strings of entities that had duplicates alone: those that are not known to be there."""
+        texts = batch.strings.texts
+        kept = [self._texts.keep(change.tag + self._suffix, change.strings, texts) for change in changes if texts]
+        self._link.post([command for commands in kept for command in commands])
 
     def _fold_tails(self, changes: Sequence[Change], turned: Sequence[Change]) -> None:
         """Fold the tails that are full, and those of entities whose tiles are about to be forgotten."""
