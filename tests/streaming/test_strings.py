@@ -56,7 +56,10 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 class Stream:
-    """A writer of the view's tiles."""
+    """A writer of a view's tiles."""
+
+    ids: pl.Series
+    """Of the events that were sent last."""
 
     def __init__(self, client: redis.Redis, view: rtml.StreamFeatureView = pages) -> None:
         self.client = client
