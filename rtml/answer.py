@@ -193,10 +193,12 @@ class Answer:
 def answer(plan: Plan, at: Instant, entities: Sequence[Fetched], based_to: Instant = BEGINNING) -> Answer:
     """Return the values of all features for entities as they were read, at an instant; `based_to` is their turn's.
 
+    Where the plan has salts, what is given are partial states: each entity's follow one another, and are merged.
+
     Raises:
         OverflowedError: an integer sum needs more than 64 bits.
     """
-    windows, count = plan.windows, len(entities)
+    windows, count = plan.windows, len(entities) // plan.salts
     records = _Gathered.of(plan, entities)
     gathered, bases = records.states, None
     if plan.lifetime:
@@ -207,7 +209,7 @@ def answer(plan: Plan, at: Instant, entities: Sequence[Fetched], based_to: Insta
     for number, window in enumerate(windows):
         rows, owners = _rows(window, records, present, bases, at)
         chosen.append(rows)
-        cells.append(owners + number * count)
+        cells.append((owners if plan.salts == 1 else owners // plan.salts) + number * count)
     states = _combine(plan, gathered, np.concatenate(chosen), np.concatenate(cells), count * len(windows))
     spans = [Span(*window.edges(at, plan.tiles.finest)) for window in windows]
     parts = [

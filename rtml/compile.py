@@ -41,6 +41,7 @@ def compile_view(view: StreamFeatureView) -> Plan:
         freshness=view.freshness_us,
         ttl=view.ttl_us,
         fingerprint=_fingerprint(view, features),
+        salts=view.salts,
     )
 
 
@@ -50,7 +51,7 @@ def _fingerprint(view: StreamFeatureView, features: tuple[PlannedFeature, ...]) 
     derived = sorted(
         (name, meaning(f"{view.place}: derive[{name!r}]", expression)) for name, expression in view.derive.items()
     )
-    parts = {
+    parts: dict[str, object] = {
         "view": view.name,
         "source": [source.name, source.timestamp, source.event_id, source.lateness_us],
         "entity": [view.entity.name, list(view.key_types.items())],
@@ -59,4 +60,6 @@ def _fingerprint(view: StreamFeatureView, features: tuple[PlannedFeature, ...]) 
         "features": sorted(features, key=lambda feature: feature.name),
         "ladder": view.tiles.sizes,
     }
+    if view.salts > 1:
+        parts["salts"] = view.salts
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:12]

@@ -30,8 +30,11 @@ BEGINNING: Instant = -(2**63)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_PART = re.compile(r"(\d+)(us|ms|s|m|h|d|w)")
-_WHOLE = re.compile(r"(?:\d+(?:us|ms|s|m|h|d|w))+")
+LONGEST_DURATION: Duration = 36_500 * DAY
+"""Beyond it, sums of instants and durations would one day leave 64 bits."""
+_LONGEST_TEXT = 64
+_PART = re.compile(r"([0-9]+)(us|ms|s|m|h|d|w)")
+_WHOLE = re.compile(r"(?:[0-9]+(?:us|ms|s|m|h|d|w))+")
 
 
 def now() -> Instant:
@@ -43,11 +46,15 @@ def parse_duration(text: str) -> Duration:
     """Return the microseconds of a duration such as `5m`, `24h` or `1h30m`.
 
     Raises:
-        InstantError: the text is no positive duration.
+        InstantError: the text is no positive duration, or one beyond `LONGEST_DURATION`.
     """
     if not isinstance(text, str) or not _WHOLE.fullmatch(text):
         raise InstantError(f"a duration must look like '30s', '5m', '24h' or '7d'; got {text!r}")
-    micros = sum(int(number) * UNITS[unit] for number, unit in _PART.findall(text))
+    short = len(text) <= _LONGEST_TEXT
+    micros = sum(int(number) * UNITS[unit] for number, unit in _PART.findall(text)) if short else LONGEST_DURATION + 1
+    if micros > LONGEST_DURATION:
+        longest = format_duration(LONGEST_DURATION)
+        raise InstantError(f"a duration may be {longest} at most; got {text[:_LONGEST_TEXT]!r}")
     if micros <= 0:
         raise InstantError(f"a duration must be longer than nothing; got {text!r}")
     return micros

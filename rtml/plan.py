@@ -89,6 +89,8 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     ttl: Duration | None
     fingerprint: str
     raw_limit: int = RAW_LIMIT
+    salts: int = 1
+    """Over how many partial states each entity is spread; see `rtml.online.salts`."""
 
     def encode(self) -> bytes:
         """Return the plan as JSON."""

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from rtml.errors import RtmlError
 from rtml.secrets import mask
-from rtml_assets import cli_access, cli_contracts, cli_doctor, cli_quarantine, cli_versions, cli_watch
+from rtml_assets import cli_access, cli_contracts, cli_cost, cli_doctor, cli_quarantine, cli_versions, cli_watch
 from rtml_assets.cli_common import connected, load_project, load_settings
 
 if TYPE_CHECKING:
@@ -275,6 +275,7 @@ app.add_typer(cli_versions.app)
 app.add_typer(cli_quarantine.app)
 app.add_typer(cli_contracts.app, name="contracts")
 app.add_typer(cli_doctor.app)
+app.add_typer(cli_cost.app)
 app.add_typer(cli_access.app)
 app.add_typer(cli_watch.app)
 

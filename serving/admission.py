@@ -18,6 +18,8 @@ from serving.budget import Budget
 
 INTERVAL_SECONDS = 0.1
 """How long waits are watched before anything is concluded."""
+QUIET_SECONDS = 1.0
+"""After so long without a request, nothing is concluded from those before."""
 LEAST_IN_FLIGHT = 32
 """So many are always taken: what is read in one round trip."""
 MOST_CUT, LEAST_CUT, RAISE = 0.5, 0.95, 1.05
@@ -65,7 +67,7 @@ class Admission:
         """
         if self.is_full():
             raise OverloadedError(f"the server has {self.in_flight} requests in the works, and takes no more for now")
-        if self.is_overloaded and self._clock() + self._expected > budget.until:
+        if self.is_overloaded and self.in_flight and self._clock() + self._expected > budget.until:
             self._refused += 1
             raise OverloadedError(
                 f"requests wait {self._expected * 1_000:.0f} ms at present; this one has {budget.seconds * 1_000:g} ms"
@@ -86,6 +88,8 @@ class Admission:
         now = self._clock()
         if now < self._ends:
             return
+        if not self.in_flight and now >= self._ends + QUIET_SECONDS:
+            self._least, self._refused = inf, 0  # of another hour: nobody waits now
         least, peak, refused = self._least, self._peak, self._refused
         self._ends = now + INTERVAL_SECONDS
         self._least, self._peak, self._refused = inf, self.in_flight, 0

@@ -22,6 +22,7 @@ _MANY, _LONG = 30, 200
 """So many names of a wrong entity are looked through, and so many letters of a name or a value repeated."""
 
 _TYPES: dict[str, type] = {"str": str, "int": int, "bool": bool}
+_EITHER = "entities must be a list with a mapping of join keys for each row, or a mapping of join keys to columns"
 _WORDS = {"str": "a string", "int": "an integer", "bool": "a boolean"}
 
 
@@ -33,10 +34,12 @@ def as_rows(entities: Entities, most: int) -> Rows:
         most: how many there may be.
 
     Raises:
-        RequestError: columns are of unequal length, or there are none.
+        RequestError: they are neither; or columns are of unequal length, or there are none.
         TooLargeError: there are more than `most`.
     """
     if not isinstance(entities, Mapping):
+        if not isinstance(entities, Sequence) or isinstance(entities, str | bytes):
+            raise RequestError(f"{_EITHER}; got {type(entities).__name__}")
         _check_size(len(entities), most)
         return entities
     if not entities:
@@ -99,10 +102,16 @@ def entity_tags(plan: Plan, entities: Rows, first: int = 0) -> list[str]:
     """Return the entities' key tags; errors count them from `first`.
 
     Raises:
-        RequestError: a join key is missing, or of another type.
+        RequestError: a join key is missing, or of another type; or a row has no keys at all.
     """
     known: dict[tuple[Any, ...], str] = {}
-    return [_tag(plan, row, entity, known) for row, entity in enumerate(entities, first)]
+    try:
+        return [_tag(plan, row, entity, known) for row, entity in enumerate(entities, first)]
+    except AttributeError:
+        for row, entity in enumerate(entities, first):
+            if not isinstance(entity, Mapping):
+                raise RequestError(f"{_EITHER}; row {row} is of type {type(entity).__name__}") from None
+        raise
 
 
 def _tag(plan: Plan, row: int, entity: Mapping[str, Any], known: dict[tuple[Any, ...], str]) -> str:

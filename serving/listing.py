@@ -23,7 +23,9 @@ class ListedColumn(msgspec.Struct):
 
     name: Annotated[str, Meta(description="As in an answer's `features`.")]
     view: str
-    type: Annotated[str | None, Meta(description="`float` or `integer`.")] = None
+    type: Annotated[
+        str | None, Meta(description="`float`, `integer` or `string`; of lists also how long they may be.")
+    ] = None
     aggregate: str | None = None
     column: Annotated[str | None, Meta(description="What is aggregated; null for a count of events.")] = None
     window: Annotated[str | None, Meta(description="How far back it looks, and how its edges are cut.")] = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from rtml.answer import Answer, Fetched, answer
 from rtml.instants import Instant
+from rtml.online.salts import by_entity
 from rtml.staleness import REPLACED, Status, status_of
 from rtml.values import to_list
 from serving.last_event import expired
@@ -41,7 +42,8 @@ class ViewMerge:
     @property
     def last_ingested(self) -> list[Instant]:
         """The newest event that each entity's stream had."""
-        return [row.fetched.header.last_ingested for row in self.lookup.rows]
+        partials = [row.fetched.header.last_ingested for row in self.lookup.rows]
+        return by_entity(self.lookup.plan, max, partials)
 
     def run(self, most: int) -> Iterator[None]:
         """Merge what is not merged yet, at most so many entities at a time.
@@ -49,7 +51,7 @@ class ViewMerge:
         Raises:
             OverflowedError: an integer sum needs more than 64 bits.
         """
-        while (start := len(self.statuses)) < len(self.lookup.rows):
+        while (start := len(self.statuses)) < self.lookup.entities:
             judged = self._judged(start, start + most)
             self._take(self.lookup.answer(start, start + most), judged)
             self.statuses += judged
@@ -73,15 +75,14 @@ class ViewMerge:
     def _judged(self, start: int, stop: int) -> list[Status]:
         plan, at = self.lookup.plan, self.lookup.at
         partial = self.lookup.version.history_from > at - plan.reach
+        rows = self.lookup.rows_of(start, stop)
+        damaged = by_entity(plan, any, [row.damaged for row in rows])
+        known = by_entity(plan, any, [row.fetched.known for row in rows])
+        # A partial that holds nothing is as old as can be.
+        old = by_entity(plan, all, [expired(row.fetched, plan, at) for row in rows])
         return [
-            status_of(
-                damaged=row.damaged,
-                known=row.fetched.known,
-                expired=expired(row.fetched, plan, at),
-                stale=self._stale,
-                partial=partial,
-            )
-            for row in self.lookup.rows[start:stop]
+            status_of(damaged=one, known=two, expired=three, stale=self._stale, partial=partial)
+            for one, two, three in zip(damaged, known, old, strict=True)
         ]
 
     def _take(self, found: Answer, statuses: list[Status]) -> None:
@@ -99,7 +100,8 @@ class ViewMerge:
         """What is given instead of each feature's values that are too old."""
         if self._service.on_stale == "refuse":
             return dict.fromkeys(self._columns)
-        empty = answer(self.lookup.plan, self.lookup.at, [Fetched()], self.lookup.version.based_to)
+        plan = self.lookup.plan
+        empty = answer(plan, self.lookup.at, [Fetched()] * plan.salts, self.lookup.version.based_to)
         defaults = self._service.defaults
         return {
             feature: defaults[name]

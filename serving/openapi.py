@@ -115,7 +115,8 @@ def _read_features() -> dict[str, Any]:
         "is no error: its values are those of empty windows, its status is `missing`.",
         "parameters": [_named("service", "A feature service's name.", "eta")],
         "requestBody": {"required": True, "content": _content(FeatureRequest)},
-        "responses": {"200": _answer("The features.", FeatureResponse)} | _failures(400, 404, 413, 422, 500, 503, 504),
+        "responses": {"200": _answer("The features.", FeatureResponse)}
+        | _failures(400, 404, 408, 413, 422, 500, 503, 504),
     }
 
 

@@ -72,12 +72,17 @@ class ViewLookup:
     """The reading of one version of a view, for some entities, at an instant."""
 
     def __init__(self, version: Version, turn: Turn, tags: Sequence[str], at: Instant) -> None:
-        """Take the entities' tags (`keys.entity_tag`)."""
+        """Take the entities' tags (`keys.entity_tag`).
+
+        There is a row for each; of a plan with salts for each partial state, an entity's following one another.
+        """
         self.version = version
         self.plan = version.plan
         self.at = at
         self.turn = turn
         suffix = keys.versioned(self.plan.view, version.version)
+        if self.plan.salts > 1:
+            tags = [keys.salted(tag, salt) for tag in tags for salt in range(self.plan.salts)]
         self.rows = [_Row(tag + suffix) for tag in tags]
         self._own = _own(self.plan)
         self._packed_own = packed_fields(self._own)
@@ -132,6 +137,16 @@ class ViewLookup:
             )
 
     @property
+    def entities(self) -> int:
+        """How many entities were asked for."""
+        return len(self.rows) // self.plan.salts
+
+    def rows_of(self, start: int, stop: int | None = None) -> list[_Row]:
+        """Return the rows of all entities, or of some."""
+        salts = self.plan.salts
+        return self.rows[start * salts : None if stop is None else stop * salts]
+
+    @property
     def unfinished(self) -> bool:
         """Whether another round trip is needed."""
         return bool(self._pending)
@@ -141,7 +156,8 @@ class ViewLookup:
 
         Rows with damaged edges lack what those held: `damaged` tells which.
         """
-        return answer(self.plan, self.at, [row.fetched for row in self.rows[start:stop]], self.version.based_to)
+        fetched = [row.fetched for row in self.rows_of(start, stop)]
+        return answer(self.plan, self.at, fetched, self.version.based_to)
 
     def _reading(self, row: _Row) -> Reading:
         return self.turn.wide if row.head or self.turn.whole else self.turn.narrow

@@ -62,20 +62,22 @@ class _ViewStrings:
         plan = merge.lookup.plan
         self.features = [feature for feature in merge.values if plan.feature(feature).output.kind == "str"]
         self._known: dict[int, str] = {}
-        self._asked: list[tuple[int, list[int]]] = []
+        self._asked: list[list[int]] = []
 
     def commands(self) -> Iterator[Command]:
-        """One `HMGET` for each entity that has strings which are not known."""
+        """One `HMGET` for each entity, or partial state of one, that has strings which are not known."""
         self._asked = []
-        for place, row in enumerate(self._merge.lookup.rows):
+        lookup = self._merge.lookup
+        for place in range(lookup.entities):
             missing = [one for one in self._hashes(place) if not self._recall(one)]
             if missing:
-                self._asked.append((place, missing))
-                yield ("HMGET", keys.texts(row.key), *(field(one) for one in missing))
+                for row in lookup.rows_of(place, place + 1):
+                    self._asked.append(missing)
+                    yield ("HMGET", keys.texts(row.key), *(field(one) for one in missing))
 
     def absorb(self, replies: Iterator[Any]) -> None:
         """Remember what was read."""
-        for _, missing in self._asked:
+        for missing in self._asked:
             for text_hash, value in zip(missing, next(replies), strict=True):
                 if value is not None:
                     text = self._known[text_hash] = text_of(value)

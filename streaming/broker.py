@@ -119,16 +119,20 @@ def pipelined(connection: Any, commands: Sequence[Command]) -> list[Any]:
     return receive(connection, len(commands))
 
 
-def send(connection: Any, commands: Sequence[Command]) -> None:
-    """Send commands without waiting for their replies."""
+def send(connection: Any, commands: Sequence[Command | bytes]) -> None:
+    """Send commands, as words or packed already, without waiting for their replies."""
     connection.send_packed_command([pack(commands)])
 
 
-def pack(commands: Iterable[Command]) -> bytes:
+def pack(commands: Iterable[Command | bytes]) -> bytes:
     """Return commands as Redis' protocol has them."""
-    return b"".join(
-        [command.packed if isinstance(command, PackedCommand) else pack_command(command) for command in commands]
-    )
+    return b"".join([_packed(command) for command in commands])
+
+
+def _packed(command: Command | bytes) -> bytes:
+    if isinstance(command, bytes):
+        return command
+    return command.packed if isinstance(command, PackedCommand) else pack_command(command)
 
 
 def sound(replies: list[Any]) -> list[Any]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from rtml.algebra.family import Array
-from rtml.instants import Instant
 from rtml.online.adaptive import absolute, fold, grow
 from rtml.online.codec import PREFIX, RAW, RAW_MARK, Records, raw_count, state_value, unfield
 from rtml.online.codec import field as field_name
@@ -20,26 +18,28 @@ from streaming.entity import Entity, Hot, Run
 from streaming.route import ViewBatch
 
 
-@dataclass(slots=True)
 class Change:
     """What one micro-batch does to one entity; tiles go by their field names."""
 
-    tag: str
-    entity: Entity
-    latest: Instant
-    ingested: Instant
-    dirty: dict[bytes, None] = field(default_factory=dict)
-    appends: list[tuple[int, int, bytes]] = field(default_factory=list)
-    """Raw records: finest index, byte offset, bytes."""
-    pending: dict[bytes, tuple[bytes | None, list[Array]]] = field(default_factory=dict)
-    """States to renew: the old one, and the records to add."""
-    counts: dict[bytes, int] = field(default_factory=dict)
-    """How many raw records a renewed finest state stands for."""
-    tail: bool = False
-    """Whether the tail is another one."""
-    split: bool = False
-    strings: dict[int, int] = field(default_factory=dict)
-    """By hash: the number of the newest coarsest tile that a string is in."""
+    __slots__ = ("appends", "counts", "dirty", "entity", "pending", "split", "strings", "tag", "tail", "turns")
+
+    def __init__(self, tag: str, entity: Entity, *, turns: bool = False) -> None:
+        """Begin with nothing done; `turns` when tiles that are out of reach are to be forgotten."""
+        self.turns = turns
+        self.tag = tag
+        self.entity = entity
+        self.dirty: dict[bytes, None] = {}
+        self.appends: list[tuple[int, int, bytes]] = []
+        """Raw records: finest index, byte offset, bytes."""
+        self.pending: dict[bytes, tuple[bytes | None, list[Array]]] = {}
+        """States to renew: the old one, and the records to add."""
+        self.counts: dict[bytes, int] = {}
+        """How many raw records a renewed finest state stands for."""
+        self.tail = False
+        """Whether the tail is another one."""
+        self.split = False
+        self.strings: dict[int, int] = {}
+        """By hash: the number of the newest coarsest tile that a string is in."""
 
     def mention(self, hashes: Sequence[int], number: int) -> None:
         """Note the strings of an event, and the coarsest tile that it is in."""
@@ -61,23 +61,23 @@ class Editor:
         self._longest_tail = plan.tail_limit * self._layout.tailed.itemsize
         self._counts = counts
 
-    def change(self, tag: str, entity: Entity, batch: ViewBatch, runs: Sequence[Run]) -> Change:
+    def work_in(self, change: Change, batch: ViewBatch, runs: Sequence[Run]) -> None:
         """Work one entity's events in; what they do to states is left pending."""
-        change = Change(tag, entity, entity.header.max_event_time, entity.header.last_ingested)
+        entity = change.entity
+        times, ingested = batch.times, batch.ingested
         for run in runs:
-            level = entity.leaf(batch, run[0])
-            added = self._add(change, batch, run, level)
+            added = self._add(change, batch, run, entity.leaf(batch, run[0]))
             if added:
-                change.latest = max(change.latest, *[batch.times[row] for row in added])
-                change.ingested = max(change.ingested, *[batch.ingested[row] for row in added])
+                entity.max_event_time = max(entity.max_event_time, *[times[row] for row in added])
+                entity.last_ingested = max(entity.last_ingested, *[ingested[row] for row in added])
             if batch.strings.texts:  # of duplicates, too: a full Redis may have refused the strings and not the tiles
                 number = int(batch.indices[-1][run[0]])
                 change.mention([one for row in run for one in batch.strings.rows[row]], number)
-        return change
 
     def must_fold(self, change: Change) -> bool:
-        """Whether a tail is to be folded now: it is too long, or tiles that it counts for have changed."""
-        return bool(change.entity.tail) and (change.split or len(change.entity.tail) > self._longest_tail)
+        """Whether a tail is to be folded now: it is too long, or tiles that it counts for are others from now on."""
+        length = len(change.entity.tail)
+        return length > 0 and (change.split or change.turns or length > self._longest_tail)
 
     def fold_tail(self, change: Change) -> None:
         """Leave a tail pending on the states above its records; these are known, or were forgotten for good."""
@@ -105,7 +105,7 @@ class Editor:
         entity = change.entity
         name = batch.fields_from_top[self._top - level][1][run[0]]
         value = entity.tiles[name]
-        hot = entity.raw[batch.finest[run[0]]] if value is not None and value[0] != RAW else None
+        hot = entity.hot(batch.finest[run[0]]) if value is not None and value[0] != RAW else None
         added, records = self._new(batch, run, level, hot or value)
         if not added:
             return added
@@ -113,8 +113,9 @@ class Editor:
         if level < self._top or hot:
             self._add_above(change, batch, added, level, hot)
         if hot:
-            self._append(change, batch.finest[run[0]], data)
+            self._append(change, batch.finest[run[0]], hot, data)
             hot.records.update(records)
+            entity.heat(batch.finest[run[0]], hot)
         elif len(value or RAW_MARK) + len(data) <= 1 + self._plan.raw_limit * self._widths[level]:
             entity.tiles[name] = (value or RAW_MARK) + data
             change.dirty[name] = None
@@ -155,9 +156,9 @@ class Editor:
         for _, names in batch.fields_from_top[: self._top - lowest + 1]:
             self._pend(change, names[rows[0]], records)
 
-    def _append(self, change: Change, index: int, data: bytes) -> None:
+    def _append(self, change: Change, index: int, hot: Hot, data: bytes) -> None:
         """Add to a hot finest tile's raw records, unless some were lost: readers must go on seeing that."""
-        hot, width = change.entity.raw[index], self._widths[0]
+        width = self._widths[0]
         if not hot.damaged:
             change.appends.append((index, hot.count * width, data))
         hot.count += len(data) // width
@@ -189,7 +190,7 @@ class Editor:
         width = self._widths[0]
         for index, raw in grown.raw.items():
             count = len(raw) // width
-            entity.raw[index] = Hot(raw, width, self._payload, count)
+            entity.heat(index, Hot(raw, width, self._payload, count))
             change.appends.append((index, 0, raw))
             change.counts[field_name(Tile(0, index))] = count
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from rtml.instants import BEGINNING, Instant
 from rtml.online.codec import RAW, Header
+from rtml.plan import Plan
 from streaming.route import ViewBatch
 
 REFRESH_SECONDS = 3_600.0
 """How often an entity's time to live is renewed: it is at least seven days."""
+
+HOT_TILES = 4
+"""How many of an entity's hot finest tiles are remembered with all of their records."""
 
 Run = list[int]
 """Rows of a `ViewBatch` of one entity and one finest tile, in order of arrival: one path down the ladder."""
@@ -28,23 +33,31 @@ class Hot:
 
 
 class Entity:
-    """What is known of an entity: its header and tail, tiles by field name (`None` where Redis has none), hot records.
+    """What is known of an entity: what its header says, its tail, and its tiles."""
 
-    `raw` has the records of hot finest tiles by index.
-    """
-
-    __slots__ = ("header", "raw", "refreshed", "size", "tail", "tiles")
+    __slots__ = (
+        *("fence", "last_ingested", "max_event_time", "pruned", "raw", "refreshed", "size", "tail", "tiles", "wanted"),
+    )
 
     def __init__(self, header: Header, tail: bytes | None = None) -> None:
         """Know its header, and its tail if it has one."""
-        self.header = header
+        _, fence, max_event_time, last_ingested = header
+        self.fence: Instant = fence
+        self.max_event_time: Instant = max_event_time
+        self.last_ingested: Instant = last_ingested
         self.tail = tail or b""
         self.tiles: dict[bytes, bytes | None] = {}
-        self.raw: dict[int, Hot] = {}
+        """By field name; `None` where Redis has none."""
+        self.raw: dict[int, Hot] | None = None
+        """The raw records of hot finest tiles, by index; mostly there are none."""
+        self.pruned: Instant = BEGINNING
+        """The fence by which it was pruned last, as far as is known here."""
         self.refreshed = -REFRESH_SECONDS
         """When its time to live was last renewed."""
         self.size = 0
         """How many bytes its tiles had when they were last counted."""
+        self.wanted = True
+        """Whether it had events since it was last to be forgotten."""
 
     def leaf(self, batch: ViewBatch, row: int) -> int:
         """Return the level of the tile whose records an event joins; all tiles down to it are known."""
@@ -66,6 +79,46 @@ class Entity:
             elif (value := tiles[name]) is None or value[0] == RAW:
                 break
         return names
+
+    def open_runs(self, plan: Plan, batch: ViewBatch, runs: Sequence[Run]) -> Sequence[Run]:
+        """Leave out what is behind the fence: it was applied before."""
+        if self.fence < 0:
+            return runs
+        sealed_to = (self.fence - plan.lateness) // plan.tiles.finest
+        return [run for run in runs if batch.finest[run[0]] >= sealed_to]
+
+    def is_known(self, batch: ViewBatch, runs: Iterable[Run]) -> bool:
+        """Whether nothing has to be fetched before runs can be worked in."""
+        tiles, raw = self.tiles, self.raw
+        for run in runs:
+            for _, names in batch.fields_from_top:
+                name = names[run[0]]
+                if name not in tiles:
+                    return False
+                value = tiles[name]
+                if value is None or value[0] == RAW:
+                    break
+            else:
+                if raw is None or batch.finest[run[0]] not in raw:
+                    return False
+        return True
+
+    def hot(self, index: int) -> Hot | None:
+        """Return the raw records of a finest tile, if they are known."""
+        return None if self.raw is None else self.raw.get(index)
+
+    def cool(self) -> None:
+        """Remember the hot tiles that were needed last, and no others."""
+        raw = self.raw
+        while raw is not None and len(raw) > HOT_TILES:
+            del raw[next(iter(raw))]
+
+    def heat(self, index: int, hot: Hot) -> None:
+        """Know the raw records of a hot finest tile, which is needed now."""
+        if self.raw is None:
+            self.raw = {}
+        self.raw.pop(index, None)
+        self.raw[index] = hot
 
 
 def runs_of(batch: ViewBatch, rows: list[int]) -> list[Run]:

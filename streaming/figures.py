@@ -126,8 +126,7 @@ class Figures:
             if entity in done:
                 continue
             done.add(entity)
-            rows = {tag: found for shard in batch.shards.values() for tag, found in shard[number].items()}
-            self._entities.setdefault(entity, Frequent()).add(now, rows)
+            self._entities.setdefault(entity, Frequent()).add(now, batch.of_entities(number))
 
     def sent(self, arrived: Iterable[Instant]) -> None:
         """Note events that are on their way, by when the broker took them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -19,6 +19,7 @@ from streaming.broker import (
     receive,
     send,
 )
+from streaming.packing import Packer
 from streaming.scripts import CLAIM, STALE, WRITE
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Link:
         self._write = client.script_load(WRITE)
         self._keep, self._drop = client.script_load(KEEP), client.script_load(DROP)
         self._incarnation = incarnation(client)
-        self._posted: list[Command] = []
+        self._posted: list[Command | bytes] = []
         self._replies: list[Any] = []
         self._broken = False
 
@@ -50,13 +51,9 @@ class Link:
             self._connection.disconnect()
         self._client.connection_pool.release(self._connection)
 
-    def claim(self, key: str, *arguments: Any) -> Command:
-        """Return the command that claims an entity and loads fields of it."""
-        return ("EVALSHA", self._claim, 1, key, *arguments)
-
-    def write(self, names: list[str], *arguments: Any) -> Command:
-        """Return the command that writes an entity."""
-        return ("EVALSHA", self._write, len(names), *names, *arguments)
+    def packer(self, generation: int, expire: int, raw_expire: int) -> Packer:
+        """Return what packs the commands of a version's entities, which are kept for so many seconds."""
+        return Packer(self._claim, self._write, generation, expire, raw_expire)
 
     def keep_texts(self, key: str, arguments: list[Any]) -> Command:
         """Return the command that writes strings of an entity."""
@@ -66,7 +63,7 @@ class Link:
         """Return the command that removes an entity's strings that were last seen before a coarsest tile."""
         return ("EVALSHA", self._drop, 1, key, first)
 
-    def run(self, commands: list[Command]) -> list[Any]:
+    def run(self, commands: Sequence[Command | bytes]) -> list[Any]:
         """Return the replies to commands, and settle all that were posted before.
 
         Raises:
@@ -77,7 +74,7 @@ class Link:
         self.post(commands)
         return self.drain()[-len(commands) :]
 
-    def post(self, commands: list[Command]) -> None:
+    def post(self, commands: Sequence[Command | bytes]) -> None:
         """Send commands, and go on while Redis works; `drain` or the next `run` looks at the replies."""
         if len(self._posted) > MOST_POSTED:
             self.drain()
@@ -120,7 +117,7 @@ class Link:
         replies, self._replies, self._broken = self._replies, [], False
         return replies
 
-    def _send(self, commands: list[Command], *, wait: bool = False) -> None:
+    def _send(self, commands: Sequence[Command | bytes], *, wait: bool = False) -> None:
         """Send; when many are under way, read some replies first."""
         for start in range(0, len(commands), MOST_POSTED):
             chunk = commands[start : start + MOST_POSTED]

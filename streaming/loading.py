@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
-from rtml.instants import SECOND
 from rtml.online import keys
 from rtml.online.codec import RAW, Header, Records, raw_count
 from rtml.online.codec import field as field_name
@@ -14,8 +13,8 @@ from rtml.online.tail import TAIL, joined, states_above
 from streaming.change import Change
 from streaming.entity import Entity, Hot, Run, all_unknown
 from streaming.link import Link
+from streaming.packing import Packer
 from streaming.route import ViewBatch
-from streaming.scripts import generation_bytes
 from streaming.versions import Version
 
 CACHED_ENTITIES = 120_000
@@ -30,43 +29,44 @@ Work = dict[str, list[Run]]
 class Loader:
     """One version's entities, as many as are remembered; the others are claimed when events of theirs come."""
 
-    def __init__(self, link: Link, version: Version, generation: int, counts: Counter[str]) -> None:
-        """Claim for a generation."""
+    def __init__(self, link: Link, version: Version, packer: Packer, counts: Counter[str]) -> None:
+        """Count the damaged ones into `counts`."""
         self._link = link
         self._plan = version.plan
+        self._packer = packer
         self._own = (TAIL,) if version.plan.tailed else ()
         self._suffix = keys.versioned(version.view, version.version)
-        self._claim = (generation_bytes(generation), Header(generation).encode(), version.plan.expire_after // SECOND)
         self._counts = counts
         self.entities: OrderedDict[str, Entity] = OrderedDict()
         self._bytes = 0
 
-    def load(self, batch: ViewBatch, work: Work) -> Work:
-        """Claim and fetch all that events need; leave out, and count, those that are behind an entity's fence."""
+    def load(self, batch: ViewBatch, work: Work) -> None:
+        """Claim the entities that are not remembered, and fetch what else their events need."""
         self._load_tiles(batch, work)
-        opened, hot = {}, []
-        for tag, runs in work.items():
-            self.entities.move_to_end(tag)
-            entity = self.entities[tag]
-            found = self._before_fence(batch, entity, runs)
-            if not found:
-                continue
-            opened[tag] = found
-            hot += [(tag, run[0]) for run in found if _joins_hot(entity, batch, run[0])]
-        self._load_raw(batch, hot)
-        return opened
+        opened = {tag: self.entities[tag].open_runs(self._plan, batch, runs) for tag, runs in work.items()}
+        self._load_raw(batch, [(tag, run[0]) for tag, runs in opened.items() for run in runs])
 
-    def forget(self, changed: Iterable[str]) -> None:
-        """Forget the entities that have had no events for longest, if they are too many, or too large."""
+    def forget(self, seen: Iterable[str]) -> None:
+        """Forget entities that have had no events for long, if they are too many, or too large (the CLOCK rule).
+
+        `seen` are those whose tiles may be others by now.
+        """
         if self._plan.tailed:
-            for tag in changed:
-                entity = self.entities[tag]
-                size = sum([len(value) for value in entity.tiles.values() if value])
-                self._bytes += size - entity.size
-                entity.size = size
+            self._weigh(seen)
         while len(self.entities) > CACHED_ENTITIES or self._bytes > CACHED_BYTES:
-            _, entity = self.entities.popitem(last=False)
-            self._bytes -= entity.size
+            tag, entity = self.entities.popitem(last=False)
+            if entity.wanted:
+                entity.wanted = False
+                self.entities[tag] = entity
+            else:
+                self._bytes -= entity.size
+
+    def _weigh(self, tags: Iterable[str]) -> None:
+        for tag in tags:
+            entity = self.entities[tag]
+            size = sum([len(value) for value in entity.tiles.values() if value])
+            self._bytes += size - entity.size
+            entity.size = size
 
     def load_above_tails(self, changes: Sequence[Change]) -> None:
         """Fetch the states that tails are about to be folded into."""
@@ -82,63 +82,41 @@ class Loader:
 
     def _load_tiles(self, batch: ViewBatch, work: Work) -> None:
         asked: list[tuple[str, Entity | None, list[bytes]]] = []
-        commands: list[Command] = []
+        commands: list[Command | bytes] = []
         stranger = Entity(Header())
-        mark, fresh, expire = self._claim
         for tag, runs in work.items():
             entity = self.entities.get(tag)
             names = all_unknown(entity or stranger, batch, runs)
             if entity is None:
-                commands.append(self._link.claim(tag + self._suffix, mark, fresh, expire, *self._own, *names))
+                commands.append(self._packer.claim((tag + self._suffix).encode(), (*self._own, *names)))
             elif names:
                 commands.append(("HMGET", tag + self._suffix, *names))
             else:
                 continue
             asked.append((tag, entity, names))
-        misses = 0
+        own = 1 + len(self._own)
         for (tag, known, names), reply in zip(asked, self._link.run(commands), strict=True):
             entity, values = known, reply
             if entity is None:
-                misses += 1
-                own = 1 + len(self._own)
                 entity = self.entities[tag] = Entity(Header.decode(reply[0]), *reply[1:own])
                 values = reply[own:]
             entity.tiles.update(zip(names, values, strict=True))
-        self._counts.update(cache_hits=len(work) - misses, cache_misses=misses)
 
-    def _before_fence(self, batch: ViewBatch, entity: Entity, runs: list[Run]) -> list[Run]:
-        """Leave out what is behind the fence: it was applied before."""
-        fence = entity.header.fence
-        if fence < 0:
-            return runs
-        sealed = (fence - self._plan.lateness) // self._plan.tiles.finest
-        found = [run for run in runs if batch.finest[run[0]] >= sealed]
-        if len(found) < len(runs):
-            self._counts["fenced"] += sum(map(len, runs)) - sum(map(len, found))
-        return found
-
-    def _load_raw(self, batch: ViewBatch, hot: list[tuple[str, int]]) -> None:
+    def _load_raw(self, batch: ViewBatch, rows: Sequence[tuple[str, int]]) -> None:
         """Fetch the raw records of hot finest tiles that events join."""
         layout = Records.of(self._plan)
         width, payload = layout.narrow.itemsize, layout.wide.itemsize - 16
         finest = batch.fields_from_top[-1][1]
         asked = []
-        for tag, row in hot:
+        for tag, row in rows:
             entity, index = self.entities[tag], batch.finest[row]
-            if index not in entity.raw:
-                count = raw_count(entity.tiles[finest[row]] or b"") + joined(self._plan, entity.tail, index)
-                asked.append((tag, index, count))
+            value = entity.tiles.get(finest[row])
+            if value is not None and value[0] != RAW and entity.hot(index) is None:
+                asked.append((tag, index, raw_count(value) + joined(self._plan, entity.tail, index)))
         commands: list[Command] = [
             ("GETRANGE", keys.raw(tag + self._suffix, index), 0, count * width - 1) for tag, index, count in asked
         ]
         for (tag, index, count), data in zip(asked, self._link.run(commands), strict=True):
-            found = self.entities[tag].raw[index] = Hot(data, width, payload, count)
+            found = Hot(data, width, payload, count)
+            self.entities[tag].heat(index, found)
             self._counts["damaged"] += found.damaged
-
-
-def _joins_hot(entity: Entity, batch: ViewBatch, row: int) -> bool:
-    for _, names in batch.fields_from_top:
-        value = entity.tiles[names[row]]
-        if value is None or value[0] == RAW:
-            return False
-    return True

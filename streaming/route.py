@@ -16,6 +16,7 @@ from rtml.define.source import EventSource
 from rtml.instants import Instant
 from rtml.online import keys
 from rtml.online.codec import FIELD_DTYPE, Records
+from rtml.online.salts import partial_columns, partial_tag, with_salt
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, RowWise, project, to_events
 from streaming.decode import Reason
@@ -30,6 +31,7 @@ class ViewBatch:
 
     version: Version
     tags: list[str]
+    """Whose each is: an entity's tag, or where the plan has salts that of a partial state, which is kept as one."""
     times: list[Instant]
     ingested: list[Instant]
     arrived: list[Instant]
@@ -116,6 +118,16 @@ class MicroBatch:
                 shards.setdefault(shard, [{} for _ in views])[number] = rows
         return cls(views, shards, heartbeat, covered)
 
+    def of_entities(self, view: int) -> Rows:
+        """Return the rows of each entity of a view, whatever its partial states."""
+        found = {tag: rows for shard in self.shards.values() for tag, rows in shard[view].items()}
+        if self.views[view].plan.salts == 1:
+            return found
+        whole: Rows = defaultdict(list)
+        for tag, rows in found.items():
+            whole[keys.parted(tag)[0]] += rows
+        return whole
+
     def take(self, shards: Set[int]) -> list[Rows]:
         """Return, view by view, the rows of these shards."""
         merged: list[Rows] = [{} for _ in self.views]
@@ -170,13 +182,13 @@ class Router:
         projected = project(view, plan, good.lazy(), keep=(ARRIVED,), texts=True)
         time, ingested = pl.col(EVENT_TIME), pl.col(INGESTED_AT)
         ours = (ingested - time <= plan.lateness) & (time >= version.boundary)
-        frame = projected.filter(ours).collect()
-        keys_of = list(zip(*(frame[name].to_list() for name in plan.key_names), strict=True))
-        tag_of = {values: keys.entity_tag(plan.entity, values) for values in set(keys_of)}
+        frame = with_salt(plan, projected.filter(ours)).collect()
+        owners = list(zip(*(frame[name].to_list() for name in partial_columns(plan)), strict=True))
+        tag_of = {owner: partial_tag(plan, owner) for owner in set(owners)}
         events = to_events(plan, frame)
         return ViewBatch(
             version=version,
-            tags=[tag_of[values] for values in keys_of],
+            tags=[tag_of[owner] for owner in owners],
             times=frame[EVENT_TIME].to_list(),
             ingested=frame[INGESTED_AT].to_list(),
             arrived=frame[ARRIVED].to_list(),
@@ -186,8 +198,12 @@ class Router:
 
 
 def shard_of(tag: str) -> int:
-    """Return an entity's shard, the same for ever."""
-    return xxhash.xxh32_intdigest(tag.encode()) % keys.SHARDS
+    """Return the shard of an entity, or of one of its partial states: the same for ever.
+
+    Partial states have shards one after the other: processes that take turns at shards have about as many of them each.
+    """
+    entity, salt = keys.parted(tag)
+    return (xxhash.xxh32_intdigest(entity.encode()) + salt) % keys.SHARDS
 
 
 def rows_by_tag(tags: list[str]) -> Rows:

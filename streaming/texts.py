@@ -111,4 +111,6 @@ class TextWriter:
         for text_hash in [one for one, number in known.items() if number < first]:
             del known[text_hash]
             self._size -= 1
+        if not known:
+            self._known.pop(key, None)
         return first

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 
-from rtml.instants import SECOND, Instant
+from rtml.instants import BEGINNING, MINUTE, SECOND, Instant
 from rtml.online import keys
-from rtml.online.codec import FIELD_DTYPE, HEADER, RAW_MARK, Header, unfield
+from rtml.online.codec import FIELD_DTYPE, HEADER, RAW_MARK, encode_header, unfield
 from rtml.online.codec import field as field_name
 from rtml.online.commands import Command
 from rtml.online.tail import TAIL
 from streaming.change import Change, Editor
-from streaming.entity import REFRESH_SECONDS, runs_of
+from streaming.entity import REFRESH_SECONDS, Entity, Run, runs_of
 from streaming.link import Link
-from streaming.loading import Loader
+from streaming.loading import Loader, Work
 from streaming.pruning import expired
 from streaming.route import MicroBatch, Rows, ViewBatch
-from streaming.scripts import generation_bytes
-from streaming.texts import TextWriter
+from streaming.texts import BatchTexts, TextWriter
 from streaming.versions import Version
 
+SHORTEST_STEP = 5 * MINUTE
 POSTED_AT_ONCE = 256
 """Redis works on so many writes while the next ones are prepared."""
 
@@ -39,12 +39,18 @@ class ViewWriter:
         self._plan = version.plan
         self._suffix = keys.versioned(version.view, version.version)
         self._generation = generation
-        self._mark = generation_bytes(generation)
         self._expire = version.plan.expire_after // SECOND
-        self._raw_expire = version.plan.raw_expire_after // SECOND
-        self._loader = Loader(link, version, generation, self.counts)
+        self._packer = link.packer(generation, self._expire, version.plan.raw_expire_after // SECOND)
+        self._loader = Loader(link, version, self._packer, self.counts)
         self._editor = Editor(version.plan, self.counts)
-        self._texts = TextWriter(link, version.plan)
+        ladder = self._plan.ladder
+        self._step = next((size for size in ladder[1:] if size >= SHORTEST_STEP), ladder[-1])
+        """When the fence of an entity enters another one of these, what is out of its reach is deleted."""
+        self._watermark: Instant = BEGINNING
+        self._now = 0.0
+        self._held: list[Change] = []
+        self._ready: list[Command | bytes] = []
+        self._texts, self._strings = TextWriter(link, version.plan), BatchTexts()
 
     @property
     def cached(self) -> int:
@@ -52,104 +58,130 @@ class ViewWriter:
         return len(self._loader.entities)
 
     def apply(self, batch: ViewBatch, rows: Rows, watermark: Instant) -> None:
-        """Send a micro-batch; the fence of every entity that is written rises to the watermark."""
-        entities, editor = self._loader.entities, self._editor
+        """Send a micro-batch; the fence of every entity that is written rises to the watermark.
+
+        Each entity is looked at once, and sent while it is at hand, but for those of which something must be fetched or
+        computed first: that is done for all of them together.
+        """
+        self._watermark, self._now, self._strings = watermark, time.monotonic(), batch.strings
         self.counts["conflicting"] += self._texts.conflicts(batch.strings)
-        opened = self._loader.load(batch, {tag: runs_of(batch, found) for tag, found in rows.items()})
-        changes = [editor.change(tag, entities[tag], batch, runs) for tag, runs in opened.items()]
-        self._keep_strings([change for change in changes if not (change.dirty or change.tail)], batch)
-        changes = [change for change in changes if change.dirty or change.tail]
-        turned = self._turned(changes, watermark)
-        if self._plan.tailed:
-            self._fold_tails(changes, turned)
-        editor.renew_states(changes)
-        self._write(changes, self._expired(turned, watermark), batch, watermark)
+        entities = self._loader.entities
+        waiting: Work = {}
+        misses = 0
+        for tag, found in rows.items():
+            runs, entity = runs_of(batch, found), entities.get(tag)
+            if entity is not None and entity.is_known(batch, runs):
+                self._work_in(tag, entity, batch, runs)
+            else:
+                misses += entity is None
+                waiting[tag] = runs
+        self.counts.update(cache_hits=len(rows) - misses, cache_misses=misses)
+        self._loader.load(batch, waiting)
+        for tag, runs in waiting.items():
+            self._work_in(tag, entities[tag], batch, runs)
+        self._finish_held()
+        self._post()
         self._loader.forget(rows)
 
-    def _keep_strings(self, changes: Sequence[Change], batch: ViewBatch) -> None:
-        """Send the strings of entities that had duplicates alone: those that are not known to be there."""
-        texts = batch.strings.texts
-        kept = [self._texts.keep(change.tag + self._suffix, change.strings, texts) for change in changes if texts]
-        self._link.post([command for commands in kept for command in commands])
+    def _work_in(self, tag: str, entity: Entity, batch: ViewBatch, runs: Sequence[Run]) -> None:
+        entity.wanted = True
+        change = Change(tag, entity, turns=self._turns(entity))
+        opened = entity.open_runs(self._plan, batch, runs)
+        if len(opened) < len(runs):
+            self.counts["fenced"] += sum(map(len, runs)) - sum(map(len, opened))
+        self._editor.work_in(change, batch, opened)
+        if not (change.dirty or change.tail):
+            if change.strings:  # of duplicates
+                self._ready += self._texts.keep(tag + self._suffix, change.strings, self._strings.texts)
+            return
+        if change.pending or change.tail or change.turns:
+            self._held.append(change)
+        else:
+            self._send(change)
 
-    def _fold_tails(self, changes: Sequence[Change], turned: Sequence[Change]) -> None:
-        """Fold the tails that are full, and those of entities whose tiles are about to be forgotten."""
-        tags = {change.tag for change in turned}
-        folded = [change for change in changes if self._editor.must_fold(change) or change.tag in tags]
-        self._loader.load_above_tails(folded)
-        for change in folded:
+    def _finish_held(self) -> None:
+        held, self._held = self._held, []
+        if self._plan.tailed:
+            self._fold_tails([change for change in held if self._editor.must_fold(change)])
+        self._editor.renew_states(held)
+        drops = self._expired(held)
+        for change in held:
+            self._send(change, *drops.get(change.tag, ()))
+
+    def _fold_tails(self, changes: Sequence[Change]) -> None:
+        self._loader.load_above_tails(changes)
+        for change in changes:
             self._editor.fold_tail(change)
 
-    def _write(self, changes: Sequence[Change], drops: Drops, batch: ViewBatch, watermark: Instant) -> None:
-        """Send every changed entity as one script of absolute values."""
-        now = time.monotonic()
-        commands: list[Command] = []
-        for change in changes:
-            key, was, renewed = change.tag + self._suffix, change.entity.header.fence, change.entity.refreshed
-            commands += self._texts.keep(key, change.strings, batch.strings.texts)
-            commands.append(self._command(change, drops.get(change.tag), watermark, now))
-            fence, renews = change.entity.header.fence, change.entity.refreshed > renewed
-            commands += self._texts.drop(key, was, fence, renewed=renews)
-            if len(commands) >= POSTED_AT_ONCE:
-                self._link.post(commands)
-                commands = []
-        self._link.post(commands)
+    def _turns(self, entity: Entity) -> bool:
+        """Whether an entity's fence is about to enter another hour or so."""
+        return entity.fence // self._step < self._watermark // self._step and entity.max_event_time >= 0
 
-    def _command(
-        self, change: Change, drops: tuple[list[bytes], list[int]] | None, watermark: Instant, now: float
-    ) -> Command:
-        key, entity = change.tag + self._suffix, change.entity
-        fence = max(entity.header.fence, watermark)
-        entity.header = Header(self._generation, fence, change.latest, change.ingested)
-        tiles = entity.tiles
-        pairs: list[bytes] = [HEADER, entity.header.encode()]
-        for name in change.dirty:
-            pairs += (name, tiles[name] or RAW_MARK)
-        if change.tail:
-            pairs += (TAIL, entity.tail)
-        names = [key]
-        appends: list[int | bytes] = []
-        for index, offset, data in change.appends:
-            names.append(keys.raw(key, index))
-            appends += (offset, data)
-        dropped: list[bytes] = []
-        if drops is not None:
-            dropped, dropped_raw = drops
-            names += [keys.raw(key, index) for index in dropped_raw]
+    def _send(self, change: Change, dropped: Sequence[bytes] = (), dropped_raw: Sequence[int] = ()) -> None:
+        """Send a changed entity, as one script of absolute values."""
+        entity, key = change.entity, change.tag + self._suffix
+        was, entity.fence = entity.fence, max(entity.fence, self._watermark)
+        header = encode_header(self._generation, entity.fence, entity.max_event_time, entity.last_ingested)
         ttl = 0
-        if now - entity.refreshed >= REFRESH_SECONDS:
-            ttl, entity.refreshed = self._expire, now
-        counts = (self._mark, ttl, len(change.appends), len(pairs) // 2, len(dropped), self._raw_expire)
-        return self._link.write(names, *counts, *appends, *pairs, *dropped)
+        if self._now - entity.refreshed >= REFRESH_SECONDS:
+            ttl, entity.refreshed = self._expire, self._now
+        if len(change.dirty) == 1 and not (ttl or change.tail or change.appends or dropped or dropped_raw):
+            (name,) = change.dirty
+            command = self._packer.write_tile(key.encode(), header, name, entity.tiles[name] or RAW_MARK)
+        else:
+            pairs = [HEADER, header]
+            for name in change.dirty:
+                pairs += (name, entity.tiles[name] or RAW_MARK)
+            if change.tail:
+                pairs += (TAIL, entity.tail)
+            raw = [keys.raw(key, index) for index in (*[index for index, *_ in change.appends], *dropped_raw)]
+            names = [name.encode() for name in (key, *raw)]
+            command = self._packer.write(names, ttl, [append[1:] for append in change.appends], pairs, dropped)
+        if entity.raw is not None:
+            entity.cool()
+        if self._plan.texts:
+            self._ready += self._texts.keep(key, change.strings, self._strings.texts)
+            self._ready.append(command)
+            self._ready += self._texts.drop(key, was, entity.fence, renewed=ttl > 0)
+        else:
+            self._ready.append(command)
+        if len(self._ready) >= POSTED_AT_ONCE:
+            self._post()
 
-    def _turned(self, changes: Sequence[Change], watermark: Instant) -> list[Change]:
-        """Return the changes of entities whose fence enters another hour or so."""
-        step = self._plan.ladder[min(1, self._plan.tiles.top)]
-        turn = watermark // step
-        return [
-            change
-            for change in changes
-            if change.entity.header.fence // step < turn and change.entity.header.max_event_time >= 0
-        ]
+    def _post(self) -> None:
+        ready, self._ready = self._ready, []
+        self._link.post(ready)
 
-    def _expired(self, turned: Sequence[Change], watermark: Instant) -> Drops:
-        """Forget sealed tiles here, and find those in Redis that are out of reach."""
-        found = {}
+    def _expired(self, held: Sequence[Change]) -> Drops:
+        """Forget sealed tiles here, and find those in Redis, or on their way there, that are out of reach."""
+        found: Drops = {}
+        turned = [change for change in held if change.turns]
         listed = self._link.run([("HKEYS", change.tag + self._suffix) for change in turned])
         for change, names in zip(turned, listed, strict=True):
-            tiles = [unfield(name) for name in names if len(name) == FIELD_DTYPE.itemsize]
-            old, old_raw = expired(self._plan, tiles, watermark)
-            self._forget_sealed(change, watermark)
-            found[change.tag] = ([field_name(tile) for tile in old], old_raw)
+            found[change.tag] = self._out_of_reach(names, self._watermark, change.entity.pruned)
+            change.entity.pruned = self._watermark
+            self._forget_sealed(change)
+        for change in held:
+            if change.split:  # what has moved down may be old
+                moved = self._out_of_reach(change.dirty, max(change.entity.fence, self._watermark))
+                tiles, raw = found.get(change.tag, ([], []))
+                found[change.tag] = (tiles + moved[0], raw + moved[1])
         return found
 
-    def _forget_sealed(self, change: Change, fence: Instant) -> None:
+    def _out_of_reach(
+        self, names: Iterable[bytes], fence: Instant, since: Instant = BEGINNING
+    ) -> tuple[list[bytes], list[int]]:
+        tiles = [unfield(name) for name in names if len(name) == FIELD_DTYPE.itemsize]
+        old, raw = expired(self._plan, tiles, fence, since)
+        return [field_name(tile) for tile in old], raw
+
+    def _forget_sealed(self, change: Change) -> None:
         entity, ladder, lateness = change.entity, self._plan.tiles, self._plan.lateness
         for name in [name for name in entity.tiles if name not in change.dirty]:
             tile = unfield(name)
-            if ladder.end(tile) + lateness <= fence:
+            if ladder.end(tile) + lateness <= self._watermark:
                 del entity.tiles[name]
-                if tile.level == 0:
+                if tile.level == 0 and entity.raw is not None:
                     entity.raw.pop(tile.index, None)
 
 

@@ -48,7 +48,10 @@ def aggregate(name: str, parameters: Parameters = ()) -> Aggregate:
     made = AGGREGATES.get(name) or REFERENCES.get(name) or (Custom if name == CUSTOM else None)
     if made is None:
         raise UnknownNameError.of("aggregate", name, AGGREGATES)
-    return _made(made, parameters)
+    try:
+        return _made(made, parameters)
+    except TypeError:  # one that has no hash is what no aggregate takes: it says so itself
+        return made(**dict(parameters))
 
 
 @lru_cache(maxsize=4096)

@@ -12,12 +12,13 @@ import polars as pl
 from rtml.algebra.custom import CUSTOM, KNOWN, Combine, Finalize, Lift, Lower, Part, parameters_of
 from rtml.algebra.family import NUMPY_KIND, Array, Kind, States, Values
 from rtml.define.feature import Aggregation, Window
-from rtml.define.naming import check_name
+from rtml.define.naming import check_name, check_type
 from rtml.errors import DefinitionError
 
 _KINDS: dict[object, Kind] = {float: "f64", int: "i64"}
 _TYPES: dict[Kind, type[pl.DataType]] = {"f64": pl.Float64, "i64": pl.Int64}
 _ROW, _VALUE = "row", "value"
+_INTEGERS = range(-(2**63), 2**63)
 T = TypeVar("T")
 
 
@@ -64,10 +65,13 @@ class CustomAggregate:
         self.__dict__["place"] = where
         if not isinstance(self.version, int) or isinstance(self.version, bool) or self.version < 1:
             raise DefinitionError.at(where, "version", "an integer from 1 on", self.version)
-        if self.output not in _KINDS:
-            raise DefinitionError.at(where, "output", "float or int", self.output)
-        if not 0 <= self.tolerance < 1:
+        _check_kind(where, "output", self.output)
+        if not _is_number(self.tolerance) or not 0 <= self.tolerance < 1:
             raise DefinitionError.at(where, "tolerance", "from 0 to below 1", self.tolerance)
+        for function in ("lower", "finalize", "combine", "lift"):
+            given = getattr(self, function)
+            if not callable(given) and (given is not None or function in ("lower", "finalize")):
+                raise DefinitionError.at(where, function, "a function", given)
         self.__dict__["parts"] = self._parts(where)
         KNOWN[self.name, self.version] = self
 
@@ -79,15 +83,20 @@ class CustomAggregate:
         return Aggregation(CUSTOM, column, windows, name, parameters_of(self.name, self.version, self))
 
     def _parts(self, where: str) -> dict[str, Part]:
+        words = "columns with their types, such as {'total': float}"
+        check_type(where, "state", self.state, Mapping, words)
         if not self.state:
-            raise DefinitionError.at(where, "state", "columns with their types, such as {'total': float}", self.state)
+            raise DefinitionError.at(where, "state", words, self.state)
         for name, kind in self.state.items():
             check_name(f"{where}: state", name)
-            if kind not in _KINDS:
-                raise DefinitionError.at(where, f"state[{name!r}]", "float or int", kind)
-        for name in self.empty:
+            _check_kind(where, f"state[{name!r}]", kind)
+        check_type(where, "empty", self.empty, Mapping, "a mapping of the state's columns to numbers")
+        for name, value in self.empty.items():
             if name not in self.state:
                 raise DefinitionError.at(where, "empty", f"of the state's columns {list(self.state)}", name)
+            if not _is_number(value) or (self.state[name] is int and value not in _INTEGERS):
+                words = "an integer of 64 bits" if self.state[name] is int else "a number"
+                raise DefinitionError.at(where, f"empty[{name!r}]", words, value)
         return {name: Part(_KINDS[kind], kind(self.empty.get(name, 0))) for name, kind in self.state.items()}
 
     @property
@@ -131,3 +140,12 @@ class CustomAggregate:
         if set(found) != set(self.parts):
             raise DefinitionError.at(self.place, function, f"the state's columns {list(self.parts)}", list(found))
         return found
+
+
+def _check_kind(where: str, parameter: str, kind: object) -> None:
+    if kind is not float and kind is not int:
+        raise DefinitionError.at(where, parameter, "float or int", kind)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

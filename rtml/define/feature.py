@@ -9,15 +9,17 @@ from typing import Any, Literal
 from rtml import tiles
 from rtml.algebra import catalog
 from rtml.algebra.family import Parameters, label
-from rtml.define.naming import check_duration
+from rtml.define.naming import check_duration, check_list
 from rtml.errors import DefinitionError, InstantError
-from rtml.instants import HOUR, format_duration, parse_duration
+from rtml.instants import HOUR, LONGEST_DURATION, format_duration, parse_duration
 
 Tail = Literal["exact", "tile"]
 TAILS = ("exact", "tile")
 EXACT_UP_TO = 24 * HOUR
 """The longest window whose tail is exact unless told otherwise."""
 LIFETIME_WORD = "lifetime"
+LONGEST_WINDOW = LONGEST_DURATION // 2
+"""Longer ones would have begun before 1970 for most instants, and could not be asked for."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Window:
             return tiles.Window(tiles.LIFETIME, exact=True)
         length = check_duration(where, parameter, self.duration)
         offset = 0 if self.offset is None else check_duration(where, f"{parameter}: offset", self.offset)
+        if length + offset > LONGEST_WINDOW:
+            words = f"windows of {format_duration(LONGEST_WINDOW)} at most, offset included ('lifetime' has no edge)"
+            raise DefinitionError.at(where, parameter, words, self.label)
         chosen = self.tail or tail
         if offset and chosen == "exact":
             words = f"tail='tile' for {self.label!r}: an offset window floors both edges to the finest tile"
@@ -83,7 +88,9 @@ class Aggregation:
     def stem(self) -> str:
         """What stands before the window in a feature's name."""
         what = label(self.aggregate, self.parameters)
-        return self.name or (f"{self.column}_{what}" if self.column else what)
+        if self.name is not None:
+            return self.name
+        return f"{self.column}_{what}" if self.column else what
 
     def resolved(self, where: str, tail: Tail | None = None) -> list[tuple[Window, tiles.Window]]:
         """Return the windows, each with what it means in microseconds; `tail` is the view's.
@@ -92,8 +99,9 @@ class Aggregation:
             DefinitionError: there are none, or one cannot mean what it says.
         """
         parameter = f"{self.stem}: windows"
-        if isinstance(self.windows, (str, Window)) or not self.windows:
-            raise DefinitionError.at(where, parameter, "a list such as ['1h', '24h']", self.windows)
+        words = "a list such as ['1h', '24h']"
+        if not check_list(where, parameter, self.windows, words):
+            raise DefinitionError.at(where, parameter, words, self.windows)
         windows = [window if isinstance(window, Window) else Window(window) for window in self.windows]
         found = [(window, window.resolved(where, parameter, tail)) for window in windows]
         if any(meant.lifetime for _, meant in found) and not self._takes_lifetime:
@@ -202,9 +210,8 @@ def ApproxPercentile(
     Exact up to `k` values; beyond, its rank is off by at most 1.33 % of their number (at k = 200) in 99 of 100 answers.
     The feature is called `column_p95_window`.
     """
-    return Aggregation(
-        "approx_percentile", column, windows, name or _percentile(column, q), (("k", k), ("q", _numbers(q)))
-    )
+    called = _percentile(column, q) if name is None else name
+    return Aggregation("approx_percentile", column, windows, called, (("k", k), ("q", _numbers(q))))
 
 
 def ApproxPercentiles(

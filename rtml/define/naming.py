@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rtml.errors import DefinitionError, InstantError
 from rtml.instants import Duration, parse_duration
@@ -39,7 +40,7 @@ def check_name(kind: str, name: object) -> str:
 
 def check_owners(where: str, owners: Sequence[str]) -> None:
     """Refuse an owner that is neither an e-mail address nor `team:…`."""
-    for owner in owners:
+    for owner in check_list(where, "owners", owners, "a list of e-mail addresses or 'team:<name>'"):
         if not _OWNER.fullmatch(str(owner)):
             raise DefinitionError.at(where, "owners", "e-mail addresses or 'team:<name>'", owner)
 
@@ -52,6 +53,13 @@ def check_duration(where: str, parameter: str, text: str, *, zero: bool = False)
         return parse_duration(text)
     except InstantError as error:
         raise DefinitionError(f"{where}: {parameter}: {error}") from None
+
+
+def check_list(where: str, parameter: str, value: object, words: str) -> Sequence[Any]:
+    """Return a parameter that is a list, and refuse any other in words: a string is none."""
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+        raise DefinitionError.at(where, parameter, words, value)
+    return value
 
 
 def check_type(where: str, parameter: str, value: object, expected: type | tuple[type, ...], words: str) -> None:

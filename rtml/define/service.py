@@ -8,7 +8,7 @@ from typing import Any
 
 from rtml.define.defaults import check_staleness, served_defaults
 from rtml.define.drift import Drift
-from rtml.define.naming import check_name, check_owners, check_type
+from rtml.define.naming import check_list, check_name, check_owners, check_type
 from rtml.define.sla import SLA, check_sla
 from rtml.define.spine import Spine
 from rtml.define.views import Selection, StreamFeatureView
@@ -62,7 +62,7 @@ class FeatureService:
             raise DefinitionError.at(where, "version", "1 or more", self.version)
         if isinstance(self.log, bool) or not isinstance(self.log, int | float) or not 0 <= self.log <= 1:
             raise DefinitionError.at(where, "log", "a share between 0 and 1", self.log)
-        if not self.features:
+        if not check_list(where, "features", self.features, "a list of views or selections of them"):
             raise DefinitionError.at(where, "features", "at least one view", self.features)
         columns: list[tuple[StreamFeatureView, str]] = []
         for item in self.features:

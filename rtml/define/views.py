@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import NoneType
 from typing import cast, overload
 
 import polars as pl
@@ -16,13 +17,16 @@ from rtml.define.expectation import Expect, Expectation, resolve_quality
 from rtml.define.expression import check_expression, relaxed
 from rtml.define.feature import TAILS, Aggregation, Tail
 from rtml.define.kinds import kind_of, taken_by
-from rtml.define.naming import check_duration, check_name, check_owners, check_type
+from rtml.define.naming import check_duration, check_list, check_name, check_owners, check_type
 from rtml.define.sla import SLA, check_sla
 from rtml.define.source import EventSource
 from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.instants import DAY, Duration, format_duration
 from rtml.tiles import Ladder, Window
 from rtml.values import value_type
+
+MOST_SALTS = 64
+"""A read of an entity costs as many round-trip commands as it has salts."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class StreamFeatureView:
         ttl: how old an entity's last event may be before its values are `expired`.
         snapshots: how far apart the instants are at which the table `features/<name>` has values; it divides a day.
         sla: what is promised of it: freshness, nulls by feature.
+        salts: over how many partial states each entity is spread, for entities with thousands of events a second.
         quality: what is expected of every day of those values; their columns are the entity's keys and the features.
 
     Raises:
@@ -88,6 +93,7 @@ class StreamFeatureView:
     owners: Sequence[str] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     sla: SLA | None = None
+    salts: int = 1
 
     def __post_init__(self) -> None:
         """Validate all parameters at once, and resolve the features."""
@@ -103,6 +109,8 @@ class StreamFeatureView:
         self.__dict__["snapshots_us"] = check_duration(where, "snapshots", self.snapshots)
         if DAY % self.snapshots_us:
             raise DefinitionError.at(where, "snapshots", "a duration that divides a day", self.snapshots)
+        if type(self.salts) is not int or not 1 <= self.salts <= MOST_SALTS:
+            raise DefinitionError.at(where, "salts", f"a whole number from 1 to {MOST_SALTS}", self.salts)
         self.__dict__["key_types"] = self._check_keys(where)
         self.__dict__["kinds"] = self._check_expressions(where)
         self.__dict__["resolved"] = self._resolve(where)
@@ -126,6 +134,7 @@ class StreamFeatureView:
     def _check_expressions(self, where: str) -> dict[str, pl.DataType]:
         """Check them, and keep them with casts that cannot stop the stream; return the columns that there are."""
         schema = self.source.frame_schema
+        check_type(where, "derive", self.derive, Mapping, "a mapping of names to Polars expressions")
         for name in self.derive:
             check_name(f"{where}: derive", name)
             if name in schema:
@@ -147,7 +156,7 @@ class StreamFeatureView:
         return {**keys, **{name: value_type(feature.output) for name, feature in self.resolved.items()}}
 
     def _resolve(self, where: str) -> dict[str, Feature]:
-        if not self.features:
+        if not check_list(where, "features", self.features, "a list of aggregates"):
             raise DefinitionError.at(where, "features", "at least one aggregate", self.features)
         found: dict[str, Feature] = {}
         for aggregation in self.features:
@@ -164,6 +173,8 @@ class StreamFeatureView:
         return found
 
     def _kind(self, where: str, aggregation: Aggregation) -> str:
+        check_type(where, f"features: {aggregation.aggregate}: name", aggregation.name, (str, NoneType), "a string")
+        check_type(where, f"features: {aggregation.aggregate}: column", aggregation.column, str, "a column's name")
         try:
             aggregate = catalog.aggregate(aggregation.aggregate, aggregation.parameters)
         except DefinitionError as error:
@@ -207,7 +218,10 @@ class StreamFeatureView:
         """The ladder of tile sizes."""
         if self.ladder is None:
             return Ladder.default(feature.window.length for feature in self.resolved.values())
-        sizes = [check_duration(self.place, "ladder", size) for size in self.ladder]
+        words = "a list of durations, finest first"
+        sizes = [
+            check_duration(self.place, "ladder", size) for size in check_list(self.place, "ladder", self.ladder, words)
+        ]
         try:
             return Ladder(tuple(sizes))
         except DefinitionError as error:
@@ -219,8 +233,10 @@ class StreamFeatureView:
     def __getitem__(self, names: list[str]) -> Selection: ...
     def __getitem__(self, names: str | list[str]) -> Selection:
         """Select features by name: `view["count_1h"]` or `view[["count_1h", "count_24h"]]`."""
-        chosen = (names,) if isinstance(names, str) else tuple(names)
+        words = "the name of a feature, or a list of some"
+        chosen = (names,) if isinstance(names, str) else tuple(check_list(self.place, "[...]", names, words))
         for name in chosen:
+            check_type(self.place, "[...]", name, str, words)
             if name not in self.resolved:
                 raise UnknownNameError.of("feature", name, self.resolved, f"view {self.name!r}")
         return Selection(self, chosen)

@@ -46,7 +46,7 @@ class Header(NamedTuple):
 
     def encode(self) -> bytes:
         """Return the header's bytes."""
-        return _HEADER.pack(CODEC, 0, *self)
+        return encode_header(*self)
 
     @staticmethod
     def decode(data: bytes) -> Header:
@@ -58,6 +58,11 @@ class Header(NamedTuple):
         if len(data) != _HEADER.size or data[0] != CODEC:
             raise CodecError(f"an entity's header must be codec {CODEC}, {_HEADER.size} bytes; got {data[:8].hex()}…")
         return Header(*_HEADER.unpack(data)[2:])
+
+
+def encode_header(generation: int, fence: Instant, max_event_time: Instant, last_ingested: Instant) -> bytes:
+    """Return a header's bytes."""
+    return _HEADER.pack(CODEC, 0, generation, fence, max_event_time, last_ingested)
 
 
 NO_HEADER = Header()

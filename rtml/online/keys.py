@@ -1,4 +1,7 @@
-"""The key grammar of design §6. All keys of an entity share one hash tag, so that they live on one node."""
+"""The key grammar of design §6. All keys of an entity share one hash tag, so that they live on one node.
+
+Where a view has salts, that is said of each of an entity's partial states.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from urllib.parse import quote
 GENERATION = "rtml:generation"
 SERVICES = "rtml:services"
 FORMER_SERVICES = "rtml:former_services"
+VIEWS = "rtml:views"
+"""The set of views of which something was published: so what is defined no longer is found and removed."""
 DEPLOYED = "rtml:deployed"
 """A counter of deployments: processes that find it raised load the definitions anew."""
 KEYS = "rtml:keys"
@@ -51,6 +56,22 @@ def key_part(value: str | int | bool) -> str:
 def entity_tag(entity: str, values: Sequence[str | int | bool]) -> str:
     """Return `rtml:{entity|k1|k2}`, with which all keys of an entity begin."""
     return f"rtml:{{{escape(entity)}|{'|'.join([key_part(value) for value in values])}}}"
+
+
+def salted(tag: str, salt: int) -> str:
+    """Return the tag of one of an entity's partial states, `rtml:{entity|k1|+2}`.
+
+    It is no entity's own: in the parts of those a plus sign is escaped.
+    """
+    return f"{tag[:-1]}|+{salt}}}"
+
+
+def parted(tag: str) -> tuple[str, int]:
+    """Return the tag of the entity that a tag is about, and the salt: 0 where it is the entity's own."""
+    if "|+" not in tag:
+        return tag, 0
+    head, _, salt = tag.rpartition("|+")
+    return head + "}", int(salt[:-1])
 
 
 def is_probe(tag: str) -> bool:

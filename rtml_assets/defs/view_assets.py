@@ -17,7 +17,7 @@ from rtml_assets.defs.deployment import Deployment
 from rtml_assets.defs.described import ONE_RUN, beta_is_meant, daily, key_of, table_metadata, tags_of
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.late import BOUND
-from rtml_assets.tables.pruning import prune_versions
+from rtml_assets.tables.pruning import prune_versions, prune_views
 from rtml_assets.tables.publish import Published, publish
 from rtml_assets.tables.tiles import TilesDay, compact_tiles
 
@@ -104,7 +104,8 @@ def _published_asset(deployment: Deployment, view: StreamFeatureView) -> dg.Asse
     )
     def published(context: dg.AssetExecutionContext) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
         with deployment.redis() as client:
-            pruned = prune_versions(client, plan, now() - deployment.settings.version_grace_us)
+            since = now() - deployment.settings.version_grace_us
+            pruned = prune_versions(client, plan, since) + prune_views(client, deployment.registry.plans, since)
             outcome = publish(deployment.lake, client, view, plan)
         if outcome.remembered:
             kept = sum(rows_by_day(open_table(deployment.lake.late(view.source.name))).values())

@@ -93,6 +93,7 @@ def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Gr
         "ladder": f"tiles of {' → '.join(format_duration(size) for size in plan.ladder)}; "
         f"up to {RAW_LIMIT} events of an interval are kept raw",
         "states": ", ".join(plan.states.names),
+        **_salts(plan),
         "freshness": f"{item.freshness}: values are stale when the stream is further behind",
         "ttl": f"{item.ttl}: values are expired when the entity's last event is older" if item.ttl else "none",
         "kept in Redis": "for ever, as lifetime windows need it"
@@ -108,6 +109,12 @@ def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Gr
             window += f"; the value: {feature.bound}"
         features.add_row(feature.name, feature.formula, type_words(feature.output), window)
     return Group(_titled("view", item.name, item.description), _facts(facts), features)
+
+
+def _salts(plan: Plan) -> dict[str, str]:
+    if plan.salts == 1:
+        return {}
+    return {"salts": f"{plan.salts}: an entity is so many partial states, and a read of it so many reads, merged"}
 
 
 def service(item: FeatureService) -> Group:

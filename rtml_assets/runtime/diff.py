@@ -101,6 +101,8 @@ def _meaning(plan: Plan, projection: Projection | None) -> dict[str, str]:
         "lateness": format_duration(plan.lateness) if plan.lateness else "none",
         "tiles": ", ".join(format_duration(size) for size in plan.ladder),
     }
+    if plan.salts > 1:
+        facts["salts"] = str(plan.salts)
     if projection is not None:
         facts["event time"] = projection.timestamp
         facts["where"] = "every event" if projection.where is None else _shown(projection.where)

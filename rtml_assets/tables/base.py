@@ -23,6 +23,7 @@ from rtml.online import keys
 from rtml.online.adaptive import fold
 from rtml.online.base import BASE, MARK, Base
 from rtml.online.codec import FIELD_DTYPE, Records, unfield
+from rtml.online.salts import partial_columns, partial_tag, partial_tags, with_salt
 from rtml.online.texts import DROP, stay_for_ever
 from rtml.projection import INGESTED_AT, RowWise, project, to_events
 from rtml_assets.tables.delta import open_table, rows_by_day
@@ -121,7 +122,7 @@ def drop_tiles(lake: Lake, client: Redis, view: RowWise, version: Version, until
 
 def _drop(client: Redis, version: Version, entities: pl.DataFrame, edge: Instant, hold: Hold) -> None:
     ladder, suffix = version.plan.tiles, keys.versioned(version.view, version.version)
-    names = [keys.entity_tag(version.plan.entity, values) + suffix for values in entities.rows()]
+    names = [tag + suffix for values in entities.rows() for tag in partial_tags(version.plan, values)]
     plan = version.plan
     # No tile before the edge is read any more, and so no string that was last seen in one.
     first = edge // ladder.coarsest if plan.texts and not stay_for_ever(plan) else 0
@@ -189,15 +190,14 @@ class _Folding:
     def fold(self, events: pl.LazyFrame, up_to: Instant, folded_to: Instant) -> None:
         """Bring the entities of these events to `S(up_to, folded_to)`; there are no others that this would change."""
         plan, wide = self._plan, Records.of(self._plan).wide
-        frame = project(self._view, plan, events, texts=True).sort(*plan.key_names, EVENT_TIME, ID64).collect()
+        owner = partial_columns(plan)
+        projected = with_salt(plan, project(self._view, plan, events, texts=True))
+        frame = projected.sort(*owner, EVENT_TIME, ID64).collect()
         if frame.is_empty():
             return
-        owners = frame.select(pl.struct(plan.key_names).rle_id()).to_series().to_numpy()
+        owners = frame.select(pl.struct(owner).rle_id()).to_series().to_numpy()
         starts = np.flatnonzero(np.diff(owners, prepend=-1))
-        names = [
-            keys.entity_tag(plan.entity, values) + self._suffix
-            for values in frame.select(plan.key_names)[starts].rows()
-        ]
+        names = [partial_tag(plan, values) + self._suffix for values in frame.select(owner)[starts].rows()]
         stored = self._read(names)
         chosen = self._joining(frame, [Base.decode(data) for data in stored], owners, up_to, folded_to)
         records = Records.of(plan).encode(to_events(plan, frame), 0, wide)

@@ -1,7 +1,8 @@
 """Vectors of which the log does not tell which events the server had: is there a cut that explains them?
 
 Up to the watermark it had all, and nothing after the entity's `last_ingested`. Between them, where a source has several
-partitions, one may have been read further than another; and of several events of the last instant only one is certain.
+partitions, one may have been read further than another; where an entity has partial states (salts), one may have been
+written further than another. And of several events of the last instant only one is certain.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _inside(given: Vectors, wrong: Array) -> pl.DataFrame:
     on_time = ~pl.col(IS_LATE) & (pl.col(KNOWN_AT) != BEGINNING) & (ingested >= pl.col(SEALED))
     tied = on_time & (ingested == seen)
     doubtful = tied & (tied.sum().over(_ROW) > 1)
-    if plan.partitions > 1:
+    if plan.partitions > 1 or plan.salts > 1:
         doubtful |= on_time & (ingested < seen)
     return (
         rows.lazy()

@@ -37,7 +37,7 @@ class History(NamedTuple):
     events: int
     tiles: int
     keys: int
-    """Entities, once for every day that they have events on."""
+    """Entities (partial states where there are salts), once for every day that they have events on."""
 
 
 def publish_history(lake: Lake, client: Redis, view: StreamFeatureView, version: Version, hold: Hold) -> History:

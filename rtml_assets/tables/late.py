@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -56,10 +57,19 @@ def publish_late(lake: Lake, client: Redis, view: RowWise, version: Version, unt
     fields = {run.tag + keys.versioned(version.view, version.version): run for run in found}
     _write_fields(client, version, fields, hold)
     new = _remember(lake, version, view.source.name, _places(found), _present(client, version, until))
-    sizes = [len(run.records) for run in found]
-    edge = floor(until - version.plan.lateness, version.plan.tiles.coarsest)
-    remaining = max((int((run.records["time"].astype(np.int64) >= edge).sum()) for run in found), default=0)
-    return LateFigures(sum(sizes), new, len(found), max(sizes, default=0), remaining)
+    return _figures(found, new, floor(until - version.plan.lateness, version.plan.tiles.coarsest))
+
+
+def _figures(found: Sequence[Run], new: int, edge: Instant) -> LateFigures:
+    """Count by entity, however many partial states it has; an event from an edge on is not in the tiles of a build."""
+    sizes: Counter[str] = Counter()
+    remaining: Counter[str] = Counter()
+    for run in found:
+        entity = keys.parted(run.tag)[0]
+        sizes[entity] += len(run.records)
+        remaining[entity] += int((run.records["time"].astype(np.int64) >= edge).sum())
+    most, most_remaining = max(sizes.values(), default=0), max(remaining.values(), default=0)
+    return LateFigures(sizes.total(), new, len(sizes), most, most_remaining)
 
 
 def _servable_late(lake: Lake, client: Redis, view: RowWise, version: Version, until: Instant) -> pl.LazyFrame:

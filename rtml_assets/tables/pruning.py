@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from rtml.instants import Instant
@@ -23,7 +23,30 @@ def prune_versions(client: Redis, plan: Plan, since: Instant) -> list[str]:
     Kept are what the definition means now, what services read or have read since an instant (wall clock, µs), what a
     flow writes, and what was made since then and no flow has begun to write. It may die anywhere and be repeated.
     """
-    gone = [version for version in _versions(client, plan.view) if not _is_kept(client, plan, version, since)]
+    client.sadd(keys.VIEWS, plan.view)
+    return _prune(client, plan.view, find_version(client, plan), {plan.fingerprint}, since)
+
+
+def prune_views(client: Redis, defined: Collection[str], since: Instant) -> list[str]:
+    """Remove likewise the versions of views that are defined no longer, and return their names."""
+    known: set[Any] = client.smembers(keys.VIEWS)
+    removed = []
+    for view in sorted({name.decode() for name in known} - set(defined)):
+        removed += [f"{view}@{version}" for version in _prune(client, view, None, set(), since)]
+        if not client.exists(keys.versions(view)):
+            client.delete(keys.live(view))
+            client.srem(keys.VIEWS, view)
+    return removed
+
+
+def _prune(client: Redis, view: str, newest: Version | None, meant: set[str], since: Instant) -> list[str]:
+    """Remove the versions of a view that are neither its newest one nor in use; `meant` fingerprints are."""
+    in_use = meant | meanings_in_use(client, since).get(view, set())
+    gone = [
+        version
+        for version in _versions(client, view)
+        if (newest is None or newest.version != version.version) and not _is_kept(client, version, in_use, since)
+    ]
     for version in gone:
         _remove_entities(client, version)
         pipeline = client.pipeline(transaction=True)
@@ -41,27 +64,25 @@ def _versions(client: Redis, view: str) -> Iterator[Version]:
             yield version
 
 
-def _is_kept(client: Redis, plan: Plan, version: Version, since: Instant) -> bool:
-    newest = find_version(client, plan)
-    if (newest is not None and newest.version == version.version) or (
-        not version.adopted and version.created_at >= since
-    ):
+def _is_kept(client: Redis, version: Version, in_use: Collection[str], since: Instant) -> bool:
+    if not version.adopted and version.created_at >= since:
         return True
     if client.sismember(keys.written(version.plan.source), version.name):
         return True
     fingerprint = version.plan.fingerprint
-    in_use = {plan.fingerprint, *meanings_in_use(client, since).get(plan.view, ())}
-    return fingerprint in in_use and live_names(client, plan.view).get(fingerprint) == version.version
+    return fingerprint in in_use and live_names(client, version.view).get(fingerprint) == version.version
 
 
 def _remove_entities(client: Redis, version: Version) -> None:
-    pattern = "rtml:{*}" + keys.versioned(version.view, version.version)
+    """Remove the keys of all entities: hashes, and whatever is kept beside them under the same name and a colon."""
+    suffix = keys.versioned(version.view, version.version).encode()
     found: list[Any] = []
-    for end in ("", ":r*", ":s"):
-        for key in client.scan_iter(match=pattern + end, count=AT_ONCE):
-            found.append(key)
-            if len(found) == AT_ONCE:
-                client.unlink(*found)
-                found = []
+    for key in client.scan_iter(match=b"rtml:{*}" + suffix + b"*", count=AT_ONCE):
+        if not key.endswith(suffix) and suffix + b":" not in key:
+            continue  # of a build whose number begins like this one's
+        found.append(key)
+        if len(found) >= AT_ONCE:
+            client.unlink(*found)
+            found = []
     if found:
         client.unlink(*found)

@@ -13,6 +13,7 @@ from rtml.algebra.states import concatenate, group_runs
 from rtml.lake import TILE_START
 from rtml.online import keys
 from rtml.online.codec import FIELD_DTYPE, PREFIX, RAW, Records, raw_count, unfield
+from rtml.online.salts import partial_tags
 from rtml.online.tail import TAIL, joined, tail_rows
 from rtml.plan import Plan
 from rtml.projection import to_events
@@ -81,14 +82,15 @@ def read_back(client: Redis, version: Version, late: pl.DataFrame, entities: pl.
 def _read(client: Redis, version: Version, entities: pl.DataFrame) -> _Found:
     plan = version.plan
     suffix = keys.versioned(version.view, version.version)
-    names = [keys.entity_tag(plan.entity, values) + suffix for values in entities.select(plan.key_names).iter_rows()]
+    owners = entities.select(plan.key_names).iter_rows()
+    names = [tag + suffix for values in owners for tag in partial_tags(plan, values)]
     found = _Found(plan)
     for start in range(0, len(names), ENTITIES_AT_ONCE):
         pipeline = client.pipeline(transaction=False)
         for name in names[start : start + ENTITIES_AT_ONCE]:
             pipeline.hgetall(name)
-        for owner, stored in enumerate(pipeline.execute(), start):
-            found.add(owner, names[owner], stored)
+        for place, stored in enumerate(pipeline.execute(), start):
+            found.add(place // plan.salts, names[place], stored)
     return found
 
 
@@ -121,14 +123,14 @@ class _Found:
         levels = range(len(plan.ladder))
         self._states: list[list[tuple[int, int, bytes]]] = [[] for _ in levels]
         self._records: list[list[tuple[int, int, bytes]]] = [[] for _ in levels]
-        self._tails: dict[int, bytes] = {}
+        self._tails: list[tuple[int, bytes]] = []
         self.hot: list[_Hot] = []
 
     def add(self, owner: int, key: str, stored: dict[Any, bytes]) -> None:
-        """Take an entity's hash."""
+        """Take an entity's hash, or that of one of its partial states."""
         tail = stored.get(TAIL)
         if tail:
-            self._tails[owner] = tail
+            self._tails.append((owner, tail))
         for name, value in stored.items():
             if len(name) != FIELD_DTYPE.itemsize:
                 continue
@@ -153,7 +155,7 @@ class _Found:
         some, size = self._states[level], self._plan.ladder[level]
         owner, start = _columns(some)
         states = self._plan.states.unpack_bytes([data for *_, data in some])
-        lacking = tail_rows(self._plan, list(self._tails), list(self._tails.values()))
+        lacking = tail_rows(self._plan, [owner for owner, _ in self._tails], [tail for _, tail in self._tails])
         mine = np.flatnonzero(lacking.bounds[:, 1] - lacking.bounds[:, 0] <= size)
         return _Whole(
             np.concatenate([owner, lacking.owner[mine]]),

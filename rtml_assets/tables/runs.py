@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 
 from rtml.algebra.family import EVENT_TIME, ID64, Array
-from rtml.online import keys
 from rtml.online.codec import Records
+from rtml.online.salts import partial_columns, partial_tag, with_salt
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, RowWise, project, to_events
 from rtml_assets.tables.strings import EntityStrings
@@ -19,7 +19,10 @@ from streaming.texts import BatchTexts
 
 
 class Run(NamedTuple):
-    """Records of one entity, wide, with absolute times, sorted by time and id64; `tile` is the index of their tile."""
+    """Records of one entity (where the plan has salts, of one of its partial states), sorted by time and id64.
+
+    They are wide, with absolute times; `tile` is the index of their tile.
+    """
 
     tag: str
     tile: int
@@ -31,20 +34,21 @@ class Run(NamedTuple):
 
 def runs(view: RowWise, plan: Plan, events: pl.LazyFrame, size: int | None = None) -> Iterator[Run]:
     """Split a view's events (`id64` unsigned) by entity, and where a size is given by tiles of that size."""
-    frame = project(view, plan, events, texts=True).sort(*plan.key_names, EVENT_TIME, ID64).collect()
+    owner = partial_columns(plan)
+    frame = with_salt(plan, project(view, plan, events, texts=True)).sort(*owner, EVENT_TIME, ID64).collect()
     if frame.is_empty():
         return
     records = Records(plan).encode(to_events(plan, frame), 0, Records(plan).wide)
     tiles = np.zeros(frame.height, dtype=np.int64) if size is None else frame[EVENT_TIME].to_numpy() // size
-    entities = frame.select(pl.struct(plan.key_names).rle_id()).to_series().to_numpy()
+    entities = frame.select(pl.struct(owner).rle_id()).to_series().to_numpy()
     first = np.ones(frame.height, dtype=bool)
     first[1:] = (entities[1:] != entities[:-1]) | (tiles[1:] != tiles[:-1])
     starts = np.flatnonzero(first)
-    owners = frame.select(plan.key_names)[starts].rows()
+    owners = frame.select(owner)[starts].rows()
     parts = zip(*(np.split(rows, starts[1:]) for rows in (records, frame[INGESTED_AT].to_numpy())), strict=True)
     strings = strings_of(plan, frame, starts)
     for values, tile, (part, ingested), own in zip(owners, tiles[starts].tolist(), parts, strings, strict=True):
-        yield Run(keys.entity_tag(plan.entity, values), tile, part, ingested, own)
+        yield Run(partial_tag(plan, values), tile, part, ingested, own)
 
 
 def strings_of(plan: Plan, frame: pl.DataFrame, starts: Array) -> Iterator[EntityStrings]:

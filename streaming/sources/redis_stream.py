@@ -259,20 +259,26 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         ingested: Instant = BEGINNING
         heartbeat: bytes | None = None
         for offset, pairs in found:
-            fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
             arrived = arrived_at(offset)
-            if is_heartbeat(fields):
-                heartbeat = offset
-                ingested = ingested if replayed else arrived
-                continue
-            self._empty_reads = 0
-            ingested = self._stamp(fields, arrived)
-            if b"tick" in fields and b"data" not in fields:
-                continue
+            if len(pairs) == 2 and pairs[0] == b"data":  # as nearly all are
+                ingested, payload = arrived, pairs[1]
+            else:
+                fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
+                if is_heartbeat(fields):
+                    heartbeat = offset
+                    ingested = ingested if replayed else arrived
+                    continue
+                ingested = self._stamp(fields, arrived)
+                if b"tick" in fields and b"data" not in fields:
+                    self._empty_reads = 0
+                    continue
+                payload = fields.get(b"data", b"")
             entries.offsets.append(offset.decode())
             entries.arrived.append(arrived)
             entries.ingested_at.append(ingested)
-            entries.payloads.append(fields.get(b"data", b""))
+            entries.payloads.append(payload)
+        if len(entries):
+            self._empty_reads = 0
         covered = max(self._position.ingested_at, ingested)
         self._position = Position(found[-1][0].decode(), covered)
         self._emitted += len(entries)

@@ -22,7 +22,7 @@ from rtml_assets.runtime.redis_server import EmbeddedRedis
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ["demo", "up", "stream", "serve", "replay", "get", "describe", "settings"]
 COMMANDS += ["land", "diff", "deploy", "backfill", "promote", "rollback", "retire", "watch", "alerts"]
-COMMANDS += ["quarantine", "contracts", "doctor", "keys", "audit"]
+COMMANDS += ["quarantine", "contracts", "doctor", "keys", "audit", "cost"]
 
 FEATURES = textwrap.dedent("""
     import polars as pl
@@ -84,6 +84,13 @@ def fresh(*arguments, **options):
     argv = [sys.executable, "-m", "rtml_assets.cli", *arguments]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def test_a_cost_without_data_is_an_estimate(project):
+    output = said("cost", "spent")
+    assert "an estimate from the definition" in output
+    assert json.loads(rtml("cost", "spent", "--json").output)["online"] is None
+    assert "Did you mean 'spent'?" in refused("cost", "spend")
 
 
 def test_help_names_every_command():

@@ -98,6 +98,13 @@ def test_two_of_one_name_and_version_are_an_error() -> None:
         ({"empty": {"m": 1}}, r"empty must be of the state's columns \['log_sum', 'n'\]; got 'm'"),
         ({"output": str}, "output must be float or int"),
         ({"tolerance": 2}, "tolerance must be from 0 to below 1"),
+        ({"tolerance": "1e-9"}, "tolerance must be from 0 to below 1; got '1e-9'"),
+        ({"state": ["n"]}, r"state must be columns with their types, .* got \['n'\]"),
+        ({"state": {"n": [int]}}, r"state\['n'\] must be float or int; got \["),
+        ({"empty": {"n": 1.5}}, r"empty\['n'\] must be an integer of 64 bits; got 1.5"),
+        ({"empty": {"log_sum": "0"}}, r"empty\['log_sum'\] must be a number; got '0'"),
+        ({"lower": None}, "lower must be a function; got None"),
+        ({"combine": "add"}, "combine must be a function; got 'add'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(changes: dict[str, Any], message: str) -> None:

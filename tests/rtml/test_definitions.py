@@ -284,6 +284,9 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: FeatureService("s", features=[]), "features must be at least one view"),
     (lambda: FeatureService("s", features=[view(), view()["count_1h"]]), "'user_purchases__count_1h' is listed twice"),
     (lambda: FeatureService("s", features=[view()], version=0), "version must be 1 or more; got 0"),
+    (lambda: view(salts=0), "salts must be a whole number from 1 to 64; got 0"),
+    (lambda: view(salts=65), "salts must be a whole number from 1 to 64; got 65"),
+    (lambda: view(salts=True), "salts must be a whole number from 1 to 64; got True"),
     (lambda: view(snapshots="7h"), "snapshots must be a duration that divides a day; got '7h'"),
     (lambda: view(snapshots="daily"), "snapshots: a duration must look like"),
     (
@@ -332,6 +335,23 @@ WRONG: list[tuple[Callable[[], object], str]] = [
         "training: 'user_purchases__count_1h' is both a feature and a label",
     ),
     (lambda: service().spine(), "service 'fraud' has no training=Spine(...)"),
+    (lambda: view(features=[Count(windows=["99999999999999999999d"])]), "a duration may be 36500d at most; got '9999"),
+    (lambda: view(ttl="9" * 5_000 + "d"), "ttl: a duration may be 36500d at most; got '9999"),
+    (
+        lambda: view(features=[Count(windows=[Window("18000d", offset="251d")])]),
+        "windows of 18250d at most, offset included ('lifetime' has no edge); got '18000d_offset_251d'",
+    ),
+    (lambda: view(features=[Count(windows=3)]), "count: windows must be a list such as ['1h', '24h']; got 3"),  # type: ignore[arg-type]
+    (lambda: view(features=[Sum("amount", windows=["1h"], name="")]), "feature ''"),
+    (lambda: view(features=[Sum("amount", windows=["1h"], name=0)]), "sum: name must be a string; got 0"),  # type: ignore[arg-type]
+    (lambda: view(features=[Sum(["amount"], windows=["1h"])]), "sum: column must be a column's name; got ['amount']"),  # type: ignore[arg-type]
+    (lambda: view(features=[LastN("amount", n=[3], windows=["1h"])]), "n must be an integer from 1 to 100; got [3]"),  # type: ignore[arg-type]
+    (lambda: view(features=Count(windows=["1h"])), "features must be a list of aggregates; got Aggregation"),
+    (lambda: view(derive=[pl.col("amount")]), "derive must be a mapping of names to Polars expressions; got ["),
+    (lambda: view(ladder=60), "ladder must be a list of durations, finest first; got 60"),
+    (lambda: view(owners="bob@example.com"), "owners must be a list of e-mail addresses or 'team:<name>'; got 'bob"),
+    (lambda: view()[[1]], "[...] must be the name of a feature, or a list of some; got 1"),  # type: ignore[list-item]
+    (lambda: FeatureService("s", features=view()), "features must be a list of views or selections of them; got "),  # type: ignore[arg-type]
 ]
 
 
@@ -371,7 +391,7 @@ def test_a_half_life_means_the_same_however_it_is_written() -> None:
 class TestFingerprint:
     def test_is_of_meaning_not_of_form(self) -> None:
         one = view(description="one", freshness="1s", tags={"a": "b"})
-        other = view(features=[Mean("amount", windows=["7d", "1h"]), Count(windows=["24h", "1h"])])
+        other = view(features=[Mean("amount", windows=["7d", "1h"]), Count(windows=["24h", "1h"])], salts=1)
         assert compile_view(one).fingerprint == compile_view(other).fingerprint
 
     @pytest.mark.parametrize(
@@ -385,6 +405,7 @@ class TestFingerprint:
             {"source": source(lateness="16m")},
             {"entity": Entity("shop")},
             {"name": "other"},
+            {"salts": 2},
         ],
         ids=lambda changes: next(iter(changes)),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -99,6 +100,15 @@ class TestKeys:
         assert "}" not in inside
         assert inside.count("|") == 2
         assert len(inside) <= 2 * (keys.LONGEST_PART + 1) + 1
+
+    @given(st.lists(st.text(), min_size=2, max_size=4), st.integers(0, 63))
+    def test_a_partial_state_is_no_entity_and_knows_whose_it_is(self, values: list[str], salt: int) -> None:
+        tag = keys.entity_tag("e", values)
+        partial = keys.salted(tag, salt)
+        assert (keys.parted(partial), keys.parted(tag)) == ((tag, salt), (tag, 0))
+        assert re.fullmatch(r"rtml:\{[^{}]*\|\+[0-9]+\}", partial)
+        assert "+" not in keys.entity_tag("e", [*values[:-1], f"+{salt}"])
+        assert keys.is_probe(keys.salted(keys.entity_tag("e", [keys.PROBES["str"]]), salt))
 
     def test_types_of_keys(self) -> None:
         assert keys.entity_tag("e", [5, True, "a b"]) == "rtml:{e|5|true|a%20b}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
@@ -80,7 +81,12 @@ def test_tiles_agree_and_a_percentile_that_is_beyond_its_bound_is_found(lake: La
     compact_events(lake, orders, days)
     compact_tiles(lake, VIEW, PLAN, days)
     (day, *_) = days
-    for parity in (tiles_versus_events(lake, VIEW, PLAN, day), stream_versus_batch(lake, client, VIEW, PLAN, day)):
+    spread = msgspec.structs.replace(PLAN, salts=2)
+    for parity in (
+        tiles_versus_events(lake, VIEW, PLAN, day),
+        stream_versus_batch(lake, client, VIEW, PLAN, day),
+        stream_versus_batch(lake, client, VIEW, spread, day),
+    ):
         assert parity.agrees, str(parity)
         assert parity.total("equal") > 1000
     sizes = pl.read_delta(lake.tiles("shop_sketches")).select(
@@ -93,6 +99,16 @@ def test_tiles_agree_and_a_percentile_that_is_beyond_its_bound_is_found(lake: La
         "shop_sketches__price_approx_percentile, k=32, q=0.5",
         "shop_sketches__price_approx_count_distinct, lg_k=8",
     }
+
+
+def test_late_events_are_no_part_of_what_raw_records_are_judged_by(lake: Lake, client: Any) -> None:
+    mirror(lake, to_frame(generate(5, 500, days=0.2)))
+    plan = msgspec.structs.replace(PLAN, raw_limit=4)
+    days = touched_days(lake, orders)
+    compact_events(lake, orders, days)
+    compact_tiles(lake, VIEW, plan, days)
+    parity = stream_versus_batch(lake, client, VIEW, plan, days[0])
+    assert parity.agrees, str(parity)
 
 
 def _swap_states(lake: Lake, day: date) -> None:

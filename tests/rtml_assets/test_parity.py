@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 from deltalake import write_deltalake
@@ -61,7 +62,7 @@ def test_clean_data_agrees(lake: Lake, client: Any, seed: int, count: int, tmp_p
         for view, plan in zip(VIEWS, PLANS, strict=True):
             for parity in (
                 tiles_versus_events(lake, view, plan, day),
-                stream_versus_batch(lake, client, view, plan, day),
+                stream_versus_batch(lake, client, view, msgspec.structs.replace(plan, salts=1 + count % 7), day),
             ):
                 assert parity.agrees, str(parity)
                 assert parity.worst.is_empty()

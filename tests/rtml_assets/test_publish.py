@@ -100,9 +100,14 @@ def check_served(
     return compared
 
 
-@pytest.mark.parametrize(("seed", "count", "raw_limit"), [(1, 900, 64), (2, 900, 4), (3, 300, 64), (4, 2000, 16)])
-def test_history_is_the_oracles_from_the_boundary_on(settings, lake, client, monkeypatch, seed, count, raw_limit):
-    plans = {name: msgspec.structs.replace(plan, raw_limit=raw_limit) for name, plan in REGISTRY.plans.items()}
+@pytest.mark.parametrize(
+    ("seed", "count", "raw_limit", "salts"), [(1, 900, 64, 1), (2, 900, 4, 3), (3, 300, 64, 1), (4, 2000, 16, 1)]
+)
+def test_history_is_the_oracles_from_the_boundary_on(
+    settings, lake, client, monkeypatch, seed, count, raw_limit, salts
+):
+    other = {"raw_limit": raw_limit, "salts": salts}
+    plans = {name: msgspec.structs.replace(plan, **other) for name, plan in REGISTRY.plans.items()}
     monkeypatch.setitem(REGISTRY.__dict__, "plans", plans)  # small tiles split sooner
     events = generate(seed, count)
     take(lake, client, events)

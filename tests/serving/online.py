@@ -14,10 +14,11 @@ import numpy as np
 import redis
 
 from rtml import instants, registry
-from rtml.algebra.family import NUMPY_KIND, Events, Lane
+from rtml.algebra.family import NUMPY_KIND, Array, Events, Lane
 from rtml.instants import HOUR, MINUTE, Instant
 from rtml.online import adaptive, keys
 from rtml.online.codec import HEADER, Header, Records, field, state_value
+from rtml.online.salts import partial_tags
 from rtml.plan import Plan
 from rtml.tiles import Tile
 from rtml_assets.runtime.ports import free_port
@@ -127,8 +128,15 @@ def write(
     events = Events(np.array(times, dtype=np.int64), np.arange(len(times), dtype=np.uint64), columns)
     records = np.sort(layout.encode(events, 0, layout.wide), order=["time", "id64"])
     tops = records["time"].astype(np.int64) // plan.tiles.coarsest
-    key = keys.entity_tag(plan.entity, entity) + keys.versioned(plan.view, f"{plan.fingerprint}.1")
-    latest = int(max(times))
+    for salt, tag in enumerate(partial_tags(plan, entity)):
+        mine = records["id64"] % plan.salts == salt
+        if mine.any():
+            key = tag + keys.versioned(plan.view, f"{plan.fingerprint}.1")
+            _write_hash(client, plan, key, records[mine], tops[mine])
+
+
+def _write_hash(client: redis.Redis, plan: Plan, key: str, records: Array, tops: Array) -> None:
+    latest = int(records["time"].max())
     fields = {HEADER: Header(1, latest, latest, latest).encode()}
     for index in np.unique(tops):
         grown = adaptive.grow(plan, Tile(plan.tiles.top, int(index)), records[tops == index])

@@ -108,6 +108,23 @@ def test_who_has_less_time_than_the_others_wait_is_refused():
     assert (server.come(seconds=0.079), server.come(seconds=0.081)) == (0, 1)
 
 
+def test_a_wait_long_ago_is_held_against_nobody():
+    server = Server()
+    server.come()
+    server.interval(3.0)  # one cold request, then none for an hour
+    server.end(1)
+    server.now += 3_600
+    assert (server.come(200, seconds=0.1), server.admission.is_overloaded) == (200, False)
+
+
+def test_who_comes_when_nobody_waits_is_taken_however_little_time_it_has():
+    server = Server()
+    server.come()
+    server.interval(3.0)
+    server.end(1)
+    assert (server.come(seconds=0.1), server.admission.is_overloaded) == (1, True)
+
+
 def test_there_are_never_more_than_the_most():
     server = Server(target=0, most=5)
     assert server.come(9) == 5

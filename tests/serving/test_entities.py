@@ -51,6 +51,25 @@ def test_columns_of_unequal_length_are_both_named() -> None:
         as_rows({}, 10)
 
 
+@pytest.mark.parametrize(
+    ("entities", "got"),
+    [
+        (None, "; got NoneType"),
+        ("u1", "; got str"),
+        (pl.DataFrame({"user": ["u1"]}), "; got DataFrame"),
+        ((row for row in [{"user": "u1"}]), "; got generator"),
+        ([{"user": "u1"}, "u2"], "; row 1 is of type str"),
+    ],
+)
+def test_what_is_neither_rows_nor_columns_is_refused(feature_redis: Filled, entities: Any, got: str) -> None:
+    with FeatureClient(feature_redis.client) as features, pytest.raises(RequestError) as caught:
+        features.get("spending", entities, at=feature_redis.present)
+    assert str(caught.value).startswith(
+        "entities must be a list with a mapping of join keys for each row, or a mapping"
+    )
+    assert str(caught.value).endswith(got)
+
+
 @pytest.mark.parametrize("entities", [[{}] * 4, {"user": "u", "item": [1] * 4}])
 def test_more_than_allowed_are_refused_in_words(entities: Any) -> None:
     assert len(as_rows(entities, 4)) == 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from streaming.entries import Entries
 from streaming.gate import ARRIVED, Gated
 from streaming.link import Link
 from streaming.positions import Position, raise_position
-from streaming.route import Router, shard_of
+from streaming.route import Router
 from streaming.services import Service, write_services
 from streaming.tile_writer import TileWriter
 from streaming.versions import Version, create_version, go_live
@@ -84,9 +85,17 @@ def written() -> Iterator[Written]:
     server = OwnRedis()
     client = server.start()
     present = instants.now()
-    go_live(client, create_version(client, VERSION))
     raise_position(client, keys.position("visits"), 0, Position("5-0", present))
     write_services(client, [Service.of(service, REGISTRY.plans) for service in REGISTRY.services.values()])
+    write_visits(client, pages, VERSION, present)
+    yield Written(client, server.url, present)
+    client.close()
+    server.stop()
+
+
+def write_visits(client: redis.Redis, view: rtml.StreamFeatureView, version: Version, present: Instant) -> None:
+    """Let a writer take all visits; ids follow one another."""
+    go_live(client, create_version(client, version))
     link = Link(client)
     for user, seen in VISITED.items():
         times = pl.Series([present - MINUTE + number for number in range(len(seen))], dtype=pl.Int64)
@@ -100,13 +109,10 @@ def written() -> Iterator[Written]:
                 ARRIVED: times,
             }
         )
-        batch = Router(visits, [(pages, VERSION)])(Gated(Entries(0, [], [], [], []), frame, [])).micro_batch
-        TileWriter(link, int(client.incr(keys.GENERATION))).apply(batch, {shard_of(tag_of(user))}, present)
+        batch = Router(visits, [(view, version)])(Gated(Entries(0, [], [], [], []), frame, [])).micro_batch
+        TileWriter(link, int(client.incr(keys.GENERATION))).apply(batch, set(range(keys.SHARDS)), present)
         link.drain()
     link.close()
-    yield Written(client, server.url, present)
-    client.close()
-    server.stop()
 
 
 def tag_of(user: str) -> str:
@@ -136,6 +142,21 @@ def test_strings_are_read_once_and_then_remembered(written: Written) -> None:
             assert vectors.status["pages"] == ["fresh"] * 4 + ["missing", "fresh"]
             frame = vectors.to_polars(statuses=False)
             assert frame.schema["pages__page_last_distinct_3_1h"] == pl.List(pl.String)
+
+
+def test_strings_of_partial_states_are_found_in_all_of_them(written: Written) -> None:
+    view = dataclasses.replace(pages, name="spread", salts=3)
+    registry = Registry.of([visits, view, FeatureService("spread", features=[view])])
+    plan = registry.plans["spread"]
+    write_visits(written.client, view, Version(plan, f"{plan.fingerprint}.1", "ready"), written.present)
+    write_services(written.client, [Service.of(registry.services["spread"], registry.plans)])
+    with FeatureClient(written.url) as client:
+        for trips in (3 * (len(set(USERS)) + 3), 3 * len(set(USERS))):
+            before = written.lookups()
+            assert client.get("spread", [{"user": user} for user in USERS], at=written.present).rows == [
+                expected(user) for user in USERS
+            ]
+            assert written.lookups() - before == trips
 
 
 def test_a_server_reads_for_many_at_once_and_counts_second_round_trips(written: Written) -> None:

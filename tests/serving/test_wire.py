@@ -22,6 +22,7 @@ from rtml.errors import (
 )
 from serving import wire
 from serving.features import FeatureVectors
+from serving.openapi import openapi
 
 NOON = 1_362_139_200_000_000
 
@@ -150,3 +151,8 @@ def test_the_latest_instant_is_the_end_of_the_century():
     from serving.features import LATEST
 
     assert instants.to_text(LATEST) == "2100-01-01T00:00:00Z"
+
+
+def test_openapi_knows_every_failure_that_a_request_for_features_may_have() -> None:
+    described = openapi()["paths"]["/v1/features/{service}"]["post"]["responses"]
+    assert {str(status) for status, _, _ in wire._FAILURES.values()} <= set(described)

@@ -29,7 +29,7 @@ from streaming.share import Item, Share
 from streaming.sinks import TileSink
 from streaming.versions import Version
 from tests.oracle import Event
-from tests.streaming.test_protocol import KEYS, REGISTRY, SOURCE, KilledError, MortalLink, Trial, gated
+from tests.streaming.test_protocol import KEYS, REGISTRY, SOURCE, KilledError, MortalLink, Trial, gated, salts_of
 
 TRIALS = 40
 COUNTS = (2, 5)
@@ -101,7 +101,7 @@ class GroupTrial(Trial):
     """A run of groups, one after the other, each of as many processes as chance will have it."""
 
     def __init__(self, client: redis.Redis, seed: int, raw_limit: int) -> None:
-        super().__init__(client, seed, raw_limit)
+        super().__init__(client, seed, raw_limit, salts_of(seed))
         self.writer.link.close()
         self.name = f"group{seed}_{raw_limit}"
         self.versions = [Version(version.plan, f"{self.name}.1", "ready") for version in self.versions]

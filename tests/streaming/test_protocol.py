@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -22,9 +22,11 @@ import redis
 
 import rtml
 from rtml.columns import TIMESTAMP
+from rtml.define.feature import Aggregation
 from rtml.instants import BEGINNING, SECOND
 from rtml.online import keys
 from rtml.online.codec import Header
+from rtml.online.salts import partial_tags
 from rtml.online.texts import out_of_reach, text_of
 from rtml.plan import Plan, PlannedFeature
 from rtml.registry import Registry
@@ -36,7 +38,7 @@ from streaming.entries import Entries
 from streaming.gate import ARRIVED, Gated
 from streaming.heartbeats import Heard, note, parse_heard
 from streaming.link import Link
-from streaming.route import Router, shard_of
+from streaming.route import Router
 from streaming.tile_writer import TileWriter
 from streaming.versions import Version
 from tests import oracle
@@ -61,7 +63,7 @@ SOURCE = rtml.EventSource(
 )
 
 
-def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.StreamFeatureView:
+def view(name: str, tail: str | None, windows: list[str | rtml.Window], *more: Aggregation) -> rtml.StreamFeatureView:
     return rtml.StreamFeatureView(
         name=name,
         source=SOURCE,
@@ -82,7 +84,7 @@ def view(name: str, tail: str | None, windows: list[str | rtml.Window]) -> rtml.
             rtml.DecayedSum("x", half_life="1m", windows=windows[1:3]),
             rtml.First("s", windows=windows),
             rtml.LastDistinctN("s", n=3, windows=windows[1:]),
-            rtml.CountDistinct("s", windows=windows[:1]),
+            *more,
         ],
     )
 
@@ -91,14 +93,27 @@ WINDOWS = ["20s", "90s", "400s", "1000s"]
 EXACT = view("exact", "exact", [*WINDOWS])
 TILE = view("tile", "tile", [*WINDOWS, rtml.Window("90s", offset="20s"), rtml.Window("400s", offset="800s")])
 LIFE = view("life", None, ["90s", "lifetime", rtml.Window("50s", offset="60s")])
+# States with sets, which the stream does not write with every event.
+SETS = view(
+    "sets",
+    None,
+    [*WINDOWS],
+    rtml.CountDistinct("n", windows=[*WINDOWS, rtml.Window("90s", offset="60s")]),
+    rtml.CountDistinct("s", windows=WINDOWS[:1]),
+)
 HEAVY = replace(LIFE, name="heavy", features=[rtml.Count(["lifetime"]), rtml.CountDistinct("n", ["90s", "lifetime"])])
-VIEWS = [EXACT, TILE, LIFE]
+VIEWS = [EXACT, TILE, LIFE, SETS]
 REGISTRY = Registry.of([*VIEWS, HEAVY])
 
 
 def window(plan: Plan, feature: PlannedFeature, truth: list[Event], key: str, at: int) -> list[Event]:
     """The events that a feature counts."""
     return oracle.window(truth, key, at, feature.window, 1 if feature.exact else plan.tiles.finest, feature.offset)
+
+
+def salts_of(seed: int) -> int:
+    """Every fourth trial spreads its entities over partial states."""
+    return 3 if seed % 4 == 3 else 1
 
 
 class KilledError(Exception):
@@ -116,7 +131,7 @@ class MortalLink(Link):
         """What was under way when it was paused was never sent."""
         self._posted, self._replies = [], []
 
-    def _send(self, commands: list[tuple], *, wait: bool = False) -> None:
+    def _send(self, commands: Sequence[tuple[Any, ...] | bytes], *, wait: bool = False) -> None:
         del wait
         for command in commands:
             if self.left <= 0:
@@ -188,20 +203,20 @@ class Writer:
         return counts
 
 
-SHARDS = {shard_of(keys.entity_tag("key", [key])) for key in KEYS}
+SHARDS = set(range(keys.SHARDS))
 
 
 class Trial:
     """One run: partitions, positions, snapshots, and a writer that may die at any time."""
 
-    def __init__(self, client: redis.Redis, seed: int, raw_limit: int) -> None:
+    def __init__(self, client: redis.Redis, seed: int, raw_limit: int, salts: int = 1) -> None:
         self.client = client
         self.rng, self.beats = random.Random(seed), random.Random(seed)
         self.name = f"trial{seed}.{raw_limit}"
         self.noted: dict[int, Heard] = {}
         self.turns = Turns()
         self.versions = [
-            Version(msgspec.structs.replace(plan, raw_limit=raw_limit), f"trial{seed}.{raw_limit}", "ready")
+            Version(msgspec.structs.replace(plan, raw_limit=raw_limit, salts=salts), self.name, "ready")
             for plan in (REGISTRY.plans[view.name] for view in VIEWS)
         ]
         self.events = generate(self.rng, self.rng.choice([5, 40, 300]))
@@ -311,7 +326,9 @@ class Trial:
         pipeline = self.client.pipeline(transaction=False)
         for entity in lookup.rows:
             pipeline.hgetall(keys.texts(entity.key))
-        for row, (key, stored) in enumerate(zip(KEYS, pipeline.execute(), strict=True)):
+        strings, salts = pipeline.execute(), plan.salts
+        for row, key in enumerate(KEYS):
+            stored = {name: text for found in strings[row * salts : (row + 1) * salts] for name, text in found.items()}
             self.tally["reads"] += 1
             self.tally["strings"] += len(stored)
             texts = {int.from_bytes(name, "little"): text_of(value) for name, value in stored.items()}
@@ -329,8 +346,8 @@ class Trial:
     def check_pruned(self) -> None:
         """No entity has strings that were out of reach when its fence last entered a coarsest tile."""
         for version in self.versions:
-            for key in KEYS:
-                name = keys.entity_tag("key", [key]) + keys.versioned(version.view, version.version)
+            for tag in [tag for key in KEYS for tag in partial_tags(version.plan, [key])]:
+                name = tag + keys.versioned(version.view, version.version)
                 header: Any = self.client.hget(name, "h")
                 stored: Any = self.client.hvals(keys.texts(name))
                 if header and stored:
@@ -351,11 +368,12 @@ def test_no_read_is_ever_wrong(client: redis.Redis, monkeypatch: pytest.MonkeyPa
     seed = 0
     while tally["reads"] < READS:
         monkeypatch.setattr(loading, "CACHED_ENTITIES", 1 if seed % 5 == 0 else 100)
-        trial = Trial(client, seed, raw_limit=(1, 4, 64)[seed % 3])
+        trial = Trial(client, seed, raw_limit=(1, 4, 64)[seed % 3], salts=salts_of(seed))
         trial.run()
         trial.writer.link.close()
         trial.check_pruned()
         tally += trial.tally
+        tally["salted reads"] += trial.tally["reads"] * (salts_of(seed) > 1)
         seed += 1
     print(f"{seed} trials: {dict(tally)}")
     assert tally["kills"] > 50
@@ -363,5 +381,6 @@ def test_no_read_is_ever_wrong(client: redis.Redis, monkeypatch: pytest.MonkeyPa
     assert tally["duplicates"] > 1_000
     assert tally["fenced"] > 100
     assert tally["heartbeats"] > 100
+    assert tally["salted reads"] > READS / 10
     assert tally["strings"] > 10_000
     assert tally["pruned"] > 10

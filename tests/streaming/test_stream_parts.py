@@ -20,6 +20,7 @@ from rtml.errors import SendError, SettingsError, UnavailableError, UnknownNameE
 from rtml.instants import BEGINNING, DAY, HOUR, MINUTE, now, to_instant
 from rtml.lake import Lake, unsigned
 from rtml.online import keys
+from rtml.online.commands import Command
 from rtml.plan import Plan
 from rtml.projection import FormerView
 from rtml.registry import Registry
@@ -35,7 +36,6 @@ from streaming.mirror import Mirror
 from streaming.positions import Position, raise_position, read_positions, watermark
 from streaming.producer import Producer
 from streaming.pruning import expired
-from streaming.scripts import generation_bytes
 from streaming.services import Service, read_former, read_services, retire_service, serve_record, write_services
 from streaming.sources.redis_stream import Reading, RedisStreamSource
 from streaming.versions import (
@@ -455,11 +455,11 @@ class TestAdoption:
 
 class TestClaim:
     def test_an_entity_with_thousands_of_tiles_is_claimed(self, client: Any) -> None:
-        name, mark = f"many{uuid4().hex}", generation_bytes(7)
+        name = f"many{uuid4().hex}"
         fields = [b"%06d" % number for number in range(12_000)]
         client.hset(name, fields[11_999], b"last")
         link = Link(client)
-        (reply,) = link.run([link.claim(name, mark, b"\x01\x00" + mark + bytes(24), 100, *fields)])
+        (reply,) = link.run([link.packer(7, 100, 100).claim(name.encode(), fields)])
         link.close()
         assert len(reply) == 12_001
         assert (reply[1], reply[-1]) == (None, b"last")
@@ -475,10 +475,11 @@ class TestLink:
             if len(slept) == 3:
                 client.config_set("maxmemory", 0)
 
-        link, mark = Link(client, sleep=make_room), generation_bytes(7)
+        link = Link(client, sleep=make_room)
         client.config_set("maxmemory", 1)
         try:
-            commands = [("SET", name, "x"), link.claim(f"{name}:h", mark, b"\x01\x00" + mark + bytes(24), 100)]
+            claim = link.packer(7, 100, 100).claim(f"{name}:h".encode(), [])
+            commands: list[Command | bytes] = [("SET", name, "x"), claim]
             assert link.run(commands)[0] == b"OK"
         finally:
             client.config_set("maxmemory", 0)
@@ -490,12 +491,12 @@ class TestLink:
     def test_an_older_generation_is_refused(self, client: Any) -> None:
         name = f"owned{uuid4().hex}"
         link = Link(client)
-        new, old = generation_bytes(7), generation_bytes(6)
-        link.run([link.claim(name, new, b"\x01\x00" + new + bytes(24), 100)])
+        new, old = link.packer(7, 100, 100), link.packer(6, 100, 100)
+        link.run([new.claim(name.encode(), [])])
         with pytest.raises(RestartRequiredError, match="STALE a newer generation owns"):
-            link.run([link.claim(name, old, b"\x01\x00" + old + bytes(24), 100)])
+            link.run([old.claim(name.encode(), [])])
         with pytest.raises(RestartRequiredError, match="STALE this writer no longer owns"):
-            link.run([link.write([name], old, 100, 0, 0, 0, 100)])
+            link.run([old.write([name.encode()], 100, [], [], [])])
         link.close()
 
 
