@@ -124,11 +124,12 @@ class ViewLookup:
         """Refuse an instant behind which the stream has forgotten in the meantime.
 
         Raises:
-            InstantError: an entity's fence or base says so.
+            InstantError: an entity's fence or base says so, or the version's bases.
         """
         forgotten = max((row.fetched.header.fence for row in self.rows), default=BEGINNING) - self.plan.lateness
         if self.plan.lifetime:
-            forgotten = max([forgotten, *(Base.decode(row.fetched.base).up_to for row in self.rows)])
+            bases = [Base.decode(row.fetched.base).up_to for row in self.rows]
+            forgotten = max(forgotten, self.version.based_to, *bases)
         if self.at < forgotten:
             raise InstantError(
                 f"view {self.plan.view!r} moved on while it was read, and can be asked from {to_text(forgotten)} on; "

@@ -70,9 +70,9 @@ class Editor:
             if added:
                 entity.max_event_time = max(entity.max_event_time, *[times[row] for row in added])
                 entity.last_ingested = max(entity.last_ingested, *[ingested[row] for row in added])
-                if batch.strings.texts:
-                    number = int(batch.indices[-1][run[0]])
-                    change.mention([one for row in added for one in batch.strings.rows[row]], number)
+            if batch.strings.texts:  # of duplicates, too: a full Redis may have refused the strings and not the tiles
+                number = int(batch.indices[-1][run[0]])
+                change.mention([one for row in run for one in batch.strings.rows[row]], number)
 
     def must_fold(self, change: Change) -> bool:
         """Whether a tail is to be folded now: it is too long, or tiles that it counts for are others from now on."""

@@ -35,7 +35,9 @@ class Hot:
 class Entity:
     """What is known of an entity: what its header says, its tail, and its tiles."""
 
-    __slots__ = ("fence", "last_ingested", "max_event_time", "pruned", "raw", "refreshed", "tail", "tiles", "wanted")
+    __slots__ = (
+        *("fence", "last_ingested", "max_event_time", "pruned", "raw", "refreshed", "size", "tail", "tiles", "wanted"),
+    )
 
     def __init__(self, header: Header, tail: bytes | None = None) -> None:
         """Know its header, and its tail if it has one."""
@@ -52,6 +54,8 @@ class Entity:
         """The fence by which it was pruned last, as far as is known here."""
         self.refreshed = -REFRESH_SECONDS
         """When its time to live was last renewed."""
+        self.size = 0
+        """How many bytes its tiles had when they were last counted."""
         self.wanted = True
         """Whether it had events since it was last to be forgotten."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rtml.online import keys
 from rtml.online.codec import RAW, Header, Records, raw_count
@@ -18,7 +18,9 @@ from streaming.route import ViewBatch
 from streaming.versions import Version
 
 CACHED_ENTITIES = 120_000
-"""How many entities of a view a process remembers."""
+"""How many entities of a view a process remembers at most."""
+CACHED_BYTES = 512 << 20
+"""About how many bytes of tiles it remembers of a view whose states are large: these may be kilobytes each."""
 
 Work = dict[str, list[Run]]
 """What a micro-batch has for each entity, by its tag."""
@@ -36,6 +38,7 @@ class Loader:
         self._suffix = keys.versioned(version.view, version.version)
         self._counts = counts
         self.entities: OrderedDict[str, Entity] = OrderedDict()
+        self._bytes = 0
 
     def load(self, batch: ViewBatch, work: Work) -> None:
         """Claim the entities that are not remembered, and fetch what else their events need."""
@@ -43,13 +46,27 @@ class Loader:
         opened = {tag: self.entities[tag].open_runs(self._plan, batch, runs) for tag, runs in work.items()}
         self._load_raw(batch, [(tag, run[0]) for tag, runs in opened.items() for run in runs])
 
-    def forget(self) -> None:
-        """Forget entities that have had no events for long, if they are too many (the CLOCK rule)."""
-        while len(self.entities) > CACHED_ENTITIES:
+    def forget(self, seen: Iterable[str]) -> None:
+        """Forget entities that have had no events for long, if they are too many, or too large (the CLOCK rule).
+
+        `seen` are those whose tiles may be others by now.
+        """
+        if self._plan.tailed:
+            self._weigh(seen)
+        while len(self.entities) > CACHED_ENTITIES or self._bytes > CACHED_BYTES:
             tag, entity = self.entities.popitem(last=False)
             if entity.wanted:
                 entity.wanted = False
                 self.entities[tag] = entity
+            else:
+                self._bytes -= entity.size
+
+    def _weigh(self, tags: Iterable[str]) -> None:
+        for tag in tags:
+            entity = self.entities[tag]
+            size = sum([len(value) for value in entity.tiles.values() if value])
+            self._bytes += size - entity.size
+            entity.size = size
 
     def load_above_tails(self, changes: Sequence[Change]) -> None:
         """Fetch the states that tails are about to be folded into."""

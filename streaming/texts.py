@@ -99,8 +99,9 @@ class TextWriter:
         if not self._plan.texts:
             return []
         name, commands = keys.texts(key), list[Command]()
-        if was >= 0 and was // self._plan.tiles.coarsest != fence // self._plan.tiles.coarsest:
-            commands.append(self._link.drop_texts(name, self._forget(key, out_of_reach(self._plan, fence))))
+        turned = was >= 0 and was // self._plan.tiles.coarsest != fence // self._plan.tiles.coarsest
+        if turned and (first := out_of_reach(self._plan, fence)):
+            commands.append(self._link.drop_texts(name, self._forget(key, first)))
         if renewed:
             commands.append(("PEXPIRE", name, self._plan.expire_after // 1_000))
         return commands

@@ -81,7 +81,7 @@ class ViewWriter:
             self._work_in(tag, entities[tag], batch, runs)
         self._finish_held()
         self._post()
-        self._loader.forget()
+        self._loader.forget(rows)
 
     def _work_in(self, tag: str, entity: Entity, batch: ViewBatch, runs: Sequence[Run]) -> None:
         entity.wanted = True
@@ -91,6 +91,8 @@ class ViewWriter:
             self.counts["fenced"] += sum(map(len, runs)) - sum(map(len, opened))
         self._editor.work_in(change, batch, opened)
         if not (change.dirty or change.tail):
+            if change.strings:  # of duplicates
+                self._ready += self._texts.keep(tag + self._suffix, change.strings, self._strings.texts)
             return
         if change.pending or change.tail or change.turns:
             self._held.append(change)

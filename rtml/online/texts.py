@@ -67,13 +67,17 @@ def kept(plan: Plan, seen: Mapping[int, int], texts: Mapping[int, bytes]) -> lis
     return arguments
 
 
-def out_of_reach(plan: Plan, fence: Instant) -> int:
-    """Return the number of the first coarsest tile that a reader may still look at, less one.
+def stay_for_ever(plan: Plan) -> bool:
+    """Whether all strings stay, because one of a lifetime window may be any of them."""
+    return any(feature.span.lifetime for feature in plan.features if feature.output.kind == "str")
 
-    A reader who was allowed to read finds what it read of for as long as one more coarsest tile takes. All strings stay
-    where one of a lifetime window may be any of them.
+
+def out_of_reach(plan: Plan, fence: Instant) -> int:
+    """Return the number of the first coarsest tile that a reader may still look at, less one; 0 where all strings stay.
+
+    A reader who was allowed to read finds what it read of for as long as one more coarsest tile takes.
     """
-    if any(feature.span.lifetime for feature in plan.features if feature.output.kind == "str"):
+    if stay_for_ever(plan):
         return 0
     earliest = fence - plan.lateness - plan.longest - plan.tiles.finest
     return max(0, earliest // plan.tiles.coarsest - 1)

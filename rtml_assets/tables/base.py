@@ -24,6 +24,7 @@ from rtml.online.adaptive import fold
 from rtml.online.base import BASE, MARK, Base
 from rtml.online.codec import FIELD_DTYPE, Records, unfield
 from rtml.online.salts import partial_columns, partial_tag, partial_tags, with_salt
+from rtml.online.texts import DROP, stay_for_ever
 from rtml.projection import INGESTED_AT, RowWise, project, to_events
 from rtml_assets.tables.delta import open_table, rows_by_day
 from rtml_assets.tables.events import in_chunks, is_late, load_events
@@ -122,6 +123,9 @@ def drop_tiles(lake: Lake, client: Redis, view: RowWise, version: Version, until
 def _drop(client: Redis, version: Version, entities: pl.DataFrame, edge: Instant, hold: Hold) -> None:
     ladder, suffix = version.plan.tiles, keys.versioned(version.view, version.version)
     names = [tag + suffix for values in entities.rows() for tag in partial_tags(version.plan, values)]
+    plan = version.plan
+    # No tile before the edge is read any more, and so no string that was last seen in one.
+    first = edge // ladder.coarsest if plan.texts and not stay_for_ever(plan) else 0
     for start in range(0, len(names), KEYS_AT_ONCE):
         pipeline = client.pipeline(transaction=False)
         for name in names[start : start + KEYS_AT_ONCE]:
@@ -132,6 +136,8 @@ def _drop(client: Redis, version: Version, entities: pl.DataFrame, edge: Instant
             tiles = [field for field in fields if len(field) == FIELD_DTYPE.itemsize]
             if gone := [tile for tile in tiles if ladder.end(unfield(tile)) <= edge]:
                 pipeline.hdel(name, *gone)
+            if first:
+                pipeline.eval(DROP, 1, keys.texts(name), first)
         hold()
         pipeline.execute()
 
@@ -177,7 +183,9 @@ class _Folding:
         self._plan = version.plan
         self._script: Script = client.register_script(_FOLD)
         self._suffix = keys.versioned(version.view, version.version)
-        self._strings = StringsWriter(client, version.plan)
+        # What windows with a left edge reach was written with the tiles; a base needs no more where they alone give
+        # strings, and nobody would ever remove those of a quiet entity's past.
+        self._strings = StringsWriter(client, version.plan) if stay_for_ever(version.plan) else None
 
     def fold(self, events: pl.LazyFrame, up_to: Instant, folded_to: Instant) -> None:
         """Bring the entities of these events to `S(up_to, folded_to)`; there are no others that this would change."""
@@ -231,7 +239,8 @@ class _Folding:
         pipeline = self._client.pipeline(transaction=False)
         states = fold(self._plan, pending)
         for base, (name, stored, records, strings), state in zip(bases, chunk, states, strict=True):
-            self._strings.write(pipeline, name, strings)
+            if self._strings:
+                self._strings.write(pipeline, name, strings)
             latest = max(base.latest, int(records["time"].max()))
             new = Base(max(base.up_to, up_to), max(base.folded_to, folded_to), latest, state)
             args: list[Any] = [(stored or b"")[:MARK], new.encode()]

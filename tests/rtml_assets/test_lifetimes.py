@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import rtml
+from rtml.answer import Turn
 from rtml.compile import compile_view
+from rtml.errors import InstantError
 from rtml.instants import BEGINNING, DAY, HOUR
 from rtml.lake import Lake
 from rtml.online import keys
 from rtml.online.base import BASE, Base
 from rtml.online.codec import HEADER
+from rtml.online.texts import text_of
 from rtml.plan import NEVER
 from rtml.registry import Registry
 from rtml_assets.tables import base
@@ -21,6 +25,7 @@ from rtml_assets.tables.land import land
 from rtml_assets.tables.publish import Published, publish
 from rtml_assets.tables.touched import touched_days
 from serving.client import FeatureClient
+from serving.reader import ViewLookup
 from streaming.positions import START, Position, raise_position
 from streaming.services import Service, write_services
 from streaming.versions import Version, find_version
@@ -41,12 +46,15 @@ shop_lives = rtml.StreamFeatureView(
     ],
     ttl="1d",
 )
+shop_names = replace(
+    shop_lives, name="shop_names", features=[rtml.Count(windows=["lifetime"]), rtml.Last("order_id", windows=["3h"])]
+)
 lives = rtml.FeatureService("lives", features=[shop_lives], version=1)
 PLANS = Registry.of([orders, shop_lives, lives]).plans
 PLAN = compile_view(shop_lives)
 
 
-def take(lake: Lake, client: Any, events: list[Event]) -> Published:
+def take(lake: Lake, client: Any, events: list[Event], view: rtml.StreamFeatureView = shop_lives) -> Published:
     """Land events, build their days, and publish; those that come later, come as by the mirror."""
     before = client.get(keys.landed("orders"))
     if events:
@@ -56,7 +64,7 @@ def take(lake: Lake, client: Any, events: list[Event]) -> Published:
     compact_events(lake, orders, touched_days(lake, orders))
     for partition in range(2) if events else ():  # a stream has come as far
         raise_position(client, keys.position("orders"), partition, Position(START, events[-1].ingested))
-    return publish(lake, client, shop_lives, PLAN)
+    return publish(lake, client, view, compile_view(view))
 
 
 def check(client: Any, events: list[Event], at: int) -> None:
@@ -161,3 +169,45 @@ def test_history_that_does_not_begin_with_the_source_is_partial(lake: Lake, clie
     with FeatureClient(client, background=False) as features:
         got = features.get("lives", [{"shop": events[0].key}], leading_edge="watermark")
     assert got.status["shop_lives"] == ["partial"]
+
+
+def test_a_life_without_strings_keeps_those_that_windows_reach(lake: Lake, client: Any) -> None:
+    events = generate(14, 300, days=3, shops=("quiet", "busy"))
+    take(lake, client, events, shop_names)
+    version = find_version(client, compile_view(shop_names))
+    assert version is not None
+    name = keys.entity_tag("shop", ["quiet"]) + keys.versioned("shop_names", version.version)
+
+    def ids() -> set[str]:
+        return {text_of(value) for value in client.hvals(keys.texts(name))}
+
+    on_record = oracle.counted(events, LATENESS, late_too=True)
+    mine = {e.values["id"]: e.time for e in on_record if e.key == "quiet"}
+    reached = {one for one, time in mine.items() if version.boundary - 3 * HOUR <= time < version.boundary}
+    behind = {one for one, time in mine.items() if time < version.boundary - 6 * HOUR}
+    late = {e.values["id"] for e in on_record if e.ingested >= version.folded_to}
+    assert reached
+    assert behind - late
+    assert reached <= ids()
+    assert not ids() & (behind - late)
+    last = events[-1].ingested
+    later = [
+        Event("busy", last + n * HOUR, 10**6 + n, last + n * HOUR, {**events[0].values, "id": f"l{n}"})
+        for n in range(60)
+    ]
+    take(lake, client, later, shop_names)
+    take(lake, client, [], shop_names)
+    assert ids() == set()
+    assert client.hget(name, BASE) is not None
+
+
+def test_no_instant_before_the_bases_is_answered(lake: Lake, client: Any) -> None:
+    take(lake, client, generate(15, 100, days=2))
+    version = version_of(client)
+    for at in (version.based_to, version.based_to - 1):
+        lookup = ViewLookup(version, Turn(PLAN, at, version.based_to), [keys.entity_tag("shop", ["nobody"])], at)
+        if at == version.based_to:
+            lookup.check_reach()
+            continue
+        with pytest.raises(InstantError, match="can be asked from"):
+            lookup.check_reach()

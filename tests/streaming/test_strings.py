@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -55,16 +56,25 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 
 class Stream:
-    """A writer of the view's tiles."""
+    """A writer of a view's tiles."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    ids: pl.Series
+    """Of the events that were sent last."""
+
+    def __init__(self, client: redis.Redis, view: rtml.StreamFeatureView = pages) -> None:
         self.client = client
-        self.version = Version(PLAN, f"strings.{uuid4().hex}", "ready")
+        self.view = view.name
+        self.version = Version(compile_view(view), f"strings.{uuid4().hex}", "ready")
         self.link = Link(client)
-        self.router = Router(seen, [(pages, self.version)])
-        self.writer = TileWriter(self.link, int(client.incr(keys.GENERATION)))
+        self.router = Router(seen, [(view, self.version)])
+        self.restart()
 
-    def send(self, user: str, events: Sequence[tuple[Instant, str | None]], watermark: Instant) -> None:
+    def restart(self) -> None:
+        self.writer = TileWriter(self.link, int(self.client.incr(keys.GENERATION)))
+
+    def send(
+        self, user: str, events: Sequence[tuple[Instant, str | None]], watermark: Instant, replayed: bool = False
+    ) -> None:
         instants = pl.Series([at for at, _ in events], dtype=pl.Int64)
         frame = pl.DataFrame(
             {
@@ -72,16 +82,17 @@ class Stream:
                 "user": [user] * len(events),
                 "page": pl.Series([page for _, page in events], dtype=pl.String),
                 "ingested_at": instants.cast(TIMESTAMP),
-                "id64": pl.Series([hash64(uuid4().hex) for _ in events], dtype=pl.UInt64),
+                "id64": pl.Series([hash64(uuid4().hex) for _ in events], dtype=pl.UInt64) if not replayed else self.ids,
                 ARRIVED: instants,
             }
         )
+        self.ids = frame["id64"]
         batch = self.router(Gated(Entries(0, [], [], [], []), frame, [])).micro_batch
         self.counts = self.writer.apply(batch, {shard_of(keys.entity_tag("user", [user]))}, watermark)
         self.link.drain()
 
     def key(self, user: str) -> str:
-        return keys.texts(keys.entity_tag("user", [user]) + keys.versioned("pages", self.version.version))
+        return keys.texts(keys.entity_tag("user", [user]) + keys.versioned(self.view, self.version.version))
 
     def stored(self, user: str) -> set[str]:
         found: Any = self.client.hvals(self.key(user))
@@ -119,18 +130,41 @@ def test_strings_live_as_long_as_their_entity(stream: Stream, client: redis.Redi
     assert client.pttl(stream.key("bob")) > 100_000
 
 
-def test_a_string_is_written_once_for_each_coarsest_tile(stream: Stream, client: redis.Redis) -> None:
-    def scripts() -> int:
-        found: Any = client.info("commandstats")
-        return int(found["cmdstat_evalsha"]["calls"])
+def scripts(client: redis.Redis) -> int:
+    """How many scripts have run."""
+    found: Any = client.info("commandstats")
+    return int(found["cmdstat_evalsha"]["calls"])
 
+
+def test_a_string_is_written_once_for_each_coarsest_tile(stream: Stream, client: redis.Redis) -> None:
     stream.send("cid", [(START, "/a")], START)
-    before = scripts()
+    before = scripts(client)
     for number in range(10):
         stream.send("cid", [(START + number * MINUTE + 1, "/a")], START)
-    assert scripts() - before == 10  # one for each write of tiles
+    assert scripts(client) - before == 10  # one for each write of tiles
     stream.send("cid", [(START + HOUR, "/a")], START)
-    assert scripts() - before == 12
+    assert scripts(client) - before == 12
+
+
+def test_strings_that_stay_for_ever_are_not_looked_through(client: redis.Redis) -> None:
+    stream = Stream(client, replace(pages, name="lives", features=[rtml.Last("page", windows=["lifetime"])]))
+    stream.send("gil", [(START, "/0")], START)
+    before = scripts(client)
+    for hour in range(1, 6):
+        stream.send("gil", [(START + hour * HOUR, f"/{hour}")], START + hour * HOUR)
+    assert stream.stored("gil") == {f"/{hour}" for hour in range(6)}
+    assert scripts(client) - before == 2 * 5  # tiles and their strings
+    stream.link.close()
+
+
+def test_a_replay_brings_strings_that_a_full_redis_refused(stream: Stream, client: redis.Redis) -> None:
+    events = [(START, "/full"), (START + SECOND, "/room")]
+    stream.send("fay", events, START)
+    client.delete(stream.key("fay"))  # refused, while room was made for the tiles; then the process died
+    stream.restart()
+    stream.send("fay", events, START, replayed=True)
+    assert stream.counts["duplicates"] == 2
+    assert stream.stored("fay") == {"/full", "/ful", "/room", "/roo"}
 
 
 def test_two_strings_of_one_hash_are_counted_and_the_first_is_kept(stream: Stream, client: redis.Redis) -> None:
