@@ -82,10 +82,11 @@ class Schedule(Roads):
 
     def instant(self, snapshot: Snapshot, versions: Sequence[Version]) -> Instant:
         newest = max(e.ingested for p in (0, 1) for e in self.partitions[p][: self.position[p]])
-        reach = max(snapshot.reach(version) for version in versions)
         # Where nothing counts as servable yet, late events are kept for those who ask for the mirror's present.
-        known = reach - self.source.lateness_us if reach != BEGINNING else max(*self.marks(self.mirrored), newest)
-        earliest = max(known, *(version.boundary for version in versions))
+        present = max(*self.marks(self.mirrored), newest)
+        reaches = [snapshot.reach(version) for version in versions]
+        known = [present if reach == BEGINNING else reach - self.source.lateness_us for reach in reaches]
+        earliest = max(*known, *(version.boundary for version in versions))
         plan = self.rng.choice([version.plan for version in versions])
         span = self.rng.choice(plan.windows)
         edges = [e.time + self.rng.choice([0, min(span.reach, 10**11), span.offset]) for e in self.applied()]
