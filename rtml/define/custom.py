@@ -94,9 +94,10 @@ class CustomAggregate:
         for name, value in self.empty.items():
             if name not in self.state:
                 raise DefinitionError.at(where, "empty", f"of the state's columns {list(self.state)}", name)
-            if not _is_number(value) or (self.state[name] is int and value not in _INTEGERS):
-                words = "an integer of 64 bits" if self.state[name] is int else "a number"
-                raise DefinitionError.at(where, f"empty[{name!r}]", words, value)
+            if self.state[name] is int and (not isinstance(value, int) or value not in _INTEGERS):
+                raise DefinitionError.at(where, f"empty[{name!r}]", "an integer of 64 bits", value)
+            if not _is_number(value):
+                raise DefinitionError.at(where, f"empty[{name!r}]", "a number", value)
         return {name: Part(_KINDS[kind], kind(self.empty.get(name, 0))) for name, kind in self.state.items()}
 
     @property

@@ -71,7 +71,7 @@ def format_value(value: Value) -> str:
     if value is None:
         return "null"
     if isinstance(value, str):
-        return value
+        return value if value.isprintable() else repr(value)
     if isinstance(value, list):
         return f"[{', '.join(map(format_value, value))}]"
     return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
@@ -108,7 +108,8 @@ def _rendered(vectors: FeatureVectors) -> Group:
     (row,) = vectors.rows
     for name, value in zip(vectors.features, row, strict=True):
         (status,) = vectors.status[name.rpartition("__")[0] or name]
-        table.add_row(name, format_value(value), Text(status, STATUS_STYLES[status]))
+        # As text: Rich would take a list of strings, such as [shoes, books], for a style, and leave it out.
+        table.add_row(name, Text(format_value(value)), Text(status, STATUS_STYLES[status]))
     servable = "nothing yet" if vectors.watermark is None else instants.to_text(vectors.watermark)
     at = f"at {instants.to_text(vectors.at)}; servable up to {servable}"
     return Group(Text(at, "dim"), table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from rtml.algebra.family import EVENT_TIME, Array, States
+from rtml.algebra.family import EVENT_TIME, ID64, Array, States
 from rtml.algebra.states import concatenate, group_runs
 from rtml.lake import TILE_START
 from rtml.online import keys
@@ -60,6 +60,8 @@ class ReadBack(NamedTuple):
     """The finest tiles that hold their state beside a key with their raw records: what the states say."""
     raw: pl.DataFrame
     """The same tiles, folded from those records; one whose records are too few, or not its own, is left out."""
+    records: pl.DataFrame
+    """Which events those records are: keys, event time (µs) and id64."""
 
 
 def read_back(client: Redis, version: Version, late: pl.DataFrame, entities: pl.DataFrame) -> ReadBack:
@@ -72,10 +74,14 @@ def read_back(client: Redis, version: Version, late: pl.DataFrame, entities: pl.
     found = _read(client, version, entities)
     singles = _joined(plan, [found.singles(), _late(plan, late, entities)])
     levels = [_level(plan, level, whole, singles, entities) for level, whole in enumerate(found.wholes())]
-    states, records = found.hot_states(), _raw_records(client, plan, found.hot)
+    states, (records, ids) = found.hot_states(), _raw_records(client, plan, found.hot)
     nothing, no_tiles = _joined(plan, []), _Whole(*_columns([]), plan.states.empties(0))
+    identity = {EVENT_TIME: pl.Series(records.time, dtype=pl.Int64), ID64: pl.Series(ids, dtype=pl.UInt64)}
     return ReadBack(
-        levels, hot=_level(plan, 0, states, nothing, entities), raw=_level(plan, 0, no_tiles, records, entities)
+        levels,
+        hot=_level(plan, 0, states, nothing, entities),
+        raw=_level(plan, 0, no_tiles, records, entities),
+        records=entities.select(plan.key_names)[records.owner].with_columns(**identity),
     )
 
 
@@ -94,10 +100,11 @@ def _read(client: Redis, version: Version, entities: pl.DataFrame) -> _Found:
     return found
 
 
-def _raw_records(client: Redis, plan: Plan, hot: Sequence[_Hot]) -> _Singles:
-    """Return the raw records of hot tiles: of each as many as its state counts, or none where they are damaged."""
+def _raw_records(client: Redis, plan: Plan, hot: Sequence[_Hot]) -> tuple[_Singles, Array]:
+    """Return the raw records of hot tiles, and their ids: of each as many as its state counts, or none where they are
+    damaged."""
     layout, finest, width = Records(plan), plan.tiles.finest, Records(plan).narrow.itemsize
-    parts = []
+    parts, ids = [], [np.zeros(0, dtype=np.uint64)]
     for begin in range(0, len(hot), ENTITIES_AT_ONCE):
         some = hot[begin : begin + ENTITIES_AT_ONCE]
         pipeline = client.pipeline(transaction=False)
@@ -112,7 +119,8 @@ def _raw_records(client: Redis, plan: Plan, hot: Sequence[_Hot]) -> _Singles:
             events = layout.decode(records, tile.start)
             leaf = np.zeros(tile.records, dtype=np.int64)
             parts.append(_Singles(np.full(tile.records, tile.owner), events.time, leaf, plan.states.lift(events)))
-    return _joined(plan, parts)
+            ids.append(events.id64)
+    return _joined(plan, parts), np.concatenate(ids)
 
 
 class _Found:

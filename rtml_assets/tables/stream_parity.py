@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from quality.parity import Parity
-from rtml.algebra.family import EVENT_TIME
 from rtml.define.views import StreamFeatureView
 from rtml.errors import NotReadyError
 from rtml.instants import BEGINNING, DAY, to_instant
 from rtml.lake import LEVEL, Lake, unsigned
 from rtml.plan import Plan
-from rtml.projection import INGESTED_AT, project
+from rtml.projection import project
 from rtml_assets.tables.events import is_late, load_events
 from rtml_assets.tables.read_back import read_back
 from rtml_assets.tables.scratch import scratch_version
@@ -53,8 +52,10 @@ def stream_versus_batch(lake: Lake, client: Redis, view: StreamFeatureView, plan
         compare_tiles(plan, level, got, stored.filter(pl.col(LEVEL) == level).drop(LEVEL), lower(plan, events, level))
         for level, got in enumerate(streamed.levels)
     ]
-    # Serving reads those records wherever a window's edge cuts their tile. What is late is not among them.
-    lowered = lower(plan, events.filter(pl.col(INGESTED_AT) - pl.col(EVENT_TIME) <= plan.lateness), 0)
+    # Serving reads those records wherever a window's edge cuts their tile. Not among them is what is late, or what
+    # another salt keeps elsewhere.
+    recorded = events.join(streamed.records, on=streamed.records.columns, how="semi", maintain_order="left")
+    lowered = lower(plan, recorded, 0)
     parts.append(compare_tiles(plan, 0, streamed.raw, streamed.hot, lowered, note=", raw records"))
     _check_untouched(lake, view, plan, day)
     return Parity.joined(parts)

@@ -125,7 +125,13 @@ def _draw_view(
         made = getattr(rtml, constructor(aggregate))
         features.append(made(**given, windows=list(labels.values()), name=f"x{place}_{aggregate}_{column}"))
     return rtml.StreamFeatureView(
-        name=name, source=source, entity=rtml.Entity("key"), tail=rng.choice(tails), ladder=ladder, features=features
+        name=name,
+        source=source,
+        entity=rtml.Entity("key"),
+        tail=rng.choice(tails),
+        ladder=ladder,
+        salts=rng.choice([1, 1, 3]),
+        features=features,
     )
 
 

@@ -112,7 +112,10 @@ class Roads:
 
     def trim(self) -> None:
         """Let the stream forget what both flows have behind them: new builds begin with what the lake holds."""
-        self.trimmed = [min(both) for both in zip(self.snapshot, self.mirrored, strict=True)]
+        behind = min(self.marks(self.mirrored))
+        # The oldest entry that is left is in the lake of every partition: what is kept for an hour always is.
+        old = [max(0, sum(e.ingested <= behind for e in events) - 1) for events in self.partitions]
+        self.trimmed = [min(all_three) for all_three in zip(self.snapshot, self.mirrored, old, strict=True)]
         self.client.set(keys.trimmed(self.source.name), 1)
         for partition, first in enumerate(self.trimmed):
             self.client.xtrim(self.source.stream.key(partition), minid=f"{first + 1}-0", approximate=False)

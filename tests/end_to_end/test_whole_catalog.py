@@ -18,6 +18,7 @@ import redis
 from rtml.algebra import catalog
 from rtml.errors import RtmlError
 from rtml.lake import Lake
+from rtml_assets.runtime.redis_server import EmbeddedRedis
 from rtml_assets.tables import base
 from tests.end_to_end.schedule_of import Schedule
 from tests.streaming.test_lifetimes import MortalRedis
@@ -28,9 +29,10 @@ SIZE = int(os.environ.get("CATALOG_SIZE", "0")) or None
 
 
 @pytest.fixture(scope="module")
-def client(redis_url: str) -> Iterator[MortalRedis]:
-    with MortalRedis.from_url(redis_url, protocol=2) as client:
-        yield client
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MortalRedis]:
+    """A Redis of this test's own: it is emptied after each example."""
+    with EmbeddedRedis(tmp_path_factory.mktemp("redis")) as server, MortalRedis.from_url(server.url, protocol=2) as one:
+        yield one
 
 
 def test_the_whole_catalog_is_the_oracle(client: MortalRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,6 +49,7 @@ def test_the_whole_catalog_is_the_oracle(client: MortalRedis, tmp_path: Path, mo
             error.add_note(f"To repeat it: CATALOG_SEED={seed} CATALOG_SEEDS=1")
             failed.append(error)
             print(f"{seed} failed: {error}", flush=True)
+        client.flushdb()
         shutil.rmtree(tmp_path / str(seed), ignore_errors=True)
         if (seed - FIRST) % 25 == 24:
             print(f"{seed}: {len(failed)} failed: {dict(tally)}", flush=True)

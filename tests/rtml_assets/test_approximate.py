@@ -101,9 +101,11 @@ def test_tiles_agree_and_a_percentile_that_is_beyond_its_bound_is_found(lake: La
     }
 
 
-def test_late_events_are_no_part_of_what_raw_records_are_judged_by(lake: Lake, client: Any) -> None:
+@pytest.mark.parametrize("salts", [1, 3])
+def test_raw_records_are_judged_by_their_own_events_alone(lake: Lake, client: Any, salts: int) -> None:
+    """Late ones are not among them, nor those that another salt keeps as they are."""
     mirror(lake, to_frame(generate(5, 500, days=0.2)))
-    plan = msgspec.structs.replace(PLAN, raw_limit=4)
+    plan = msgspec.structs.replace(PLAN, raw_limit=4, salts=salts)
     days = touched_days(lake, orders)
     compact_events(lake, orders, days)
     compact_tiles(lake, VIEW, plan, days)
