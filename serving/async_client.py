@@ -111,7 +111,7 @@ class AsyncFeatureClient:
 
         Raises:
             UnknownNameError, RequestError, TooLargeError, NotReadyError, StaleError, InstantError, UnavailableError,
-                OverflowedError.
+                OverflowedError, DeadlineError (the loop was too busy to begin within Redis' timeout).
         """
         if not self._background:
             await self._refresh()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -14,6 +15,8 @@ from rtml.errors import DefinitionError, UnknownNameError, near_miss
 from rtml.staleness import ON_STALE
 
 _WORDS: dict[Kind, str] = {"f64": "a finite number", "i64": "an integer of 64 bits", "str": "a string"}
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+"""What no UTF-8 holds."""
 _INTEGERS = range(-(2**63), 2**63)
 
 
@@ -78,7 +81,7 @@ def _fits(output: Output, value: Any) -> bool:
 
 def _is_of(kind: Kind, value: object) -> bool:
     if kind == "str":
-        return isinstance(value, str)
+        return isinstance(value, str) and not _SURROGATE.search(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     if kind == "i64":

@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtml import Count, FeatureService, Mean, Sum
+from rtml.algebra.family import Output
+from rtml.define.defaults import _fits
 from rtml.errors import DefinitionError, UnknownNameError
 from rtml.instants import BEGINNING, DAY
 from rtml.registry import Registry
@@ -130,3 +132,7 @@ def test_a_record_has_defaults_of_the_features_types_and_means_the_same() -> Non
     assert isinstance(record.defaults[MEAN], float)
     assert record.means_the_same(Service.of(plain, plans))
     assert record != Service.of(plain, plans)
+
+
+def test_a_default_string_is_one_that_can_be_served() -> None:
+    assert [_fits(Output("str"), text) for text in ("Zürich", "", "\ud800")] == [True, True, False]
