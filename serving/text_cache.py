@@ -25,7 +25,9 @@ class TextCache:
         return found
 
     def put(self, view: str, text_hash: int, text: str) -> None:
-        """Remember a text."""
+        """Remember a text; many entities of one answer may bring the same one."""
+        if (view, text_hash) in self._new:
+            return
         self._size += len(text) + _OVERHEAD
         if self._size > self._half:
             self._new, self._old, self._size = {}, self._new, len(text) + _OVERHEAD

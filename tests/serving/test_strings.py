@@ -214,3 +214,11 @@ def test_what_is_remembered_is_bounded_and_the_newest() -> None:
     assert 200 < len(known) < 600
     assert set(range(900, 1_000)) <= set(known)
     assert cache.get("another view", 999) is None
+
+
+def test_one_text_of_many_entities_is_remembered_once() -> None:
+    cache = TextCache(most=10_000)
+    cache.put("v", 0, "other")
+    for _ in range(1_000):
+        cache.put("v", 1, "active")
+    assert (cache.get("v", 0), cache.get("v", 1)) == ("other", "active")

@@ -350,9 +350,14 @@ def test_no_lifetime_is_ever_wrong(client: MortalRedis, tmp_path: Path, monkeypa
         )
         trial.run()
         trial.writer.link.close()
+        for view in trial.writer.writer._views.values():
+            tiles = [tile for entity in view._loader.entities.values() for tile in entity.tiles.values() if tile]
+            assert not view._plan.tailed or sum(map(len, tiles)) <= loading.CACHED_BYTES
+            tally["large states"] += view._plan.tailed
         tally += trial.tally
         seed += 1
     print(f"{seed} trials: {dict(tally)}")
+    assert tally["large states"] > 5
     assert tally["kills"] > 10
     assert tally["publishers killed"] > 10
     assert tally["publishers refused"] > 0
