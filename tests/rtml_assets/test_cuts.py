@@ -12,7 +12,7 @@ from rtml.algebra import catalog
 from rtml.algebra.family import Kind
 from rtml.instants import MINUTE, SECOND
 from rtml.plan import PlannedFeature
-from rtml_assets.tables.cuts import _DOUBT, _LEFT, _bounds, _sure
+from rtml_assets.tables.cuts import _DOUBT, _LEFT, _RIGHT, _bounds, _sure
 from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN_LATE
 from tests import oracle
 from tests.oracle import Event
@@ -60,6 +60,7 @@ def _found(name: str, kind: Kind, events: list[Event], sure: int) -> tuple[float
             SEEN_LATE: SECOND,
             AT: EDGES[1],
             _LEFT: EDGES[0],
+            _RIGHT: EDGES[1],
         }
     )
     low, high, null = _bounds(feature, _sure())
