@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import polars as pl
-
 from rtml.algebra.family import ID64
+from rtml.lazy import pl
 from rtml.online import keys
 from rtml.plan import Plan
 

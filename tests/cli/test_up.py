@@ -44,7 +44,7 @@ def test_up_runs_a_project_until_it_is_told_to_stop(tmp_path, monkeypatch):
         until(lambda: seen(tmp_path) and seen(tmp_path).services["fraud"].probe_ok, timeout=60)
         assert not any(told.key in text for text in [output.read_text(), *commands(pids)])
 
-        assert "spent__count_5m 0 missing" in said("get", "fraud", "card=7")
+        assert "spent__count_5m 1 stale" in said("get", "fraud", "card=7")
         assert "key 'card' must be an integer; got 'x'" in refused("get", "fraud", "card=x")
         assert "must look like origin=JFK; got 'card'" in refused("get", "fraud", "card")
         assert "(live, ready)" in said("describe")

@@ -170,7 +170,7 @@ class Flow:
         time.sleep(self.traffic.rng.uniform(0, 0.3))
         before = self.processes
         os.kill(before[number], signal.SIGKILL)
-        until(lambda: bool(self.processes) and self.processes[0] != before[0], self.supervisor)
+        until(lambda: self.processes[:1] not in ([], before[:1]), self.supervisor)
         until(lambda: not any(is_alive(pid) for pid in before), self.supervisor)
 
 

@@ -44,7 +44,7 @@ from streaming.versions import Version
 from tests import oracle
 from tests.oracle import Event
 
-READS = int(os.environ.get("TRIAL_READS", "8000"))
+READS = int(os.environ.get("TRIAL_READS", "4500"))
 """After so many reads it is enough."""
 LATENESS, SKEW = 15 * SECOND, 3 * SECOND
 KEYS = ("a", "b|{c}", "")
