@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from rtml.algebra.family import Array
-from rtml.answer import Fetched
 from rtml.instants import BEGINNING, Instant
 from rtml.online.adaptive import absolute
 from rtml.online.base import Base
 from rtml.online.codec import RAW, Records
 from rtml.plan import Plan
+from rtml.reading import Fetched
 from rtml.staleness import is_expired
 from rtml.tiles import Tile
 

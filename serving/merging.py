@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from rtml.answer import Answer, Fetched, answer
+from rtml.answer import Answer, answer
 from rtml.instants import Instant
 from rtml.online.salts import by_entity
+from rtml.reading import Fetched
 from rtml.staleness import REPLACED, Status, status_of
 from rtml.values import to_list
 from serving.last_event import expired

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from rtml.answer import Answer, Fetched, Reading, Turn, answer
+from rtml.answer import Answer, answer
 from rtml.errors import InstantError
 from rtml.instants import BEGINNING, Instant, to_text
 from rtml.online import keys
@@ -19,6 +20,7 @@ from rtml.online.codec import FIELD_DTYPE, HEADER, LATE, NO_HEADER, Header, unfi
 from rtml.online.commands import Command, hmget, packed_fields
 from rtml.online.tail import TAIL
 from rtml.plan import Plan
+from rtml.reading import Fetched, Reading, Turn
 from serving.text_cache import TextCache
 from streaming.versions import Version
 
@@ -84,8 +86,7 @@ class ViewLookup:
         if self.plan.salts > 1:
             tags = [keys.salted(tag, salt) for tag in tags for salt in range(self.plan.salts)]
         self.rows = [_Row(tag + suffix) for tag in tags]
-        self._own = _own(self.plan)
-        self._packed_own = packed_fields(self._own)
+        self._own, self._packed_own = _own(self.plan.lifetime, self.plan.tailed)
         self._pending: list[_Row] = list(self.rows)
 
     def commands(self) -> Iterator[Command]:
@@ -163,10 +164,12 @@ class ViewLookup:
         return self.turn.wide if row.head or self.turn.whole else self.turn.narrow
 
 
-def _own(plan: Plan) -> tuple[bytes, ...]:
-    """Return the fields that are read of every entity."""
-    based = (BASE, LATE_AT) if plan.lifetime else ()
-    return (HEADER, LATE, *based, *((TAIL,) if plan.tailed else ()))
+@cache
+def _own(lifetime: bool, tailed: bool) -> tuple[tuple[bytes, ...], bytes]:
+    """Return the fields that are read of every entity, and the same packed."""
+    based = (BASE, LATE_AT) if lifetime else ()
+    fields = (HEADER, LATE, *based, *((TAIL,) if tailed else ()))
+    return fields, packed_fields(fields)
 
 
 def _of_hash(
@@ -175,5 +178,5 @@ def _of_hash(
     """Return a whole hash as what was read, and as the reply to an `HMGET`."""
     stored = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
     tiles = {unfield(name): value for name, value in stored.items() if len(name) == FIELD_DTYPE.itemsize}
-    own = [stored.get(name) for name in _own(plan)]
+    own = [stored.get(name) for name in _own(plan.lifetime, plan.tailed)[0]]
     return Reading(plan, tuple(tiles), raw), [*own, *tiles.values()]

@@ -13,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtml.algebra.family import Events, Lane
-from rtml.answer import Fetched, Reading, Turn, answer
+from rtml.answer import answer
 from rtml.errors import DefinitionError
 from rtml.instants import DAY, HOUR, MINUTE, SECOND
 from rtml.online.adaptive import fold, grow
 from rtml.online.base import Base
 from rtml.online.codec import RAW_MARK, Header, Records, state_value
 from rtml.plan import Plan, PlannedFeature
+from rtml.reading import Fetched, Reading, Turn
 from rtml.tiles import LIFETIME, Ladder, Tile, Window
 from tests import oracle
 from tests.oracle import Event

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import rtml
-from rtml.answer import Turn
 from rtml.compile import compile_view
 from rtml.errors import InstantError
 from rtml.instants import BEGINNING, DAY, HOUR
@@ -18,6 +17,7 @@ from rtml.online.base import BASE, Base
 from rtml.online.codec import HEADER
 from rtml.online.texts import text_of
 from rtml.plan import NEVER
+from rtml.reading import Turn
 from rtml.registry import Registry
 from rtml_assets.tables import base
 from rtml_assets.tables.events import compact_events

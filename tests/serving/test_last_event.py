@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtml.algebra.family import Events, Lane
-from rtml.answer import Fetched
 from rtml.instants import BEGINNING, DAY, HOUR, MINUTE
 from rtml.online.codec import RAW_MARK, Header, Records
+from rtml.reading import Fetched
 from serving.last_event import expired, last_event
 from tests.oracle import Event
 from tests.rtml.test_tiles_and_answer import plan, read, stored
