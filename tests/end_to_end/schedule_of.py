@@ -144,9 +144,9 @@ class Schedule(Roads):
     def compare_any(
         self, road: str, plan: Plan, got: dict[str, Any], key: str, at: Instant, truths: list[list[Event]]
     ) -> None:
-        """Compare one entity's features with the oracle's over one of several truths."""
+        """Compare one entity's features with the oracle's over one of several truths, or a mixture of them by salt."""
         wrong: list[str] = []
-        for truth in truths:
+        for truth in oracle.mixtures(truths, key, plan.salts):
             wrong = list(_wrong(road, plan, got, key, at, truth))
             if not wrong:
                 break
