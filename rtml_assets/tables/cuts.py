@@ -2,8 +2,8 @@
 
 Up to the watermark it had all, and nothing after the entity's `last_ingested`. Between them, where a source has several
 partitions, one may have been read further than another; where an entity has partial states (salts), one may have been
-written further than another. Of several events of the last instant only one is certain. And of late events that were being
-published, each partial state had all or none.
+written further than another. Of several events of the last instant only one is certain. And of the late events that
+were being published, each partial state had all or none.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from quality.parity import Compared, agreement
+from quality.parity import LEAST, Compared, agreement
 from rtml.algebra.distinct import CountDistinct
 from rtml.algebra.family import EVENT_TIME, ID64, Array
 from rtml.algebra.uniques import ApproxCountDistinct
@@ -175,7 +175,7 @@ def _bounds(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
         low, high = (-most.sqrt(), most.sqrt()) if feature.aggregate == "skew" else (pl.lit(-6.0 - 1e-6), most)
         return low, high, may_be_null | (known.min() == known.max())
     spread = value.max() - value.min()
-    noise = 1e-9 * value.abs().sum() if feature.kind == "f64" or feature.output.kind == "f64" else pl.lit(0)
+    noise = 1e-9 * value.abs().sum() + LEAST if feature.kind == "f64" or feature.output.kind == "f64" else pl.lit(0)
     others = value.filter(~sure)
     least = known.sum() + others.clip(upper_bound=0).sum() - noise
     greatest = known.sum() + others.clip(0).sum() + noise
@@ -206,7 +206,7 @@ def _bounds_of_counts(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, 
         return sure.sum() / _seconds(), pl.len() / _seconds()
     if feature.aggregate == "decayed_count":
         weight = _weight(feature)
-        return weight.filter(sure).sum() * (1 - 1e-9), weight.sum() * (1 + 1e-9)
+        return weight.filter(sure).sum() * (1 - 1e-9) - LEAST, weight.sum() * (1 + 1e-9) + LEAST
     return sure.sum(), pl.len()
 
 

@@ -82,10 +82,10 @@ class Schedule(Roads):
 
     def instant(self, snapshot: Snapshot, versions: Sequence[Version]) -> Instant:
         newest = max(e.ingested for p in (0, 1) for e in self.partitions[p][: self.position[p]])
-        # Where nothing counts as servable yet, late events are kept for those who ask for the mirror's present.
-        present = max(*self.marks(self.mirrored), newest)
+        # Where nothing counts as servable yet, nothing is out of reach.
+        oldest = min(e.time for e in self.applied())
         reaches = [snapshot.reach(version) for version in versions]
-        known = [present if reach == BEGINNING else reach - self.source.lateness_us for reach in reaches]
+        known = [oldest if reach == BEGINNING else reach - self.source.lateness_us for reach in reaches]
         earliest = max(*known, *(version.boundary for version in versions))
         plan = self.rng.choice([version.plan for version in versions])
         span = self.rng.choice(plan.windows)
