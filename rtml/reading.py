@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -107,6 +106,11 @@ class Reading:
         return np.array([_bounds(self.plan, tile) for tile in self.tiles], dtype=np.int64).reshape(-1, 4)
 
     @cached_property
+    def geometry(self) -> bytes:
+        """By tile, for the compiled merge: whether it is of the finest level, and its bounds."""
+        return np.column_stack([np.array(self.of_finest, dtype=np.int64), self.bounds]).tobytes()
+
+    @cached_property
     def covering(self) -> Array:
         """By tile, and once more: its start, and the bounds of the tile that counts instead of its records.
 
@@ -132,7 +136,7 @@ class Fetched:
     header: Header = field(default_factory=Header)
     late: bytes | None = None
     reading: Reading | None = None
-    values: Sequence[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
     """The tiles of the reading, in its order."""
     raw: dict[int, bytes] = field(default_factory=dict)
     base: bytes | None = None

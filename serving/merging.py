@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from rtml.answer import Answer, answer
 from rtml.instants import Instant
+from rtml.kernel.answer import Columns, answer_columns
 from rtml.online.salts import by_entity
 from rtml.reading import Fetched
 from rtml.staleness import REPLACED, Status, status_of
-from rtml.values import to_list
 from serving.last_event import expired
 from serving.reader import ViewLookup
 from streaming.services import Service
@@ -86,11 +85,14 @@ class ViewMerge:
             for one, two, three in zip(damaged, known, old, strict=True)
         ]
 
-    def _take(self, found: Answer, statuses: list[Status]) -> None:
-        sound = [status != "damaged" for status in statuses]
+    def _take(self, found: Columns, statuses: list[Status]) -> None:
+        damaged = "damaged" in statuses
         old = REPLACED[self._service.on_stale].intersection(statuses)
         for feature in self._columns:
-            values = to_list(found.features[feature], sound)
+            values = found[feature]
+            if damaged:
+                pairs = zip(values, statuses, strict=True)
+                values = [None if status == "damaged" else value for value, status in pairs]
             if old:
                 instead = self._instead[feature]
                 values = [instead if status in old else value for value, status in zip(values, statuses, strict=True)]
@@ -102,12 +104,10 @@ class ViewMerge:
         if self._service.on_stale == "refuse":
             return dict.fromkeys(self._columns)
         plan = self.lookup.plan
-        empty = answer(plan, self.lookup.at, [Fetched()] * plan.salts, self.lookup.version.based_to)
+        empty = answer_columns(plan, self.lookup.at, [Fetched()] * plan.salts, self.lookup.version.based_to)
         defaults = self._service.defaults
         return {
-            feature: defaults[name]
-            if (name := f"{self.view}__{feature}") in defaults
-            else to_list(empty.features[feature])[0]
+            feature: defaults[name] if (name := f"{self.view}__{feature}") in defaults else empty[feature][0]
             for feature in self._columns
         }
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from rtml.answer import Answer, answer
 from rtml.errors import InstantError
 from rtml.instants import BEGINNING, Instant, to_text
+from rtml.kernel.answer import Columns, answer_columns
 from rtml.online import keys
 from rtml.online.base import BASE, LATE_AT, Base
 from rtml.online.codec import FIELD_DTYPE, HEADER, LATE, NO_HEADER, Header, unfield
@@ -152,13 +152,13 @@ class ViewLookup:
         """Whether another round trip is needed."""
         return bool(self._pending)
 
-    def answer(self, start: int = 0, stop: int | None = None) -> Answer:
+    def answer(self, start: int = 0, stop: int | None = None) -> Columns:
         """Return the features' values, of all entities or of some.
 
         Rows with damaged edges lack what those held: `damaged` tells which.
         """
         fetched = [row.fetched for row in self.rows_of(start, stop)]
-        return answer(self.plan, self.at, fetched, self.version.based_to)
+        return answer_columns(self.plan, self.at, fetched, self.version.based_to)
 
     def _reading(self, row: _Row) -> Reading:
         return self.turn.wide if row.head or self.turn.whole else self.turn.narrow

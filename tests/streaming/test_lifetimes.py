@@ -34,7 +34,6 @@ from rtml.online.codec import FIELD_DTYPE
 from rtml.online.salts import partial_tags
 from rtml.online.texts import text_of
 from rtml.plan import Plan
-from rtml.values import to_list
 from rtml_assets.tables import base
 from rtml_assets.tables.base import fold_bases, foldable
 from rtml_assets.tables.history import publish_history
@@ -296,7 +295,7 @@ class Life(Trial):
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
         lookup.check_reach()
-        features = {name: to_list(values) for name, values in lookup.answer().features.items()}
+        features = lookup.answer()
         for row, key in enumerate(KEYS):
             self.tally["reads"] += 1
             self.tally["whole hashes"] += turn.whole
