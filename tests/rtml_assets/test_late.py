@@ -108,8 +108,7 @@ def served(client: Any, version: Version, shop: str, at: int) -> dict[str, Any]:
     lookup = ViewLookup(version, turn, [keys.entity_tag("shop", [shop])], at)
     while lookup.unfinished:
         lookup.absorb(iter([client.execute_command(*command) for command in lookup.commands()]))
-    found = lookup.answer().features
-    return {name: one.values[0].item() if one.valid[0] else None for name, one in found.items()}
+    return {name: values[0] for name, values in lookup.answer().items()}
 
 
 def values_of(plan: Plan, events: list[Event], at: int) -> dict[str, Any]:
