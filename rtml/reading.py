@@ -9,10 +9,11 @@ import numpy as np
 
 from rtml.algebra.family import Array
 from rtml.instants import BEGINNING, Instant
-from rtml.online.codec import RAW, Header, Records, raw_count
+from rtml.online.base import BASE, LATE_AT
+from rtml.online.codec import HEADER, LATE, NO_HEADER, RAW, Header, Records, raw_count
 from rtml.online.codec import field as field_name
-from rtml.online.commands import packed_fields
-from rtml.online.tail import joined
+from rtml.online.commands import FieldsOf
+from rtml.online.tail import TAIL, joined
 from rtml.plan import Plan
 from rtml.tiles import Cover, Tile, head_cover, tail_cover
 
@@ -35,7 +36,7 @@ class Turn:
         finest = plan.tiles.finest
         return (at // finest, *((at - window.length) // finest for window in plan.windows if not window.lifetime))
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether all of an entity's hash is read, because a window has no left edge and there are no bases yet."""
         return self.plan.lifetime and self.based_to == BEGINNING
@@ -86,14 +87,9 @@ class Reading:
     raw: tuple[int, ...]
 
     @cached_property
-    def fields(self) -> list[bytes]:
-        """The tiles' names."""
-        return [field_name(tile) for tile in self.tiles]
-
-    @cached_property
-    def packed(self) -> bytes:
-        """The tiles' names as Redis' protocol has them: packed once, and not with every request."""
-        return packed_fields(self.fields)
+    def command(self) -> FieldsOf:
+        """What reads them: the entity's own fields first, then the tiles."""
+        return FieldsOf([*own_fields(self.plan), *(field_name(tile) for tile in self.tiles)])
 
     @cached_property
     def places(self) -> dict[Tile, int]:
@@ -129,11 +125,11 @@ class Reading:
         return [tile.level == 0 for tile in self.tiles]
 
 
-@dataclass
+@dataclass(slots=True)
 class Fetched:
     """What was read of one entity: its header, tiles (`None` where there is none), late records and raw edges."""
 
-    header: Header = field(default_factory=Header)
+    header: Header = NO_HEADER
     late: bytes | None = None
     reading: Reading | None = None
     values: list[bytes | None] = field(default_factory=list)
@@ -181,6 +177,12 @@ class Fetched:
                 if len(self.raw.get(index, b"")) < self.records_of(plan, index, value) * width:
                     short.append(index)
         return short
+
+
+def own_fields(plan: Plan) -> tuple[bytes, ...]:
+    """Return the fields that are read of every entity, whatever its tiles."""
+    based = (BASE, LATE_AT) if plan.lifetime else ()
+    return (HEADER, LATE, *based, *((TAIL,) if plan.tailed else ()))
 
 
 def _bounds(plan: Plan, tile: Tile) -> tuple[int, int, int, int]:

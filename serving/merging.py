@@ -79,7 +79,11 @@ class ViewMerge:
         damaged = by_entity(plan, any, [row.damaged for row in rows])
         known = by_entity(plan, any, [row.fetched.known for row in rows])
         # A partial that holds nothing is as old as can be.
-        old = by_entity(plan, all, [expired(row.fetched, plan, at) for row in rows])
+        old = by_entity(plan, all, [plan.ttl is not None and expired(row.fetched, plan, at) for row in rows])
+        if not any(damaged) and not any(old) and all(known):
+            return [status_of(damaged=False, known=True, expired=False, stale=self._stale, partial=partial)] * len(
+                known
+            )
         return [
             status_of(damaged=one, known=two, expired=three, stale=self._stale, partial=partial)
             for one, two, three in zip(damaged, known, old, strict=True)
