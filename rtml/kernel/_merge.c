@@ -65,6 +65,8 @@ typedef struct {
 
 static int64_t load_i64(const char *at) { int64_t v; memcpy(&v, at, sizeof v); return v; }
 static uint64_t load_u64(const char *at) { uint64_t v; memcpy(&v, at, sizeof v); return v; }
+/* Of damaged bytes it may be any time: what wraps around is outside of all windows, or counts as what it says. */
+static int64_t later(int64_t base, uint64_t more) { return (int64_t)((uint64_t)base + more); }
 static double load_f64(const char *at) { double v; memcpy(&v, at, sizeof v); return v; }
 
 /* ------------------------------------------------------------------------------------------------------- families */
@@ -199,9 +201,9 @@ static void add_records(const Merger *self, const Window *windows, Cell *cells, 
             int64_t time;
             if (records.time == LEAST_TIME) {
                 memcpy(&narrow, at, sizeof narrow);
-                time = records.base + narrow;
+                time = later(records.base, narrow);
             } else
-                time = records.base + load_i64(at);
+                time = later(records.base, load_u64(at));
             if (time >= window->start && time < window->end)
                 add_record(self, cells + number * self->families, time, at + records.time);
         }
