@@ -14,7 +14,8 @@ from rtml.online.codec import field as field_name
 from rtml.online.tail import states_above
 from rtml.plan import Plan
 from rtml.tiles import Tile
-from streaming.entity import Entity, Hot, Run
+from streaming.entity import Entity, Run
+from streaming.hot import Hot, find_record
 from streaming.route import ViewBatch
 
 
@@ -102,20 +103,18 @@ class Editor:
 
     def _add(self, change: Change, batch: ViewBatch, run: Run, level: int) -> Run:
         """Add a run to its leaf and to the states above; return those of its rows that are not there already."""
-        entity = change.entity
+        entity, finest = change.entity, batch.finest[run[0]]
         name = batch.fields_from_top[self._top - level][1][run[0]]
         value = entity.tiles[name]
-        hot = entity.hot(batch.finest[run[0]]) if value is not None and value[0] != RAW else None
-        added, records = self._new(batch, run, level, hot or value)
+        hot = entity.hot(finest) if value is not None and value[0] != RAW else None
+        added, data = self._new_hot(batch, run, hot) if hot else self._new(batch, run, level, value or b"")
         if not added:
             return added
-        data = b"".join(records.values())
         if level < self._top or hot:
             self._add_above(change, batch, added, level, hot)
         if hot:
-            self._append(change, batch.finest[run[0]], hot, data)
-            hot.records.update(records)
-            entity.heat(batch.finest[run[0]], hot)
+            self._append(change, finest, hot, data)
+            entity.heat(finest, hot)
         elif len(value or RAW_MARK) + len(data) <= 1 + self._plan.raw_limit * self._widths[level]:
             entity.tiles[name] = (value or RAW_MARK) + data
             change.dirty[name] = None
@@ -123,25 +122,42 @@ class Editor:
             self._split(change, unfield(name), (value or RAW_MARK)[1:] + data)
         return added
 
-    def _new(self, batch: ViewBatch, run: Run, level: int, known: Hot | bytes | None) -> tuple[Run, dict[bytes, bytes]]:
-        """Return the rows that are neither in a leaf nor in the run before them, and their records by key."""
+    def _new(self, batch: ViewBatch, run: Run, level: int, value: bytes) -> tuple[Run, bytes]:
+        """Return the rows that are neither in a leaf's value nor in the run before them, and their records."""
         width, data = self._widths[level], batch.encoded[level]
         key_width = width - self._payload
-        hot = known.records if isinstance(known, Hot) else None
-        value = known if isinstance(known, bytes) else None
         records: dict[bytes, bytes] = {}
         added = []
         for row in run:
             record = data[row * width : (row + 1) * width]
             key = record[:key_width]
-            found = records.get(key) or (_find(value, key, width) if hot is None else hot.get(key))
-            if found is None:
+            before = records.get(key) or find_record(value, key, width, 1)
+            if before is None:
                 records[key] = record
                 added.append(row)
             else:
-                self._counts["duplicates"] += 1
-                self._counts["conflicting"] += found != record
-        return added, records
+                self._is_duplicate(record, before)
+        return added, b"".join(records.values())
+
+    def _new_hot(self, batch: ViewBatch, run: Run, hot: Hot) -> tuple[Run, bytes]:
+        """Return the rows that are neither in a hot tile nor in the run before them, and their records."""
+        width, data = self._widths[0], batch.encoded[0]
+        records = [data[row * width : (row + 1) * width] for row in run]
+        found = hot.admit(records)
+        if found.count(None) == len(found):
+            return run, b"".join(records)
+        added, fresh = [], []
+        for row, record, before in zip(run, records, found, strict=True):
+            if before is None:
+                added.append(row)
+                fresh.append(record)
+            else:
+                self._is_duplicate(record, before)
+        return added, b"".join(fresh)
+
+    def _is_duplicate(self, record: bytes, before: bytes) -> None:
+        self._counts["duplicates"] += 1
+        self._counts["conflicting"] += before != record
 
     def _add_above(self, change: Change, batch: ViewBatch, rows: Run, level: int, hot: Hot | None) -> None:
         """Add events to the states above their leaf: at once, or to the tail."""
@@ -201,13 +217,3 @@ class Editor:
         ratio = self._plan.ladder[tile.level] // self._plan.ladder[tile.level - 1]
         for index in range(tile.index * ratio, (tile.index + 1) * ratio):
             entity.tiles.setdefault(field_name(Tile(tile.level - 1, index)), None)
-
-
-def _find(value: bytes | None, key: bytes, width: int) -> bytes | None:
-    """Return the record of an `R` value that begins with a time and id64, if it is there."""
-    if value is None:
-        return None
-    at = value.find(key, 1)
-    while at >= 0 and (at - 1) % width:
-        at = value.find(key, at + 1)
-    return value[at : at + width] if at >= 0 else None

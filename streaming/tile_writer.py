@@ -81,7 +81,7 @@ class ViewWriter:
             self._work_in(tag, entities[tag], batch, runs)
         self._finish_held()
         self._post()
-        self._loader.forget(rows)
+        self._loader.forget(rows, self._now)
 
     def _work_in(self, tag: str, entity: Entity, batch: ViewBatch, runs: Sequence[Run]) -> None:
         entity.wanted = True
@@ -138,7 +138,7 @@ class ViewWriter:
             names = [name.encode() for name in (key, *raw)]
             command = self._packer.write(names, ttl, [append[1:] for append in change.appends], pairs, dropped)
         if entity.raw is not None:
-            entity.cool()
+            entity.cool(self._plan)
         if self._plan.texts:
             self._ready += self._texts.keep(key, change.strings, self._strings.texts)
             self._ready.append(command)
