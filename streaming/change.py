@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
 from rtml.algebra.family import Array
-from rtml.online.adaptive import absolute, fold, grow
+from rtml.online.adaptive import absolute, fold_runs, grow
 from rtml.online.codec import PREFIX, RAW, RAW_MARK, Records, raw_count, state_value, unfield
 from rtml.online.codec import field as field_name
 from rtml.online.tail import states_above
@@ -32,8 +33,8 @@ class Change:
         self.dirty: dict[bytes, None] = {}
         self.appends: list[tuple[int, int, bytes]] = []
         """Raw records: finest index, byte offset, bytes."""
-        self.pending: dict[bytes, tuple[bytes | None, list[Array]]] = {}
-        """States to renew: the old one, and the records to add."""
+        self.pending: dict[bytes, tuple[bytes | None, list[int]]] = {}
+        """States to renew: the old one, and the numbers of the records to add (`Pool`)."""
         self.counts: dict[bytes, int] = {}
         """How many raw records a renewed finest state stands for."""
         self.tail = False
@@ -46,6 +47,31 @@ class Change:
         """Note the strings of an event, and the coarsest tile that it is in."""
         for one in hashes:
             self.strings[one] = max(number, self.strings.get(one, number))
+
+
+class Pool:
+    """All records that a micro-batch adds to states, by number: its events', then those that tiles held before."""
+
+    def __init__(self, records: Array) -> None:
+        """Begin with the events', whose numbers are their rows."""
+        self._parts = [records]
+        self._count = len(records)
+
+    def add(self, records: Array) -> range:
+        """Return the numbers of more records."""
+        first = self._count
+        self._parts.append(records)
+        self._count += len(records)
+        return range(first, self._count)
+
+    def take(self, numbers: Array) -> Array:
+        """Return some records."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0][numbers]
+
+
+NO_RECORDS = np.empty(0, dtype=np.int64)
 
 
 class Editor:
@@ -61,6 +87,11 @@ class Editor:
         """Bytes of a record behind its time and id64."""
         self._longest_tail = plan.tail_limit * self._layout.tailed.itemsize
         self._counts = counts
+        self._pool = Pool(NO_RECORDS)
+
+    def begin(self, batch: ViewBatch) -> None:
+        """Begin with a micro-batch."""
+        self._pool = Pool(batch.records)
 
     def work_in(self, change: Change, batch: ViewBatch, runs: Sequence[Run]) -> None:
         """Work one entity's events in; what they do to states is left pending."""
@@ -90,16 +121,23 @@ class Editor:
             if tile.level == 0:
                 before = change.counts[name] if name in change.pending else raw_count(value)
                 change.counts[name] = before + len(records)
-            self._pend(change, name, records)
+            self._pend(change, name, self._pool.add(records))
         change.entity.tail = b""
         change.tail = True
 
     def renew_states(self, changes: Sequence[Change]) -> None:
         """Combine all pending states of the micro-batch in one go."""
         places = [(change, name) for change in changes for name in change.pending]
-        pending = [(old, np.concatenate(added)) for change in changes for old, added in change.pending.values()]
-        for (change, name), packed in zip(places, fold(self._plan, pending), strict=True):
-            change.entity.tiles[name] = state_value(change.counts.get(name, 0), packed)
+        if not places:
+            return
+        pending = [found for change in changes for found in change.pending.values()]
+        sizes = np.array([len(numbers) for _, numbers in pending])
+        numbers = np.fromiter(
+            chain.from_iterable([numbers for _, numbers in pending]), dtype=np.int64, count=sizes.sum()
+        )
+        packed = fold_runs(self._plan, [old for old, _ in pending], self._pool.take(numbers), sizes)
+        for (change, name), state in zip(places, packed, strict=True):
+            change.entity.tiles[name] = state_value(change.counts.get(name, 0), state)
 
     def _add(self, change: Change, batch: ViewBatch, run: Run, level: int) -> Run:
         """Add a run to its leaf and to the states above; return those of its rows that are not there already."""
@@ -168,9 +206,9 @@ class Editor:
             change.entity.tail += b"".join(parts)
             change.tail = True
             return
-        records = batch.records[rows]
+        first = rows[0]
         for _, names in batch.fields_from_top[: self._top - lowest + 1]:
-            self._pend(change, names[rows[0]], records)
+            self._pend(change, names[first], rows)
 
     def _append(self, change: Change, index: int, hot: Hot, data: bytes) -> None:
         """Add to a hot finest tile's raw records, unless some were lost: readers must go on seeing that."""
@@ -182,11 +220,11 @@ class Editor:
             change.counts[field_name(Tile(0, index))] = hot.count
 
     @staticmethod
-    def _pend(change: Change, name: bytes, records: Array) -> None:
+    def _pend(change: Change, name: bytes, numbers: Iterable[int]) -> None:
         if name not in change.pending:
             value = change.entity.tiles[name]
             change.pending[name] = (value[PREFIX:] if value else None, [])
-        change.pending[name][1].append(records)
+        change.pending[name][1].extend(numbers)
         change.dirty[name] = None
 
     def _split(self, change: Change, tile: Tile, data: bytes) -> None:
@@ -200,7 +238,7 @@ class Editor:
         for inner, records in grown.states.items():
             name = field_name(inner)
             entity.tiles[name] = state_value(0, b"")
-            change.pending[name] = (None, [records])
+            change.pending[name] = (None, [*self._pool.add(records)])
             change.dirty[name] = None
             self._know_children(entity, inner)
         width = self._widths[0]

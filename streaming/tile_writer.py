@@ -65,6 +65,7 @@ class ViewWriter:
         """
         self._watermark, self._now, self._strings = watermark, time.monotonic(), batch.strings
         self.counts["conflicting"] += self._texts.conflicts(batch.strings)
+        self._editor.begin(batch)
         entities = self._loader.entities
         waiting: Work = {}
         misses = 0
