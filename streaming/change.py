@@ -100,8 +100,8 @@ class Editor:
         for run in runs:
             added = self._add(change, batch, run, entity.leaf(batch, run[0]))
             if added:
-                entity.max_event_time = max(entity.max_event_time, *[times[row] for row in added])
-                entity.last_ingested = max(entity.last_ingested, *[ingested[row] for row in added])
+                entity.max_event_time = max(entity.max_event_time, *map(times.__getitem__, added))
+                entity.last_ingested = max(entity.last_ingested, *map(ingested.__getitem__, added))
             if batch.strings.texts:  # of duplicates, too: a full Redis may have refused the strings and not the tiles
                 number = int(batch.indices[-1][run[0]])
                 change.mention([one for row in run for one in batch.strings.rows[row]], number)

@@ -84,7 +84,7 @@ class Entity:
 
     def sealed_to(self, plan: Plan) -> int:
         """Return the first finest tile that is not behind the fence."""
-        return (self.fence - plan.lateness) // plan.tiles.finest
+        return (self.fence - plan.lateness) // plan.ladder[0]
 
     def is_known(self, batch: ViewBatch, runs: Iterable[Run]) -> bool:
         """Whether nothing has to be fetched before runs can be worked in."""
@@ -133,7 +133,7 @@ class Entity:
 
 def runs_of(batch: ViewBatch, rows: list[int]) -> list[Run]:
     """Return an entity's rows by finest tile."""
-    if len(rows) == 1:
+    if len(rows) == 1 or batch.is_of_one_tile:
         return [rows]
     finest = batch.finest
     runs: dict[int, Run] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-PER_BUCKET = 16
+PER_BUCKET = 8
 """How many records a bucket has on average, at most: it is searched from end to end."""
 
 
@@ -39,6 +39,7 @@ class Hot:
         half = (1 << (count.bit_length() - 1)) - 1
         mask = 2 * half + 1
         found: list[bytes | None] = []
+        add = found.append
         for record in records:
             key = record[:key_width]
             place = hash(key) & mask
@@ -48,7 +49,7 @@ class Hot:
             before = find_record(bucket, key, width) if key in bucket else None
             if before is None:
                 buckets[place] = bucket + record
-            found.append(before)
+            add(before)
         self._held += found.count(None)
         while self._held > PER_BUCKET * len(buckets):
             self._split()
