@@ -52,13 +52,13 @@ class Change:
 class Pool:
     """All records that a micro-batch adds to states, by number: its events', then those that tiles held before."""
 
-    def __init__(self, records: Array) -> None:
-        """Begin with the events', whose numbers are their rows."""
-        self._parts = [records]
-        self._count = len(records)
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._parts: list[Array] = []
+        self._count = 0
 
     def add(self, records: Array) -> range:
-        """Return the numbers of more records."""
+        """Take more, and return their numbers."""
         first = self._count
         self._parts.append(records)
         self._count += len(records)
@@ -69,9 +69,6 @@ class Pool:
         if len(self._parts) > 1:
             self._parts = [np.concatenate(self._parts)]
         return self._parts[0][numbers]
-
-
-NO_RECORDS = np.empty(0, dtype=np.int64)
 
 
 class Editor:
@@ -87,11 +84,11 @@ class Editor:
         """Bytes of a record behind its time and id64."""
         self._longest_tail = plan.tail_limit * self._layout.tailed.itemsize
         self._counts = counts
-        self._pool = Pool(NO_RECORDS)
+        self._pool, self._first = Pool(), 0
 
     def begin(self, batch: ViewBatch) -> None:
         """Begin with a micro-batch."""
-        self._pool = Pool(batch.records)
+        self._first = self._pool.add(batch.records).start  # not 0 where the one before was cut short
 
     def work_in(self, change: Change, batch: ViewBatch, runs: Sequence[Run]) -> None:
         """Work one entity's events in; what they do to states is left pending."""
@@ -127,6 +124,7 @@ class Editor:
 
     def renew_states(self, changes: Sequence[Change]) -> None:
         """Combine all pending states of the micro-batch in one go."""
+        pool, self._pool = self._pool, Pool()
         places = [(change, name) for change in changes for name in change.pending]
         if not places:
             return
@@ -135,7 +133,7 @@ class Editor:
         numbers = np.fromiter(
             chain.from_iterable([numbers for _, numbers in pending]), dtype=np.int64, count=sizes.sum()
         )
-        packed = fold_runs(self._plan, [old for old, _ in pending], self._pool.take(numbers), sizes)
+        packed = fold_runs(self._plan, [old for old, _ in pending], pool.take(numbers), sizes)
         for (change, name), state in zip(places, packed, strict=True):
             change.entity.tiles[name] = state_value(change.counts.get(name, 0), state)
 
@@ -206,9 +204,9 @@ class Editor:
             change.entity.tail += b"".join(parts)
             change.tail = True
             return
-        first = rows[0]
+        numbers = [self._first + row for row in rows] if self._first else rows
         for _, names in batch.fields_from_top[: self._top - lowest + 1]:
-            self._pend(change, names[first], rows)
+            self._pend(change, names[rows[0]], numbers)
 
     def _append(self, change: Change, index: int, hot: Hot, data: bytes) -> None:
         """Add to a hot finest tile's raw records, unless some were lost: readers must go on seeing that."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from math import inf
 
 from rtml.instants import BEGINNING, Instant
-from rtml.online.codec import RAW, Header
+from rtml.online.codec import RAW, Header, unfield
 from rtml.plan import Plan
 from streaming.hot import Hot
 from streaming.route import ViewBatch
@@ -101,6 +101,16 @@ class Entity:
                 if raw is None or batch.finest[run[0]] not in raw:
                     return False
         return True
+
+    def forget_sealed(self, plan: Plan, watermark: Instant, but: Collection[bytes] = ()) -> None:
+        """Forget tiles that no event can join any more, and the raw records of hot ones."""
+        ends, lateness = plan.tiles.end, plan.lateness
+        for name in [name for name in self.tiles if name not in but]:
+            tile = unfield(name)
+            if ends(tile) + lateness <= watermark:
+                del self.tiles[name]
+                if tile.level == 0 and self.raw is not None:
+                    self.raw.pop(tile.index, None)
 
     def weigh(self, now: float) -> None:
         """Find out about how many bytes it takes here."""

@@ -23,7 +23,7 @@ CACHED_ENTITIES = 120_000
 CACHED_BYTES = 512 << 20
 """About how many bytes they may take: states may be kilobytes each, and the raw records of hot tiles are many."""
 WEIGHED_EVERY = 10.0
-"""How often an entity is weighed whose states are small, in seconds."""
+"""How often an entity is weighed whose states are small, in seconds, and what is sealed of it forgotten."""
 
 Work = dict[str, list[Run]]
 """What a micro-batch has for each entity, by its tag."""
@@ -69,6 +69,8 @@ class Loader:
             entity = entities[tag]
             if entity.weighed <= before:
                 self._bytes -= entity.size
+                if not self._plan.tailed:  # the states above a tail are wanted again when it is folded
+                    entity.forget_sealed(self._plan, entity.fence)
                 entity.weigh(now)
                 self._bytes += entity.size
 

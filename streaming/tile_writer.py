@@ -161,7 +161,7 @@ class ViewWriter:
         for change, names in zip(turned, listed, strict=True):
             found[change.tag] = self._out_of_reach(names, self._watermark, change.entity.pruned)
             change.entity.pruned = self._watermark
-            self._forget_sealed(change)
+            change.entity.forget_sealed(self._plan, self._watermark, change.dirty)
         for change in held:
             if change.split:  # what has moved down may be old
                 moved = self._out_of_reach(change.dirty, max(change.entity.fence, self._watermark))
@@ -175,15 +175,6 @@ class ViewWriter:
         tiles = [unfield(name) for name in names if len(name) == FIELD_DTYPE.itemsize]
         old, raw = expired(self._plan, tiles, fence, since)
         return [field_name(tile) for tile in old], raw
-
-    def _forget_sealed(self, change: Change) -> None:
-        entity, ladder, lateness = change.entity, self._plan.tiles, self._plan.lateness
-        for name in [name for name in entity.tiles if name not in change.dirty]:
-            tile = unfield(name)
-            if ladder.end(tile) + lateness <= self._watermark:
-                del entity.tiles[name]
-                if tile.level == 0 and entity.raw is not None:
-                    entity.raw.pop(tile.index, None)
 
 
 class TileWriter:
