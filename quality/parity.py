@@ -22,6 +22,8 @@ EXAMPLES = 3
 SUM_TOLERANCE, VARIANCE_TOLERANCE = 1e-9, 1e-6
 NOISE = 8 * 2.0**-53
 """By what part of |x| the mean of some x, and so each distance from it, may be off: a few roundings of float64."""
+LEAST = float(np.finfo(np.float64).smallest_normal)
+"""The least number that has all digits of a float64: what decays goes on below it, and loses them one by one."""
 _GREATEST = float(np.finfo(np.float64).max)
 
 MAGNITUDE = {
@@ -46,11 +48,11 @@ def is_exact(aggregate: str, kind: Kind) -> bool:
 def allowed(aggregate: str, kind: Kind, expected: Array, magnitude: Array, parameters: Parameters = ()) -> Array:
     """Return by how much each value may differ: a finite number, since finite values are never infinitely apart.
 
-    Sums by 1e-9 · Σ|x|, means by that over their count. Variances and standard deviations by 1e-6 of themselves, and
-    by what numbers of size |x| cannot tell: distances from a mean that is off by `noise` = 8 · 2⁻⁵³ · max|x| give a
-    variance that is off by noise² + 2 · noise · σ, and a σ that is off by noise. Skewness and kurtosis are of
-    distances in σ: by their powers, each of them off by r = noise / σ. Custom aggregates by the part of themselves that
-    they declare. `magnitude` is the aggregate `MAGNITUDE` of |x|.
+    Sums by 1e-9 · Σ|x|, means by that over their count, and both by `LEAST` more. Variances and standard deviations by
+    1e-6 of themselves, and by what numbers of size |x| cannot tell: distances from a mean that is off by `noise` =
+    8 · 2⁻⁵³ · max|x| give a variance that is off by noise² + 2 · noise · σ, and a σ that is off by noise. Skewness and
+    kurtosis are of distances in σ: by their powers, each of them off by r = noise / σ. Custom aggregates by the part of
+    themselves that they declare. `magnitude` is the aggregate `MAGNITUDE` of |x|.
     """
     if is_exact(aggregate, kind):
         return np.zeros(len(expected))
@@ -60,7 +62,7 @@ def allowed(aggregate: str, kind: Kind, expected: Array, magnitude: Array, param
         assert isinstance(definition, Custom)
         return definition.tolerance * _finite(np.abs(expected))
     if MAGNITUDE[aggregate] not in ("max", "reach"):
-        return SUM_TOLERANCE * size
+        return SUM_TOLERANCE * size + LEAST
     noise, own = NOISE * size, _finite(np.abs(expected))
     with np.errstate(over="ignore"):
         if MAGNITUDE[aggregate] == "reach":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -10,10 +9,11 @@ import numpy as np
 
 from rtml.algebra.family import Array
 from rtml.instants import BEGINNING, Instant
-from rtml.online.codec import RAW, Header, Records, raw_count
+from rtml.online.base import BASE, LATE_AT
+from rtml.online.codec import HEADER, LATE, NO_HEADER, RAW, Header, Records, raw_count
 from rtml.online.codec import field as field_name
-from rtml.online.commands import packed_fields
-from rtml.online.tail import joined
+from rtml.online.commands import FieldsOf
+from rtml.online.tail import TAIL, joined
 from rtml.plan import Plan
 from rtml.tiles import Cover, Tile, head_cover, tail_cover
 
@@ -36,7 +36,7 @@ class Turn:
         finest = plan.tiles.finest
         return (at // finest, *((at - window.length) // finest for window in plan.windows if not window.lifetime))
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """Whether all of an entity's hash is read, because a window has no left edge and there are no bases yet."""
         return self.plan.lifetime and self.based_to == BEGINNING
@@ -87,14 +87,9 @@ class Reading:
     raw: tuple[int, ...]
 
     @cached_property
-    def fields(self) -> list[bytes]:
-        """The tiles' names."""
-        return [field_name(tile) for tile in self.tiles]
-
-    @cached_property
-    def packed(self) -> bytes:
-        """The tiles' names as Redis' protocol has them: packed once, and not with every request."""
-        return packed_fields(self.fields)
+    def command(self) -> FieldsOf:
+        """What reads them: the entity's own fields first, then the tiles."""
+        return FieldsOf([*own_fields(self.plan), *(field_name(tile) for tile in self.tiles)])
 
     @cached_property
     def places(self) -> dict[Tile, int]:
@@ -105,6 +100,11 @@ class Reading:
     def bounds(self) -> Array:
         """By tile: its start and end, and those of the next coarser one, which counts instead where a window can."""
         return np.array([_bounds(self.plan, tile) for tile in self.tiles], dtype=np.int64).reshape(-1, 4)
+
+    @cached_property
+    def geometry(self) -> bytes:
+        """By tile, for the compiled merge: whether it is of the finest level, and its bounds."""
+        return np.column_stack([np.array(self.of_finest, dtype=np.int64), self.bounds]).tobytes()
 
     @cached_property
     def covering(self) -> Array:
@@ -125,14 +125,14 @@ class Reading:
         return [tile.level == 0 for tile in self.tiles]
 
 
-@dataclass
+@dataclass(slots=True)
 class Fetched:
     """What was read of one entity: its header, tiles (`None` where there is none), late records and raw edges."""
 
-    header: Header = field(default_factory=Header)
+    header: Header = NO_HEADER
     late: bytes | None = None
     reading: Reading | None = None
-    values: Sequence[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
     """The tiles of the reading, in its order."""
     raw: dict[int, bytes] = field(default_factory=dict)
     base: bytes | None = None
@@ -177,6 +177,12 @@ class Fetched:
                 if len(self.raw.get(index, b"")) < self.records_of(plan, index, value) * width:
                     short.append(index)
         return short
+
+
+def own_fields(plan: Plan) -> tuple[bytes, ...]:
+    """Return the fields that are read of every entity, whatever its tiles."""
+    based = (BASE, LATE_AT) if plan.lifetime else ()
+    return (HEADER, LATE, *based, *((TAIL,) if plan.tailed else ()))
 
 
 def _bounds(plan: Plan, tile: Tile) -> tuple[int, int, int, int]:

@@ -253,7 +253,6 @@ class App:
         self.metrics.encode.observe(ended - started)
         if call.trace is not None:
             call.trace.answered(service, vectors)
-        self.metrics.served(service, vectors)
         if not request.timings:
             return Reply(200, encoded)
         timings = budget.timings()

@@ -116,6 +116,4 @@ class AsyncFeatureClient:
         if not self._background:
             await self._refresh()
         instant = None if at is None else to_instant(at)
-        vectors = await self._batches.get(service, entities, instant, leading_edge)
-        self.metrics.served(service, vectors)
-        return vectors
+        return await self._batches.get(service, entities, instant, leading_edge)

@@ -130,7 +130,7 @@ class Batches:
             self._give(question, batch, vectors)
 
     def _give(self, question: Question, batch: list[Asked], vectors: FeatureVectors) -> None:
-        """Answer each with its own rows, and log what was answered."""
+        """Answer each with its own rows."""
         places: list[int] = []
         start = 0
         for asked in batch:
@@ -187,6 +187,8 @@ class Batches:
         return rows, vectors
 
     def _take(self, question: Question, entities: Rows, rows: Sequence[Row], vectors: FeatureVectors) -> None:
+        """Count and log what was answered."""
+        self._metrics.served(question.service.name, vectors)
         if self._log is not None:
             self._log.take(question, entities, rows, vectors)
 

@@ -6,7 +6,7 @@ A body that never ends would hold one of the server's connections, and its stop,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from time import monotonic
 from typing import Protocol
 
@@ -26,6 +26,9 @@ LOOK_SECONDS = 0.25
 
 class Exchange(Protocol):
     """The RSGI way to read a request's body."""
+
+    def __call__(self) -> Awaitable[bytes]:
+        """Read all of the body at once."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Read the body piece by piece."""
@@ -122,11 +125,15 @@ class Incoming:
         length = 0
         try:
             with self._all.limit(READ_SECONDS):
-                async for piece in self:
-                    length += len(piece)
-                    if length > most:
-                        raise _too_large(most, said or f"more than {most}")
-                    pieces.append(piece)
+                if is_short(self._headers):
+                    # One wait for all of it, where pieces and their end would be three.
+                    pieces.append(await self._exchange())
+                else:
+                    async for piece in self:
+                        length += len(piece)
+                        if length > most:
+                            raise _too_large(most, said or f"more than {most}")
+                        pieces.append(piece)
         except TimeoutError:
             self._is_read = True  # as far as it ever will be
             raise LateBodyError(f"the body did not end within {READ_SECONDS:g} s; got {length} bytes of it") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -13,8 +14,8 @@ from rtml.algebra.family import Output
 from rtml.edges import Edges, edges_of
 from rtml.errors import InstantError, NotReadyError, RequestError, StaleError
 from rtml.instants import BEGINNING, DAY, Duration, Instant
-from rtml.online.commands import Command
-from rtml.plan import PlannedFeature
+from rtml.online.commands import AnyCommand
+from rtml.plan import Plan, PlannedFeature
 from rtml.staleness import REPLACED, OnStale, Status, is_stale
 from serving.entities import Rows, entity_tags
 from serving.merging import ViewMerge, spread
@@ -69,7 +70,12 @@ class FeatureVectors(msgspec.Struct, frozen=True):
 
     def part(self, start: int, stop: int) -> FeatureVectors:
         """Return the answer to some of the rows."""
-        return self.at_places(range(start, stop))
+        return msgspec.structs.replace(
+            self,
+            rows=self.rows[start:stop],
+            status={view: found[start:stop] for view, found in self.status.items()},
+            last_ingested={view: found[start:stop] for view, found in self.last_ingested.items()},
+        )
 
     def at_places(self, places: Sequence[int]) -> FeatureVectors:
         """Return the answer to the rows at these places."""
@@ -159,9 +165,13 @@ class Question:
         Raises:
             RequestError: an entity lacks a join key, or has one of another type.
         """
-        plans = {version.plan.entity: version.plan for version in self.versions}
-        tags = {entity: entity_tags(plan, entities, first) for entity, plan in plans.items()}
+        tags = {entity: entity_tags(plan, entities, first) for entity, plan in self._plans.items()}
         return list(zip(*(tags[version.plan.entity] for version in self.versions), strict=True))
+
+    @cached_property
+    def _plans(self) -> dict[str, Plan]:
+        """A plan of each entity, which knows its join keys."""
+        return {version.plan.entity: version.plan for version in self.versions}
 
 
 class Lookup:
@@ -185,7 +195,7 @@ class Lookup:
         self.strings = Strings(self._merges, turns.texts)
         """To be read when all is merged, before `vectors`."""
 
-    def commands(self) -> list[Command]:
+    def commands(self) -> list[AnyCommand]:
         """The commands of this round trip."""
         return [command for view in self.views for command in view.commands()]
 

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from rtml.answer import Answer, answer
 from rtml.instants import Instant
+from rtml.kernel.answer import Columns, answer_columns
 from rtml.online.salts import by_entity
 from rtml.reading import Fetched
 from rtml.staleness import REPLACED, Status, status_of
-from rtml.values import to_list
 from serving.last_event import expired
 from serving.reader import ViewLookup
 from streaming.services import Service
@@ -80,17 +79,24 @@ class ViewMerge:
         damaged = by_entity(plan, any, [row.damaged for row in rows])
         known = by_entity(plan, any, [row.fetched.known for row in rows])
         # A partial that holds nothing is as old as can be.
-        old = by_entity(plan, all, [expired(row.fetched, plan, at) for row in rows])
+        old = by_entity(plan, all, [plan.ttl is not None and expired(row.fetched, plan, at) for row in rows])
+        if not any(damaged) and not any(old) and all(known):
+            return [status_of(damaged=False, known=True, expired=False, stale=self._stale, partial=partial)] * len(
+                known
+            )
         return [
             status_of(damaged=one, known=two, expired=three, stale=self._stale, partial=partial)
             for one, two, three in zip(damaged, known, old, strict=True)
         ]
 
-    def _take(self, found: Answer, statuses: list[Status]) -> None:
-        sound = [status != "damaged" for status in statuses]
+    def _take(self, found: Columns, statuses: list[Status]) -> None:
+        damaged = "damaged" in statuses
         old = REPLACED[self._service.on_stale].intersection(statuses)
         for feature in self._columns:
-            values = to_list(found.features[feature], sound)
+            values = found[feature]
+            if damaged:
+                pairs = zip(values, statuses, strict=True)
+                values = [None if status == "damaged" else value for value, status in pairs]
             if old:
                 instead = self._instead[feature]
                 values = [instead if status in old else value for value, status in zip(values, statuses, strict=True)]
@@ -102,12 +108,10 @@ class ViewMerge:
         if self._service.on_stale == "refuse":
             return dict.fromkeys(self._columns)
         plan = self.lookup.plan
-        empty = answer(plan, self.lookup.at, [Fetched()] * plan.salts, self.lookup.version.based_to)
+        empty = answer_columns(plan, self.lookup.at, [Fetched()] * plan.salts, self.lookup.version.based_to)
         defaults = self._service.defaults
         return {
-            feature: defaults[name]
-            if (name := f"{self.view}__{feature}") in defaults
-            else to_list(empty.features[feature])[0]
+            feature: defaults[name] if (name := f"{self.view}__{feature}") in defaults else empty[feature][0]
             for feature in self._columns
         }
 

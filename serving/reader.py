@@ -7,20 +7,18 @@ and repeats while that returns more commands: once, but for rare heads and torn 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from itertools import islice
 from typing import Any
 
-from rtml.answer import Answer, answer
 from rtml.errors import InstantError
 from rtml.instants import BEGINNING, Instant, to_text
+from rtml.kernel.answer import Columns, answer_columns
 from rtml.online import keys
-from rtml.online.base import BASE, LATE_AT, Base
-from rtml.online.codec import FIELD_DTYPE, HEADER, LATE, NO_HEADER, Header, unfield
-from rtml.online.commands import Command, hmget, packed_fields
-from rtml.online.tail import TAIL
+from rtml.online.base import Base
+from rtml.online.codec import FIELD_DTYPE, NO_HEADER, Header, unfield
+from rtml.online.commands import AnyCommand
 from rtml.plan import Plan
-from rtml.reading import Fetched, Reading, Turn
+from rtml.reading import Fetched, Reading, Turn, own_fields
 from serving.text_cache import TextCache
 from streaming.versions import Version
 
@@ -48,26 +46,17 @@ class Turns:
         return turn
 
 
-@dataclass
 class _Row:
     """One entity of one view, as far as it was read."""
 
-    key: str
-    fetched: Fetched = field(default_factory=Fetched)
-    damaged: bool = False
-    attempts: int = 0
-    head: bool = False
+    __slots__ = ("attempts", "damaged", "fetched", "head", "key")
 
-    def take(self, reading: Reading, found: list[bytes | None], raw: Iterator[bytes | None]) -> None:
-        """Take the replies about this entity: of `HMGET`, and those raw edges that come next."""
-        base = late_at = None
-        header, late, *values = found
-        if reading.plan.lifetime:
-            base, late_at, *values = values
-        tail = values.pop(0) if reading.plan.tailed else None
-        edges = {index: data for index in reading.raw if (data := next(raw)) is not None}
-        known = Header.decode(header) if header else NO_HEADER
-        self.fetched = Fetched(known, late, reading, values, edges, base, late_at, tail)
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.fetched = _UNREAD
+        self.damaged = False
+        self.attempts = 0
+        self.head = False
 
 
 class ViewLookup:
@@ -86,40 +75,55 @@ class ViewLookup:
         if self.plan.salts > 1:
             tags = [keys.salted(tag, salt) for tag in tags for salt in range(self.plan.salts)]
         self.rows = [_Row(tag + suffix) for tag in tags]
-        self._own, self._packed_own = _own(self.plan.lifetime, self.plan.tailed)
-        self._pending: list[_Row] = list(self.rows)
+        self._pending: list[_Row] = self.rows
 
-    def commands(self) -> Iterator[Command]:
+    def commands(self) -> Iterator[AnyCommand]:
         """The commands of this round trip: for each pending entity one `HMGET`, then one `MGET` of all raw edges."""
-        edges = []
+        edges: list[str] = []
         for row in self._pending:
             reading = self._reading(row)
             if self.turn.whole:
                 yield ("HGETALL", row.key)
             else:
-                yield hmget(row.key, self._own, self._packed_own, reading.fields, reading.packed)
-            edges += [keys.raw(row.key, index) for index in reading.raw]
+                yield reading.command.of(row.key)
+            if reading.raw:
+                edges += [keys.raw(row.key, index) for index in reading.raw]
         if edges:
             yield ("MGET", *edges)
 
     def absorb(self, replies: Iterator[Any]) -> None:
         """Take the replies to `commands`, and decide what must be read again."""
-        again = []
-        values = [next(replies) for _ in self._pending]
-        raw = iter(next(replies)) if any(self._reading(row).raw for row in self._pending) else iter(())
-        for row, reply in zip(self._pending, values, strict=True):
-            reading, found = self._reading(row), reply
-            if self.turn.whole:
-                reading, found = _of_hash(self.plan, reply, reading.raw)
-            row.take(reading, found, raw)
-            row.attempts += 1
-            short = row.fetched.damaged(self.plan)
-            head = not (row.head or self.turn.whole) and row.fetched.needs_head(self.plan, self.at)
-            row.head |= head
-            row.damaged = bool(short)
-            if head or (short and row.attempts < ATTEMPTS):
+        pending = self._pending
+        values = list(islice(replies, len(pending)))
+        raw: list[bytes | None] = next(replies) if any(self._reading(row).raw for row in pending) else []
+        again, at = [], 0
+        for row, found in zip(pending, values, strict=True):
+            reading = self._reading(row)
+            edges = raw[at : at + len(reading.raw)]
+            at += len(edges)
+            if self._take(row, reading, found, edges):
                 again.append(row)
         self._pending = again
+
+    def _take(self, row: _Row, reading: Reading, found: Any, edges: list[bytes | None]) -> bool:
+        """Take the replies about an entity: of `HMGET`, and its raw edges. Return whether it must be read again."""
+        plan = self.plan
+        if self.turn.whole:
+            reading, found = _of_hash(plan, found, reading.raw)
+        header, late, *rest = found
+        fetched = row.fetched = Fetched(Header.decode(header) if header else NO_HEADER, late, reading)
+        if plan.lifetime:
+            fetched.base, fetched.late_at, *rest = rest
+        if plan.tailed:
+            fetched.tail, *rest = rest
+        fetched.values = rest
+        if edges.count(None) < len(edges):
+            fetched.raw = {index: data for index, data in zip(reading.raw, edges, strict=True) if data is not None}
+        row.attempts += 1
+        row.damaged = bool(reading.raw) and bool(fetched.damaged(plan))
+        head = not (row.head or self.turn.whole) and fetched.needs_head(plan, self.at)
+        row.head |= head
+        return head or (row.damaged and row.attempts < ATTEMPTS)
 
     def check_reach(self) -> None:
         """Refuse an instant behind which the stream has forgotten in the meantime.
@@ -152,24 +156,19 @@ class ViewLookup:
         """Whether another round trip is needed."""
         return bool(self._pending)
 
-    def answer(self, start: int = 0, stop: int | None = None) -> Answer:
+    def answer(self, start: int = 0, stop: int | None = None) -> Columns:
         """Return the features' values, of all entities or of some.
 
         Rows with damaged edges lack what those held: `damaged` tells which.
         """
         fetched = [row.fetched for row in self.rows_of(start, stop)]
-        return answer(self.plan, self.at, fetched, self.version.based_to)
+        return answer_columns(self.plan, self.at, fetched, self.version.based_to)
 
     def _reading(self, row: _Row) -> Reading:
         return self.turn.wide if row.head or self.turn.whole else self.turn.narrow
 
 
-@cache
-def _own(lifetime: bool, tailed: bool) -> tuple[tuple[bytes, ...], bytes]:
-    """Return the fields that are read of every entity, and the same packed."""
-    based = (BASE, LATE_AT) if lifetime else ()
-    fields = (HEADER, LATE, *based, *((TAIL,) if tailed else ()))
-    return fields, packed_fields(fields)
+_UNREAD = Fetched()
 
 
 def _of_hash(
@@ -178,5 +177,5 @@ def _of_hash(
     """Return a whole hash as what was read, and as the reply to an `HMGET`."""
     stored = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
     tiles = {unfield(name): value for name, value in stored.items() if len(name) == FIELD_DTYPE.itemsize}
-    own = [stored.get(name) for name in _own(plan.lifetime, plan.tailed)[0]]
+    own = [stored.get(name) for name in own_fields(plan)]
     return Reading(plan, tuple(tiles), raw), [*own, *tiles.values()]

@@ -15,9 +15,9 @@ from redis.exceptions import ConnectionError, RedisError, ResponseError
 from redis.retry import Retry
 
 from rtml.errors import UnavailableError
-from rtml.online.commands import Command
+from rtml.online.commands import AnyCommand
 from rtml.settings import Settings
-from streaming.broker import address, connect, pack, pipelined, sound
+from streaming.broker import address, connect, pack, pipelined, received, sound
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -37,7 +37,7 @@ def connect_reader(where: Settings | str, timeout: float) -> Redis:
     return client
 
 
-def exchange(client: Redis, commands: Sequence[Command]) -> list[Any]:
+def exchange(client: Redis, commands: Sequence[AnyCommand]) -> list[Any]:
     """Return the replies to commands as they are, of a client that `connect_reader` made.
 
     Raises:
@@ -67,7 +67,7 @@ class RedisReader:
         """Take the settings or a URL; nothing is connected before the first `read`."""
         self.timeout = timeout
         url, options = address(where)
-        pool = BlockingConnectionPool.from_url(
+        pool = _Pool.from_url(
             url,
             max_connections=connections,
             # The deadline of `read` bounds this wait, too.
@@ -81,7 +81,7 @@ class RedisReader:
         )
         self._client = AsyncRedis.from_pool(pool)
 
-    async def read(self, commands: Sequence[Command], within: float | None = None) -> list[Any]:
+    async def read(self, commands: Sequence[AnyCommand], within: float | None = None) -> list[Any]:
         """Return the replies to commands; `within` so many seconds, where not `timeout`.
 
         Raises:
@@ -100,7 +100,7 @@ class RedisReader:
             raise UnavailableError(f"Redis does not answer: {error}") from None
         return replies
 
-    async def exchange(self, commands: Sequence[Command], within: float) -> list[Any]:
+    async def exchange(self, commands: Sequence[AnyCommand], within: float) -> list[Any]:
         """Return the replies to commands as they are, `within` so many seconds: `read` at a third of its cost.
 
         Raises:
@@ -130,13 +130,24 @@ class RedisReader:
         await self._client.aclose()
 
 
+class _Pool(BlockingConnectionPool):
+    """Hands out connections without a look at whether they are still open: `_answered` finds that out, and tries once
+    more."""
+
+    async def ensure_connection(self, connection: Any) -> None:
+        """Connect, if it is not."""
+        if not connection.is_connected:
+            await connection.connect()
+
+
 async def _answered(connection: Any, packed: bytes, count: int) -> list[Any]:
     """Send, and return all replies; a connection that fails, or that is given up halfway, is closed by itself."""
     await connection.send_packed_command(packed)
     replies: list[Any] = []
-    for _ in range(count):
+    while len(replies) < count:
         try:
             replies.append(await connection.read_response(disable_decoding=True))
         except ResponseError as error:
             replies.append(error)
+        replies += received(connection, count - len(replies))
     return sound(replies)

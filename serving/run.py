@@ -18,6 +18,7 @@ from prometheus_client import disable_created_metrics
 
 from rtml import logs
 from rtml.errors import SettingsError
+from rtml.kernel.program import is_built
 from rtml.secrets import mask_logs
 from rtml.settings import Settings
 from serving.app import App
@@ -38,6 +39,8 @@ def serve(settings: Settings) -> None:
     """
     mask_logs(settings.secrets)
     logs.configure(settings.log_format, process="serving")
+    if not is_built():
+        _log.warning("rtml/kernel was not compiled, as there was no C compiler: features take three times as long")
     disable_created_metrics()  # type: ignore[no-untyped-call]
     asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings))
 

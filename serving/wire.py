@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -181,6 +182,8 @@ class Reply(NamedTuple):
     """What the body says went wrong, until it is given the request's id."""
 
 
+_text = lru_cache(maxsize=64)(instants.to_text)
+"""Requests that are read together share their instants."""
 _decoder = msgspec.json.Decoder(FeatureRequest)
 _encoder = msgspec.json.Encoder()
 
@@ -218,8 +221,8 @@ def encode_vectors(vectors: FeatureVectors, *, edges: bool = False) -> bytes:
             features=vectors.features,
             rows=vectors.rows,
             status=vectors.status,
-            at=instants.to_text(vectors.at),
-            watermark=None if vectors.watermark is None else instants.to_text(vectors.watermark),
+            at=_text(vectors.at),
+            watermark=None if vectors.watermark is None else _text(vectors.watermark),
             age_ms=vectors.age_ms,
             edges=told(vectors.edges) if edges else msgspec.UNSET,
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain, product
 from typing import Any
 
 from rtml.instants import parse_duration
@@ -16,6 +18,8 @@ Window = tuple[int, int]
 """A window's edges."""
 LISTS = ("first_n", "last_n", "last_distinct_n")
 DECAYED = ("decayed_count", "decayed_sum", "decayed_mean")
+LEAST = sys.float_info.min
+"""The least number that has all digits of a float: decay goes on below it, and loses them."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,18 @@ def known(events: Iterable[Event], lateness: int, seen: int, seen_late: int) -> 
         if known_at <= (seen_late if late else seen):
             found.append(event)
     return found
+
+
+def mixtures(truths: Iterable[Sequence[Event]], key: str, salts: int = 1) -> Iterator[list[Event]]:
+    """Of an entity, what a reader may count amid publications: each partial state has one truth, whichever."""
+    partials: list[list[list[Event]]] = [[] for _ in range(salts)]
+    for truth in truths:
+        own = [event for event in truth if event.key == key]
+        for salt, found in enumerate(partials):
+            part = [event for event in own if event.id64 % salts == salt]
+            if part not in found:
+                found.append(part)
+    return (list(chain(*chosen)) for chosen in product(*partials))
 
 
 def edges(at: int, length: int, floor: int = 1, offset: int = 0) -> Window:
@@ -176,7 +192,7 @@ def agree(
     assert not isinstance(got, list)
     assert not isinstance(expected, list)
     if aggregate == "decayed_count":
-        return abs(got - expected) <= 1e-9 * expected
+        return abs(got - expected) <= 1e-9 * expected + LEAST
     sizes = [abs(event.values[column] or 0) for event in events]
     if aggregate in ("sum", "sum_rate"):
         if aggregate == "sum" and isinstance(expected, int):
@@ -190,7 +206,7 @@ def agree(
         absolute = [replace(event, values={column: abs(event.values[column])}) for event in valued]
         size = value(aggregate, absolute, column, parameters, edges)
         assert isinstance(size, float)
-        return abs(got - expected) <= 1e-9 * size
+        return abs(got - expected) <= 1e-9 * size + LEAST
     # Numbers of size x are themselves only known to x · 2⁻⁵³: a spread below that is noise.
     noise = max(sizes, default=0) * 1e-12
     if aggregate in ("skew", "kurtosis"):

@@ -30,6 +30,7 @@ PREFIX = 5
 """Bytes before a packed state: the mark and `raw_count`."""
 
 _HEADER = struct.Struct("<BBQqqq")
+_KNOWN = struct.Struct("<2xQqqq")
 _FIELD = struct.Struct("<BI")
 FIELD_DTYPE = np.dtype([("level", "u1"), ("index", "<u4")])
 """A tile's field name, as arrays have it."""
@@ -57,7 +58,7 @@ class Header(NamedTuple):
         """
         if len(data) != _HEADER.size or data[0] != CODEC:
             raise CodecError(f"an entity's header must be codec {CODEC}, {_HEADER.size} bytes; got {data[:8].hex()}…")
-        return Header(*_HEADER.unpack(data)[2:])
+        return Header._make(_KNOWN.unpack(data))
 
 
 def encode_header(generation: int, fence: Instant, max_event_time: Instant, last_ingested: Instant) -> bytes:

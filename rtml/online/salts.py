@@ -2,7 +2,8 @@
 
 An event goes to the partial `id64 % N`: duplicates of it, and any replay, meet where it is. Each partial is to writers
 what an entity is: it has its own hash tag (so another shard, and in a cluster mostly another node), header, fence,
-tiles, late events and base. Readers take all N, and say of the entity what its partials say together.
+tiles, late events and base. Readers take all N, and say of the entity what its partials say together. What is written
+of one is written at once, of all of them not: a reader amid a publication may have the late events of some partials.
 """
 
 from __future__ import annotations

@@ -199,7 +199,8 @@ def _events(
 def _next_publication(spine: pl.DataFrame, version: Version) -> pl.Series:
     """Return up to when late events were published after the publication that may have been going on, row by row.
 
-    What is published becomes servable entity by entity, and `published_to` moves when all of it is.
+    What is published becomes servable entity by entity, of one with salts by partial state, and `published_to` moves
+    when all of it is.
     """
     seen = spine[SEEN_LATE].to_numpy()
     known = np.unique(np.append(seen, version.published_to))

@@ -2,7 +2,8 @@
 
 Up to the watermark it had all, and nothing after the entity's `last_ingested`. Between them, where a source has several
 partitions, one may have been read further than another; where an entity has partial states (salts), one may have been
-written further than another. And of several events of the last instant only one is certain.
+written further than another. Of several events of the last instant only one is certain. And of the late events that
+were being published, each partial state had all or none.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from quality.parity import Compared, agreement
+from quality.parity import LEAST, Compared, agreement
 from rtml.algebra.distinct import CountDistinct
-from rtml.algebra.family import EVENT_TIME, Array
+from rtml.algebra.family import EVENT_TIME, ID64, Array
 from rtml.algebra.uniques import ApproxCountDistinct
 from rtml.instants import BEGINNING, SECOND, parse_duration
 from rtml.lake import of_view
@@ -25,8 +26,8 @@ from rtml.texts import hashes
 from rtml_assets.tables.recompute import NEXT_LATE, SEALED, Vectors, agreeing, recomputed, replaced
 from rtml_assets.tables.seen import AT, IS_LATE, KNOWN_AT, SEEN, SEEN_LATE
 
-MOST = 6
-"""Up to so many doubtful events of a row, each set of them is tried; of more, values must lie within their bounds."""
+MOST = 7
+"""Up to so many doubts of a row, each set of them is tried; of more, values must lie within their events' bounds."""
 UNBOUNDED = ("custom",)
 """Aggregates of which nobody can say between which values some events put them; nor of any list."""
 EVENTS_AT_ONCE = 2_000_000
@@ -45,7 +46,7 @@ def settle(given: Vectors, compared: Sequence[Compared]) -> tuple[list[Compared]
     if not len(wrong):
         return found, unsettled
     inside = _inside(given, wrong)
-    doubts = inside.group_by(_ROW).agg(pl.col(_DOUBT).sum().alias(_SIZE)).filter(pl.col(_SIZE) > 0)
+    doubts = inside.group_by(_ROW).agg((pl.col(_BIT).max() + 1).alias(_SIZE)).drop_nulls()
     for cuts in _cuts(given, inside, doubts.filter(pl.col(_SIZE) <= MOST)):
         found = _explained(given, inside, cuts, found, unsettled)
     many = inside.join(doubts.filter(pl.col(_SIZE) > MOST), on=_ROW, how="semi")
@@ -56,7 +57,10 @@ def settle(given: Vectors, compared: Sequence[Compared]) -> tuple[list[Compared]
 
 
 def _inside(given: Vectors, wrong: Array) -> pl.DataFrame:
-    """Return the events in reach of each row's windows that it may have counted, and which of them are doubtful."""
+    """Return the events in reach of each row's windows that it may have counted, and which of them are doubtful.
+
+    Those that share a bit are one doubt: they were all counted, or none of them was.
+    """
     plan, ingested, seen = given.plan, pl.col(INGESTED_AT), pl.col(SEEN)
     rows = given.spine.with_columns(pl.int_range(pl.len()).alias(_ROW))[wrong]
     on_time = ~pl.col(IS_LATE) & (pl.col(KNOWN_AT) != BEGINNING) & (ingested >= pl.col(SEALED))
@@ -64,34 +68,34 @@ def _inside(given: Vectors, wrong: Array) -> pl.DataFrame:
     doubtful = tied & (tied.sum().over(_ROW) > 1)
     if plan.partitions > 1 or plan.salts > 1:
         doubtful |= on_time & (ingested < seen)
+    publishing = pl.col(IS_LATE) & (pl.col(KNOWN_AT) > pl.col(SEEN_LATE))
+    salt = (pl.col(ID64) % plan.salts).cast(pl.Int64) - plan.salts  # below all numbers of rows
+    doubt = pl.when(publishing).then(salt).when(pl.col(_DOUBT)).then(pl.int_range(pl.len()))
     return (
         rows.lazy()
         .join(given.events.lazy(), on=list(plan.key_names), how="inner")
-        .with_columns(doubtful.alias(_DOUBT))
+        .with_columns((doubtful | publishing).alias(_DOUBT))
         .filter(
             pl.col(EVENT_TIME) < pl.col(AT),
             pl.col(EVENT_TIME) >= pl.col(AT) - plan.reach - plan.tiles.finest,
             pl.col(KNOWN_AT) <= pl.when(IS_LATE).then(NEXT_LATE).otherwise(SEEN),
         )
-        .with_columns((pl.col(_DOUBT).cum_sum().over(_ROW).cast(pl.Int64) - 1).alias(_BIT))
+        .with_columns((doubt.rank("dense").over(_ROW).cast(pl.Int64) - 1).alias(_BIT))
         .collect()
     )
 
 
 def _cuts(given: Vectors, inside: pl.DataFrame, doubts: pl.DataFrame) -> Iterator[pl.DataFrame]:
-    """Return all cuts of some rows, so many at a time that their events fit in memory.
-
-    A cut is a set of the doubtful events, before or after the publication that may have been going on.
-    """
-    asked = given.spine.with_columns(pl.int_range(pl.len()).alias(_ROW)).select(_ROW, AT, SEEN, SEEN_LATE, NEXT_LATE)
+    """Return all cuts, that is sets of the doubts, of some rows, so many at a time that their events fit in memory."""
+    rows = given.spine.with_columns(pl.int_range(pl.len()).alias(_ROW))
+    asked = rows.select(_ROW, AT, SEEN, pl.col(NEXT_LATE).alias(SEEN_LATE))
     events = inside.group_by(_ROW).len()
-    weight = pl.col("len").cast(pl.Int64) * pl.lit(2, dtype=pl.Int64).pow(pl.col(_SIZE)) * 2
-    rows = doubts.join(events, on=_ROW).sort(_ROW).with_columns(weight.cum_sum() // EVENTS_AT_ONCE)
-    for some in rows.partition_by("len", maintain_order=True):
+    weight = pl.col("len").cast(pl.Int64) * pl.lit(2, dtype=pl.Int64).pow(pl.col(_SIZE))
+    doubted = doubts.join(events, on=_ROW).sort(_ROW).with_columns(weight.cum_sum() // EVENTS_AT_ONCE)
+    for some in doubted.partition_by("len", maintain_order=True):
         sets = pl.int_ranges(pl.lit(2, dtype=pl.Int64).pow(pl.col(_SIZE)))
         cuts = some.select(_ROW, sets.alias(_SET)).explode(_SET).join(asked, on=_ROW)
-        later = cuts.filter(pl.col(NEXT_LATE) > pl.col(SEEN_LATE)).with_columns(pl.col(NEXT_LATE).alias(SEEN_LATE))
-        yield pl.concat([cuts, later]).with_columns(pl.int_range(pl.len()).alias(_CUT))
+        yield cuts.with_columns(pl.int_range(pl.len()).alias(_CUT))
 
 
 def _explained(
@@ -171,7 +175,7 @@ def _bounds(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, pl.Expr, p
         low, high = (-most.sqrt(), most.sqrt()) if feature.aggregate == "skew" else (pl.lit(-6.0 - 1e-6), most)
         return low, high, may_be_null | (known.min() == known.max())
     spread = value.max() - value.min()
-    noise = 1e-9 * value.abs().sum() if feature.kind == "f64" or feature.output.kind == "f64" else pl.lit(0)
+    noise = 1e-9 * value.abs().sum() + LEAST if feature.kind == "f64" or feature.output.kind == "f64" else pl.lit(0)
     others = value.filter(~sure)
     least = known.sum() + others.clip(upper_bound=0).sum() - noise
     greatest = known.sum() + others.clip(0).sum() + noise
@@ -202,7 +206,7 @@ def _bounds_of_counts(feature: PlannedFeature, sure: pl.Expr) -> tuple[pl.Expr, 
         return sure.sum() / _seconds(), pl.len() / _seconds()
     if feature.aggregate == "decayed_count":
         weight = _weight(feature)
-        return weight.filter(sure).sum() * (1 - 1e-9), weight.sum() * (1 + 1e-9)
+        return weight.filter(sure).sum() * (1 - 1e-9) - LEAST, weight.sum() * (1 + 1e-9) + LEAST
     return sure.sum(), pl.len()
 
 

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 def reach_of(client: Redis, version: Version, until: Instant) -> Instant:
     """Return the first instant that a window with a left edge can still reach.
 
-    A request may look back from where the stream has come, less the lateness; that may be far behind the mirror.
+    A request may look back from where the stream has come, less the lateness; that may be far behind the mirror. Where
+    nothing counts as servable yet, nobody knows how far: all is in reach until a partition that was never read is.
     """
     plan = version.plan
     streamed = watermark(read_positions(client, keys.position(plan.source), plan.partitions))
     servable = max(streamed, version.boundary)
-    present = until if servable == BEGINNING else min(until, servable)
-    return max(0, present - plan.lateness - plan.longest - plan.tiles.coarsest)
+    if servable == BEGINNING:
+        return 0
+    return max(0, min(until, servable) - plan.lateness - plan.longest - plan.tiles.coarsest)
 
 
 def history_start(version: Version) -> Instant:

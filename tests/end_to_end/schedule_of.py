@@ -82,10 +82,10 @@ class Schedule(Roads):
 
     def instant(self, snapshot: Snapshot, versions: Sequence[Version]) -> Instant:
         newest = max(e.ingested for p in (0, 1) for e in self.partitions[p][: self.position[p]])
-        # Where nothing counts as servable yet, late events are kept for those who ask for the mirror's present.
-        present = max(*self.marks(self.mirrored), newest)
+        # Where nothing counts as servable yet, nothing is out of reach.
+        oldest = min(e.time for e in self.applied())
         reaches = [snapshot.reach(version) for version in versions]
-        known = [present if reach == BEGINNING else reach - self.source.lateness_us for reach in reaches]
+        known = [oldest if reach == BEGINNING else reach - self.source.lateness_us for reach in reaches]
         earliest = max(*known, *(version.boundary for version in versions))
         plan = self.rng.choice([version.plan for version in versions])
         span = self.rng.choice(plan.windows)
@@ -144,9 +144,9 @@ class Schedule(Roads):
     def compare_any(
         self, road: str, plan: Plan, got: dict[str, Any], key: str, at: Instant, truths: list[list[Event]]
     ) -> None:
-        """Compare one entity's features with the oracle's over one of several truths."""
+        """Compare one entity's features with the oracle's over one of several truths, or a mixture of them by salt."""
         wrong: list[str] = []
-        for truth in truths:
+        for truth in oracle.mixtures(truths, key, plan.salts):
             wrong = list(_wrong(road, plan, got, key, at, truth))
             if not wrong:
                 break

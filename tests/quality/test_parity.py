@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from quality.parity import (
     MAGNITUDE,
+    SUM_TOLERANCE,
     WORST,
     Compared,
     Parity,
@@ -24,8 +26,9 @@ from quality.parity import (
     with_magnitudes,
 )
 from rtml.algebra import catalog
-from rtml.algebra.family import Kind, Span, Values
+from rtml.algebra.family import Events, Kind, Lane, Span, Values
 from rtml.algebra.states import StateSchema
+from rtml.instants import MINUTE
 from tests import oracle
 from tests.rtml_assets.orders import plan_of, shop_orders
 
@@ -197,6 +200,25 @@ def test_sums_in_any_order_are_within_the_tolerance_and_a_changed_one_is_not(num
     off = values(expected.values[0] + 3e-9 * size + 1e-300)
     if size > 1e-3:
         assert not compare(identity(1), [Compared("v__f", off, expected, bound)]).agrees
+
+
+def test_what_has_decayed_below_the_least_float_is_within_the_tolerance_however_it_was_merged() -> None:
+    """The newest value is zero: what is left is of values some thousand half-lives older."""
+    rng, found = random.Random(1), set()
+    aggregate = catalog.aggregate("decayed_sum", (("half_life", "1m"),))
+    schema = StateSchema.of(aggregate.families("x", "f64"))
+    for _ in range(50):
+        times = np.array([*sorted(rng.randrange(28 * MINUTE) for _ in range(5)), 1073 * MINUTE])
+        lane = Lane(np.array([*(rng.gauss(0, 9) for _ in range(5)), 0.0]), np.ones(6, dtype=bool))
+        lifted = schema.lift(Events(times, np.arange(6, dtype=np.uint64), {"x": lane}))
+        truth = aggregate.finalize("x", "f64", schema.combine(lifted, np.array([0])), Span(0, int(times[-1])))
+        parts = schema.combine(schema.combine(lifted, np.array([0, 3])), np.array([0]))
+        got = aggregate.finalize("x", "f64", parts, Span(0, int(times[-1])))
+        size = np.abs(lane.values[:5]) @ np.exp2(-(times[-1] - times[:5]) / MINUTE)
+        bound = allowed("decayed_sum", "f64", truth.values, np.array([size]))
+        assert compare(identity(1), [Compared("v__f", got, truth, bound)]).agrees
+        found.add(abs(got.values[0] - truth.values[0]) > SUM_TOLERANCE * size)
+    assert found == {True, False}
 
 
 @pytest.mark.parametrize("name", catalog.AGGREGATES)

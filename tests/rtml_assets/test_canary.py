@@ -6,17 +6,19 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 from typing import Any
 
 import msgspec
 import polars as pl
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtml.columns import TIMESTAMP
 from rtml.define.source import EventSource
 from rtml.instants import HOUR, MINUTE
-from rtml.lake import Lake, served_schema
+from rtml.lake import PUBLISHED_TO, Lake, of_view, served_schema
 from rtml.plan import Plan
 from rtml_assets.tables.canary import Checked, check_vectors
 from rtml_assets.tables.cuts import MOST
@@ -93,14 +95,14 @@ class World:
         ]
         return pl.DataFrame(series)
 
-    def check(self, rows: pl.DataFrame) -> Checked:
+    def check(self, rows: pl.DataFrame, **version_changes: Any) -> Checked:
         def load(_lake: Lake, _source: EventSource, days: Sequence[date]) -> pl.LazyFrame:
             ids = pl.Series("id64", [event.id64 for event in self.events], dtype=pl.UInt64)
             frame = to_frame(self.events).with_columns(ids, event_date=pl.col("at").dt.date())
             return frame.lazy().filter(pl.col("event_date").is_in(list(days)))
 
         features = [feature.name for feature in self.plan.features]
-        version = Version(self.plan, f"{self.plan.fingerprint}.1", "ready")
+        version = Version(self.plan, f"{self.plan.fingerprint}.1", "ready", **version_changes)
         return check_vectors(Lake("/nowhere"), shop_orders, self.plan, version, features, rows, load=load)
 
 
@@ -156,3 +158,26 @@ def test_of_one_partition_only_the_last_instant_is_doubtful() -> None:
         assert bool(parity.total("unsettled")) == agrees
         assert not world.check(world.served(events[1:])).parity.agrees, "the first is before the watermark"
         assert not world.check(world.served(events[:3])).parity.agrees, "the last is what last_ingested tells of"
+
+
+@pytest.mark.parametrize("salts", [1, 3])
+def test_amid_a_publication_each_partial_state_has_all_late_events_or_none(salts: int) -> None:
+    """However many they are: of an entity without salts there is only before and after."""
+    start = 1_709_280_000_000_000
+    values = {"till": 0, "big": False, "items": 1}
+    on_time = [Event("a", start, 9, start, {**values, "id": "x", "price": 0.5})]
+    late = [
+        Event("a", start + n, n, start + 2 * HOUR + n, {**values, "id": f"y{n}", "price": 2.0**n}) for n in range(10)
+    ]
+    plan = msgspec.structs.replace(PLAN, salts=salts)
+    world = World(on_time + late, on_time, start + 1, start + 3 * HOUR, plan)
+    before, after = start + HOUR, late[-1].ingested
+    for chosen in product([False, True], repeat=3):
+        served = [*on_time, *(event for event in late if chosen[event.id64 % 3])]
+        checked = world.check(world.served(served, **{of_view(PLAN.view, PUBLISHED_TO): before}), published_to=after)
+        whole = len(set(chosen)) == 1
+        assert checked.parity.agrees == (whole or salts == 3), str(checked.parity)
+        assert checked.publishing == all(chosen)
+        assert not checked.parity.agrees or bool(checked.parity.total("unsettled")) != whole
+    torn = world.served([*on_time, *late[:2]], **{of_view(PLAN.view, PUBLISHED_TO): before})
+    assert not world.check(torn, published_to=after).parity.agrees, "a partial state is published at once"

@@ -30,7 +30,6 @@ from rtml.online.salts import partial_tags
 from rtml.online.texts import out_of_reach, text_of
 from rtml.plan import Plan, PlannedFeature
 from rtml.registry import Registry
-from rtml.values import to_list
 from serving.reader import Turns, ViewLookup
 from streaming import loading
 from streaming.broker import RestartRequiredError
@@ -322,7 +321,7 @@ class Trial:
             for command in lookup.commands():
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
-        features = {name: to_list(values) for name, values in lookup.answer().features.items()}
+        features = lookup.answer()
         pipeline = self.client.pipeline(transaction=False)
         for entity in lookup.rows:
             pipeline.hgetall(keys.texts(entity.key))

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from rtml.algebra.family import ID64
+from rtml.answer import answer
 from rtml.errors import RequestError
 from rtml.instants import BEGINNING, DAY, HOUR, MINUTE, Instant, to_datetime
 from rtml.lake import Lake
@@ -101,7 +102,8 @@ def read(client: Any, versions: list[tuple[Any, Version]], events: Sequence[Even
                 pipeline.execute_command(*command)
             lookup.absorb(iter(pipeline.execute()))
         texts = Texts.joined([stored_texts(client, row.key) for row in lookup.rows])
-        for name, values in lookup.answer().features.items():
+        read = [row.fetched for row in lookup.rows]
+        for name, values in answer(plan, at, read, version.based_to).features.items():
             columns = columns.with_columns(to_series(values, texts).alias(f"{version.view}__{name}"))
     return columns
 
