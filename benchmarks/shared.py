@@ -49,10 +49,12 @@ class Shared:
     Args:
         full: whether peers that take many minutes are measured at full size.
         profile: whether to sample where the time goes.
+        features: the module of the three views.
     """
 
-    def __init__(self, *, full: bool = False, profile: bool = False) -> None:
+    def __init__(self, *, full: bool = False, profile: bool = False, features: str = "benchmarks.three_views") -> None:
         """Make nothing yet."""
+        self._features = features
         self.full = full
         self.profile = profile
         self.profiles: list[tuple[str, str]] = []
@@ -79,7 +81,7 @@ class Shared:
     @cached_property
     def cards(self) -> Cards:
         """Send the payments through the stream, under stamps of their own time, and wait until they are servable."""
-        client, settings = self._stack.enter_context(online_store("benchmarks.three_views", accept_stamps=True))
+        client, settings = self._stack.enter_context(online_store(self._features, accept_stamps=True))
         rng = np.random.default_rng(3)
         now = instants.now()
         times = np.sort(rng.integers(now - DAYS * DAY, now, CARDS * PAYMENTS))

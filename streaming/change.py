@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
 from rtml.algebra.family import Array
-from rtml.online.adaptive import absolute, fold, grow
+from rtml.online.adaptive import absolute, fold_runs, grow
 from rtml.online.codec import PREFIX, RAW, RAW_MARK, Records, raw_count, state_value, unfield
 from rtml.online.codec import field as field_name
 from rtml.online.tail import states_above
 from rtml.plan import Plan
 from rtml.tiles import Tile
-from streaming.entity import Entity, Hot, Run
+from streaming.entity import Entity, Run
+from streaming.hot import Hot, find_record
 from streaming.route import ViewBatch
 
 
@@ -31,8 +33,8 @@ class Change:
         self.dirty: dict[bytes, None] = {}
         self.appends: list[tuple[int, int, bytes]] = []
         """Raw records: finest index, byte offset, bytes."""
-        self.pending: dict[bytes, tuple[bytes | None, list[Array]]] = {}
-        """States to renew: the old one, and the records to add."""
+        self.pending: dict[bytes, tuple[bytes | None, list[int]]] = {}
+        """States to renew: the old one, and the numbers of the records to add (`Pool`)."""
         self.counts: dict[bytes, int] = {}
         """How many raw records a renewed finest state stands for."""
         self.tail = False
@@ -45,6 +47,28 @@ class Change:
         """Note the strings of an event, and the coarsest tile that it is in."""
         for one in hashes:
             self.strings[one] = max(number, self.strings.get(one, number))
+
+
+class Pool:
+    """All records that a micro-batch adds to states, by number: its events', then those that tiles held before."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._parts: list[Array] = []
+        self._count = 0
+
+    def add(self, records: Array) -> range:
+        """Take more, and return their numbers."""
+        first = self._count
+        self._parts.append(records)
+        self._count += len(records)
+        return range(first, self._count)
+
+    def take(self, numbers: Array) -> Array:
+        """Return some records."""
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        return self._parts[0][numbers]
 
 
 class Editor:
@@ -60,6 +84,11 @@ class Editor:
         """Bytes of a record behind its time and id64."""
         self._longest_tail = plan.tail_limit * self._layout.tailed.itemsize
         self._counts = counts
+        self._pool, self._first = Pool(), 0
+
+    def begin(self, batch: ViewBatch) -> None:
+        """Begin with a micro-batch."""
+        self._first = self._pool.add(batch.records).start  # not 0 where the one before was cut short
 
     def work_in(self, change: Change, batch: ViewBatch, runs: Sequence[Run]) -> None:
         """Work one entity's events in; what they do to states is left pending."""
@@ -68,8 +97,8 @@ class Editor:
         for run in runs:
             added = self._add(change, batch, run, entity.leaf(batch, run[0]))
             if added:
-                entity.max_event_time = max(entity.max_event_time, *[times[row] for row in added])
-                entity.last_ingested = max(entity.last_ingested, *[ingested[row] for row in added])
+                entity.max_event_time = max(entity.max_event_time, *map(times.__getitem__, added))
+                entity.last_ingested = max(entity.last_ingested, *map(ingested.__getitem__, added))
             if batch.strings.texts:  # of duplicates, too: a full Redis may have refused the strings and not the tiles
                 number = int(batch.indices[-1][run[0]])
                 change.mention([one for row in run for one in batch.strings.rows[row]], number)
@@ -89,33 +118,39 @@ class Editor:
             if tile.level == 0:
                 before = change.counts[name] if name in change.pending else raw_count(value)
                 change.counts[name] = before + len(records)
-            self._pend(change, name, records)
+            self._pend(change, name, self._pool.add(records))
         change.entity.tail = b""
         change.tail = True
 
     def renew_states(self, changes: Sequence[Change]) -> None:
         """Combine all pending states of the micro-batch in one go."""
+        pool, self._pool = self._pool, Pool()
         places = [(change, name) for change in changes for name in change.pending]
-        pending = [(old, np.concatenate(added)) for change in changes for old, added in change.pending.values()]
-        for (change, name), packed in zip(places, fold(self._plan, pending), strict=True):
-            change.entity.tiles[name] = state_value(change.counts.get(name, 0), packed)
+        if not places:
+            return
+        pending = [found for change in changes for found in change.pending.values()]
+        sizes = np.array([len(numbers) for _, numbers in pending])
+        numbers = np.fromiter(
+            chain.from_iterable([numbers for _, numbers in pending]), dtype=np.int64, count=sizes.sum()
+        )
+        packed = fold_runs(self._plan, [old for old, _ in pending], pool.take(numbers), sizes)
+        for (change, name), state in zip(places, packed, strict=True):
+            change.entity.tiles[name] = state_value(change.counts.get(name, 0), state)
 
     def _add(self, change: Change, batch: ViewBatch, run: Run, level: int) -> Run:
         """Add a run to its leaf and to the states above; return those of its rows that are not there already."""
-        entity = change.entity
+        entity, finest = change.entity, batch.finest[run[0]]
         name = batch.fields_from_top[self._top - level][1][run[0]]
         value = entity.tiles[name]
-        hot = entity.hot(batch.finest[run[0]]) if value is not None and value[0] != RAW else None
-        added, records = self._new(batch, run, level, hot or value)
+        hot = entity.hot(finest) if value is not None and value[0] != RAW else None
+        added, data = self._new_hot(batch, run, hot) if hot else self._new(batch, run, level, value or b"")
         if not added:
             return added
-        data = b"".join(records.values())
         if level < self._top or hot:
             self._add_above(change, batch, added, level, hot)
         if hot:
-            self._append(change, batch.finest[run[0]], hot, data)
-            hot.records.update(records)
-            entity.heat(batch.finest[run[0]], hot)
+            self._append(change, finest, hot, data)
+            entity.heat(finest, hot)
         elif len(value or RAW_MARK) + len(data) <= 1 + self._plan.raw_limit * self._widths[level]:
             entity.tiles[name] = (value or RAW_MARK) + data
             change.dirty[name] = None
@@ -123,25 +158,42 @@ class Editor:
             self._split(change, unfield(name), (value or RAW_MARK)[1:] + data)
         return added
 
-    def _new(self, batch: ViewBatch, run: Run, level: int, known: Hot | bytes | None) -> tuple[Run, dict[bytes, bytes]]:
-        """Return the rows that are neither in a leaf nor in the run before them, and their records by key."""
+    def _new(self, batch: ViewBatch, run: Run, level: int, value: bytes) -> tuple[Run, bytes]:
+        """Return the rows that are neither in a leaf's value nor in the run before them, and their records."""
         width, data = self._widths[level], batch.encoded[level]
         key_width = width - self._payload
-        hot = known.records if isinstance(known, Hot) else None
-        value = known if isinstance(known, bytes) else None
         records: dict[bytes, bytes] = {}
         added = []
         for row in run:
             record = data[row * width : (row + 1) * width]
             key = record[:key_width]
-            found = records.get(key) or (_find(value, key, width) if hot is None else hot.get(key))
-            if found is None:
+            before = records.get(key) or find_record(value, key, width, 1)
+            if before is None:
                 records[key] = record
                 added.append(row)
             else:
-                self._counts["duplicates"] += 1
-                self._counts["conflicting"] += found != record
-        return added, records
+                self._is_duplicate(record, before)
+        return added, b"".join(records.values())
+
+    def _new_hot(self, batch: ViewBatch, run: Run, hot: Hot) -> tuple[Run, bytes]:
+        """Return the rows that are neither in a hot tile nor in the run before them, and their records."""
+        width, data = self._widths[0], batch.encoded[0]
+        records = [data[row * width : (row + 1) * width] for row in run]
+        found = hot.admit(records)
+        if found.count(None) == len(found):
+            return run, b"".join(records)
+        added, fresh = [], []
+        for row, record, before in zip(run, records, found, strict=True):
+            if before is None:
+                added.append(row)
+                fresh.append(record)
+            else:
+                self._is_duplicate(record, before)
+        return added, b"".join(fresh)
+
+    def _is_duplicate(self, record: bytes, before: bytes) -> None:
+        self._counts["duplicates"] += 1
+        self._counts["conflicting"] += before != record
 
     def _add_above(self, change: Change, batch: ViewBatch, rows: Run, level: int, hot: Hot | None) -> None:
         """Add events to the states above their leaf: at once, or to the tail."""
@@ -152,9 +204,9 @@ class Editor:
             change.entity.tail += b"".join(parts)
             change.tail = True
             return
-        records = batch.records[rows]
+        numbers = [self._first + row for row in rows] if self._first else rows
         for _, names in batch.fields_from_top[: self._top - lowest + 1]:
-            self._pend(change, names[rows[0]], records)
+            self._pend(change, names[rows[0]], numbers)
 
     def _append(self, change: Change, index: int, hot: Hot, data: bytes) -> None:
         """Add to a hot finest tile's raw records, unless some were lost: readers must go on seeing that."""
@@ -166,11 +218,11 @@ class Editor:
             change.counts[field_name(Tile(0, index))] = hot.count
 
     @staticmethod
-    def _pend(change: Change, name: bytes, records: Array) -> None:
+    def _pend(change: Change, name: bytes, numbers: Iterable[int]) -> None:
         if name not in change.pending:
             value = change.entity.tiles[name]
             change.pending[name] = (value[PREFIX:] if value else None, [])
-        change.pending[name][1].append(records)
+        change.pending[name][1].extend(numbers)
         change.dirty[name] = None
 
     def _split(self, change: Change, tile: Tile, data: bytes) -> None:
@@ -184,7 +236,7 @@ class Editor:
         for inner, records in grown.states.items():
             name = field_name(inner)
             entity.tiles[name] = state_value(0, b"")
-            change.pending[name] = (None, [records])
+            change.pending[name] = (None, [*self._pool.add(records)])
             change.dirty[name] = None
             self._know_children(entity, inner)
         width = self._widths[0]
@@ -201,13 +253,3 @@ class Editor:
         ratio = self._plan.ladder[tile.level] // self._plan.ladder[tile.level - 1]
         for index in range(tile.index * ratio, (tile.index + 1) * ratio):
             entity.tiles.setdefault(field_name(Tile(tile.level - 1, index)), None)
-
-
-def _find(value: bytes | None, key: bytes, width: int) -> bytes | None:
-    """Return the record of an `R` value that begins with a time and id64, if it is there."""
-    if value is None:
-        return None
-    at = value.find(key, 1)
-    while at >= 0 and (at - 1) % width:
-        at = value.find(key, at + 1)
-    return value[at : at + width] if at >= 0 else None

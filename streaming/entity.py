@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from math import inf
 
 from rtml.instants import BEGINNING, Instant
-from rtml.online.codec import RAW, Header
+from rtml.online.codec import RAW, Header, unfield
 from rtml.plan import Plan
+from streaming.hot import Hot
 from streaming.route import ViewBatch
 
 REFRESH_SECONDS = 3_600.0
@@ -15,21 +17,11 @@ REFRESH_SECONDS = 3_600.0
 HOT_TILES = 4
 """How many of an entity's hot finest tiles are remembered with all of their records."""
 
+ENTITY_BYTES, TILE_BYTES = 800, 110
+"""What Python takes for an entity, and for each of its tiles beside the value."""
+
 Run = list[int]
 """Rows of a `ViewBatch` of one entity and one finest tile, in order of arrival: one path down the ladder."""
-
-
-class Hot:
-    """The raw records of a hot finest tile, by time and id64, and how many places they take in Redis."""
-
-    __slots__ = ("count", "damaged", "records")
-
-    def __init__(self, data: bytes, width: int, payload: int, count: int) -> None:
-        """Take what the raw key holds; if that is less than `count` records, the tile is damaged for good."""
-        records = [data[at : at + width] for at in range(0, len(data) // width * width, width)]
-        self.records = {record[: width - payload]: record for record in records}
-        self.count = count
-        self.damaged = len(data) < count * width
 
 
 class Entity:
@@ -37,6 +29,7 @@ class Entity:
 
     __slots__ = (
         *("fence", "last_ingested", "max_event_time", "pruned", "raw", "refreshed", "size", "tail", "tiles", "wanted"),
+        "weighed",
     )
 
     def __init__(self, header: Header, tail: bytes | None = None) -> None:
@@ -55,7 +48,9 @@ class Entity:
         self.refreshed = -REFRESH_SECONDS
         """When its time to live was last renewed."""
         self.size = 0
-        """How many bytes its tiles had when they were last counted."""
+        """About how many bytes it took when it was last weighed."""
+        self.weighed = -inf
+        """When that was."""
         self.wanted = True
         """Whether it had events since it was last to be forgotten."""
 
@@ -84,8 +79,12 @@ class Entity:
         """Leave out what is behind the fence: it was applied before."""
         if self.fence < 0:
             return runs
-        sealed_to = (self.fence - plan.lateness) // plan.tiles.finest
+        sealed_to = self.sealed_to(plan)
         return [run for run in runs if batch.finest[run[0]] >= sealed_to]
+
+    def sealed_to(self, plan: Plan) -> int:
+        """Return the first finest tile that is not behind the fence."""
+        return (self.fence - plan.lateness) // plan.ladder[0]
 
     def is_known(self, batch: ViewBatch, runs: Iterable[Run]) -> bool:
         """Whether nothing has to be fetched before runs can be worked in."""
@@ -103,14 +102,35 @@ class Entity:
                     return False
         return True
 
+    def forget_sealed(self, plan: Plan, watermark: Instant, but: Collection[bytes] = ()) -> None:
+        """Forget tiles that no event can join any more, and the raw records of hot ones."""
+        ends, lateness = plan.tiles.end, plan.lateness
+        for name in [name for name in self.tiles if name not in but]:
+            tile = unfield(name)
+            if ends(tile) + lateness <= watermark:
+                del self.tiles[name]
+                if tile.level == 0 and self.raw is not None:
+                    self.raw.pop(tile.index, None)
+
+    def weigh(self, now: float) -> None:
+        """Find out about how many bytes it takes here."""
+        values = sum([len(value) for value in self.tiles.values() if value]) + len(self.tail)
+        raw = sum([hot.size for hot in self.raw.values()]) if self.raw else 0
+        self.size, self.weighed = ENTITY_BYTES + TILE_BYTES * len(self.tiles) + values + raw, now
+
     def hot(self, index: int) -> Hot | None:
         """Return the raw records of a finest tile, if they are known."""
         return None if self.raw is None else self.raw.get(index)
 
-    def cool(self) -> None:
-        """Remember the hot tiles that were needed last, and no others."""
+    def cool(self, plan: Plan) -> None:
+        """Remember the hot tiles that were needed last, and no others; none that events can no longer join."""
         raw = self.raw
-        while raw is not None and len(raw) > HOT_TILES:
+        if raw is None:
+            return
+        sealed_to = self.sealed_to(plan)
+        for index in [index for index in raw if index < sealed_to]:
+            del raw[index]
+        while len(raw) > HOT_TILES:
             del raw[next(iter(raw))]
 
     def heat(self, index: int, hot: Hot) -> None:
@@ -123,7 +143,7 @@ class Entity:
 
 def runs_of(batch: ViewBatch, rows: list[int]) -> list[Run]:
     """Return an entity's rows by finest tile."""
-    if len(rows) == 1:
+    if len(rows) == 1 or batch.is_of_one_tile:
         return [rows]
     finest = batch.finest
     runs: dict[int, Run] = {}

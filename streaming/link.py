@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MOST_POSTED = 1_000
 """How many commands are under way at once: their replies must fit the sockets' buffers."""
+SENT_AT_ONCE = 250
 
 
 class Link:
@@ -43,6 +44,9 @@ class Link:
         self._incarnation = incarnation(client)
         self._posted: list[Command | bytes] = []
         self._replies: list[Any] = []
+        """Of the oldest ones that were posted."""
+        self._under_way = 0
+        """How many of those that were sent have no reply yet."""
         self._broken = False
 
     def close(self) -> None:
@@ -71,19 +75,25 @@ class Link:
         """
         if not commands:
             return []
-        self.post(commands)
+        self._put(commands)
         return self.drain()[-len(commands) :]
 
     def post(self, commands: Sequence[Command | bytes]) -> None:
         """Send commands, and go on while Redis works; `drain` or the next `run` looks at the replies."""
-        if len(self._posted) > MOST_POSTED:
+        if self._broken or self._replies:  # some of which are errors
             self.drain()
+        self._put(commands)
+        if not any(isinstance(reply, Exception) for reply in self._replies):
+            del self._posted[: len(self._replies)]
+            self._replies = []
+
+    def _put(self, commands: Sequence[Command | bytes]) -> None:
         self._posted += commands
         if not self._broken:
             try:
                 self._send(commands)
             except (redis.ConnectionError, redis.TimeoutError):
-                self._broken = True
+                self._lose()
 
     def drain(self) -> list[Any]:
         """Return the replies to all that was posted, sending it again as often as that takes: values are absolute.
@@ -109,21 +119,31 @@ class Link:
                 self._replies = []
                 self._send(self._posted, wait=True)
             else:
-                self._replies += receive(self._connection, len(self._posted) - len(self._replies))
+                self._take(self._under_way)
         except (redis.ConnectionError, redis.TimeoutError):
-            self._connection.disconnect()
-            self._replies, self._broken = [], True
+            self._lose()
             return None
         replies, self._replies, self._broken = self._replies, [], False
         return replies
 
     def _send(self, commands: Sequence[Command | bytes], *, wait: bool = False) -> None:
-        """Send; when many are under way, read some replies first."""
-        for start in range(0, len(commands), MOST_POSTED):
-            chunk = commands[start : start + MOST_POSTED]
+        """Send; while too many are under way, read the oldest replies: Redis is mostly past these."""
+        for start in range(0, len(commands), SENT_AT_ONCE):
+            chunk = commands[start : start + SENT_AT_ONCE]
             send(self._connection, chunk)
-            if wait or start + MOST_POSTED < len(commands):
-                self._replies += receive(self._connection, len(chunk))
+            self._under_way += len(chunk)
+            self._take(self._under_way if wait else self._under_way - MOST_POSTED)
+
+    def _take(self, count: int) -> None:
+        """Read so many replies, if any."""
+        if count > 0:
+            self._replies += receive(self._connection, count)
+            self._under_way -= count
+
+    def _lose(self) -> None:
+        """Give the connection up, with the replies to what was sent: all of it is sent again."""
+        self._connection.disconnect()
+        self._replies, self._under_way, self._broken = [], 0, True
 
     def _raise_unless_passing(self, replies: list[Any]) -> None:
         for reply in replies:

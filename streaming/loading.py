@@ -11,7 +11,8 @@ from rtml.online.codec import field as field_name
 from rtml.online.commands import Command
 from rtml.online.tail import TAIL, joined, states_above
 from streaming.change import Change
-from streaming.entity import Entity, Hot, Run, all_unknown
+from streaming.entity import Entity, Run, all_unknown
+from streaming.hot import Hot
 from streaming.link import Link
 from streaming.packing import Packer
 from streaming.route import ViewBatch
@@ -20,7 +21,9 @@ from streaming.versions import Version
 CACHED_ENTITIES = 120_000
 """How many entities of a view a process remembers at most."""
 CACHED_BYTES = 512 << 20
-"""About how many bytes of tiles it remembers of a view whose states are large: these may be kilobytes each."""
+"""About how many bytes they may take: states may be kilobytes each, and the raw records of hot tiles are many."""
+WEIGHED_EVERY = 10.0
+"""How often an entity is weighed whose states are small, in seconds, and what is sealed of it forgotten."""
 
 Work = dict[str, list[Run]]
 """What a micro-batch has for each entity, by its tag."""
@@ -46,13 +49,12 @@ class Loader:
         opened = {tag: self.entities[tag].open_runs(self._plan, batch, runs) for tag, runs in work.items()}
         self._load_raw(batch, [(tag, run[0]) for tag, runs in opened.items() for run in runs])
 
-    def forget(self, seen: Iterable[str]) -> None:
+    def forget(self, seen: Iterable[str], now: float) -> None:
         """Forget entities that have had no events for long, if they are too many, or too large (the CLOCK rule).
 
-        `seen` are those whose tiles may be others by now.
+        `seen` are those that may be larger by now.
         """
-        if self._plan.tailed:
-            self._weigh(seen)
+        self._weigh(seen, now)
         while len(self.entities) > CACHED_ENTITIES or self._bytes > CACHED_BYTES:
             tag, entity = self.entities.popitem(last=False)
             if entity.wanted:
@@ -61,12 +63,16 @@ class Loader:
             else:
                 self._bytes -= entity.size
 
-    def _weigh(self, tags: Iterable[str]) -> None:
+    def _weigh(self, tags: Iterable[str], now: float) -> None:
+        entities, before = self.entities, now - (0 if self._plan.tailed else WEIGHED_EVERY)
         for tag in tags:
-            entity = self.entities[tag]
-            size = sum([len(value) for value in entity.tiles.values() if value])
-            self._bytes += size - entity.size
-            entity.size = size
+            entity = entities[tag]
+            if entity.weighed <= before:
+                self._bytes -= entity.size
+                if not self._plan.tailed:  # the states above a tail are wanted again when it is folded
+                    entity.forget_sealed(self._plan, entity.fence)
+                entity.weigh(now)
+                self._bytes += entity.size
 
     def load_above_tails(self, changes: Sequence[Change]) -> None:
         """Fetch the states that tails are about to be folded into."""

@@ -16,9 +16,11 @@ from rtml.define.source import EventSource
 from rtml.instants import Instant
 from rtml.online import keys
 from rtml.online.codec import FIELD_DTYPE, Records
+from rtml.online.codec import field as field_name
 from rtml.online.salts import partial_columns, partial_tag, with_salt
 from rtml.plan import Plan
 from rtml.projection import INGESTED_AT, RowWise, project, to_events
+from rtml.tiles import Tile
 from streaming.decode import Reason
 from streaming.gate import ARRIVED, Gated
 from streaming.texts import BatchTexts
@@ -62,6 +64,11 @@ class ViewBatch:
         return indices
 
     @cached_property
+    def is_of_one_tile(self) -> bool:
+        """Whether all events are of the same finest tile."""
+        return _is_one(self.indices[0])
+
+    @cached_property
     def wide(self) -> bytes:
         """All records with absolute times, one after the other."""
         return self.records.tobytes()
@@ -78,7 +85,14 @@ class ViewBatch:
         return encoded
 
 
+def _is_one(index: Array) -> bool:
+    """Whether all events have the same index: live ones have in coarse tiles, and nearly all of them in fine ones."""
+    return len(index) > 0 and bool((index == index[0]).all())
+
+
 def _field_names(level: int, index: Array) -> list[bytes]:
+    if _is_one(index):
+        return [field_name(Tile(level, int(index[0])))] * len(index)
     names = np.zeros(len(index), dtype=FIELD_DTYPE)
     names["level"], names["index"] = level, index
     data, width = names.tobytes(), FIELD_DTYPE.itemsize

@@ -65,6 +65,7 @@ class ViewWriter:
         """
         self._watermark, self._now, self._strings = watermark, time.monotonic(), batch.strings
         self.counts["conflicting"] += self._texts.conflicts(batch.strings)
+        self._editor.begin(batch)
         entities = self._loader.entities
         waiting: Work = {}
         misses = 0
@@ -81,7 +82,7 @@ class ViewWriter:
             self._work_in(tag, entities[tag], batch, runs)
         self._finish_held()
         self._post()
-        self._loader.forget(rows)
+        self._loader.forget(rows, self._now)
 
     def _work_in(self, tag: str, entity: Entity, batch: ViewBatch, runs: Sequence[Run]) -> None:
         entity.wanted = True
@@ -138,7 +139,7 @@ class ViewWriter:
             names = [name.encode() for name in (key, *raw)]
             command = self._packer.write(names, ttl, [append[1:] for append in change.appends], pairs, dropped)
         if entity.raw is not None:
-            entity.cool()
+            entity.cool(self._plan)
         if self._plan.texts:
             self._ready += self._texts.keep(key, change.strings, self._strings.texts)
             self._ready.append(command)
@@ -160,7 +161,7 @@ class ViewWriter:
         for change, names in zip(turned, listed, strict=True):
             found[change.tag] = self._out_of_reach(names, self._watermark, change.entity.pruned)
             change.entity.pruned = self._watermark
-            self._forget_sealed(change)
+            change.entity.forget_sealed(self._plan, self._watermark, change.dirty)
         for change in held:
             if change.split:  # what has moved down may be old
                 moved = self._out_of_reach(change.dirty, max(change.entity.fence, self._watermark))
@@ -174,15 +175,6 @@ class ViewWriter:
         tiles = [unfield(name) for name in names if len(name) == FIELD_DTYPE.itemsize]
         old, raw = expired(self._plan, tiles, fence, since)
         return [field_name(tile) for tile in old], raw
-
-    def _forget_sealed(self, change: Change) -> None:
-        entity, ladder, lateness = change.entity, self._plan.tiles, self._plan.lateness
-        for name in [name for name in entity.tiles if name not in change.dirty]:
-            tile = unfield(name)
-            if ladder.end(tile) + lateness <= self._watermark:
-                del entity.tiles[name]
-                if tile.level == 0 and entity.raw is not None:
-                    entity.raw.pop(tile.index, None)
 
 
 class TileWriter:

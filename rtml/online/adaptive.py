@@ -68,12 +68,17 @@ def fold(plan: Plan, pending: Sequence[tuple[bytes | None, Array]]) -> list[byte
     if not pending:
         return []
     sizes = np.array([len(records) for _, records in pending])
-    events = Records(plan).decode(np.concatenate([records for _, records in pending]), 0)
-    old = [(cell, state) for cell, (state, _) in enumerate(pending) if state is not None]
-    states = concatenate([plan.states.unpack_bytes([state for _, state in old]), plan.states.lift(events)])
+    return fold_runs(plan, [state for state, _ in pending], np.concatenate([records for _, records in pending]), sizes)
+
+
+def fold_runs(plan: Plan, states: Sequence[bytes | None], records: Array, sizes: Array) -> list[bytes]:
+    """Return packed states: each an old one (or none) with so many of the records added, which follow one another."""
+    events = Records.of(plan).decode(records, 0)
+    old = [(cell, state) for cell, state in enumerate(states) if state is not None]
+    parts = concatenate([plan.states.unpack_bytes([state for _, state in old]), plan.states.lift(events)])
     cells = np.concatenate(
-        [np.array([cell for cell, _ in old], dtype=np.int64), np.repeat(np.arange(len(pending)), sizes)]
+        [np.array([cell for cell, _ in old], dtype=np.int64), np.repeat(np.arange(len(states)), sizes)]
     )
     order, starts = group_runs(cells)
-    merged = plan.states.combine({name: column[order] for name, column in states.items()}, starts)
+    merged = plan.states.combine({name: column[order] for name, column in parts.items()}, starts)
     return plan.states.pack_bytes(merged)

@@ -12,16 +12,17 @@ import redis
 from bytewax.inputs import FixedPartitionedSource, StatefulSourcePartition
 
 from rtml.define.source import EventSource
-from rtml.instants import BEGINNING, Instant
+from rtml.instants import Instant
 from rtml.online import keys
 from streaming.adoption import Adoption
-from streaming.broker import RestartRequiredError, check_incarnation, incarnation, is_passing, longer, pipelined
+from streaming.broker import RestartRequiredError, check_incarnation, incarnation, is_passing, longer
 from streaming.entries import Entries
 from streaming.figures import Figures
-from streaming.heartbeats import is_heartbeat
 from streaming.place import ALONE, Place
 from streaming.positions import MOVED, RETENTION, START, Position, arrived_at, raise_position, read_positions
 from streaming.rewind import offset_before
+from streaming.sources.intake import Intake
+from streaming.sources.reads import Reads
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 IDLE_POLL = timedelta(milliseconds=20)
 BUSY_POLLS = 100
 """After so many empty reads in a row, each about a millisecond apart, a partition is idle."""
+READS = 4
+"""A micro-batch takes so many full reads at most."""
 TRIM_EVERY = 60.0
 LOOK_EVERY = 1.0
 
@@ -131,9 +134,10 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         self._client = client
         self._source = source
         self._partition = partition
-        self._connection: Any = client.connection_pool.get_connection()
         self._key = source.stream.key(partition)
         self._reading = reading
+        connection = client.connection_pool.get_connection()
+        self._reads = Reads(connection, self._key, keys.replay_time(source.name), reading.batch)
         self._position = start
         self._written = start
         self._snapshot: Position | None = None
@@ -166,7 +170,7 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
         except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.ResponseError) as error:
             if isinstance(error, redis.exceptions.ResponseError) and not is_passing(error):
                 raise
-            self._connection.disconnect()
+            self._reads.drop()
             self._backoff = longer(self._backoff)
             self._awake = datetime.now(UTC) + timedelta(seconds=self._backoff)
             return []
@@ -231,19 +235,23 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
                 raise RestartRequiredError("definitions were deployed; a new process loads them")
 
     def _read(self) -> list[Entries]:
-        read = ("XREAD", "COUNT", self._reading.batch, "STREAMS", self._key, self._position.offset)
-        replayed = ("EXISTS", keys.replay_time(self._source.name))
+        """Take what has arrived; of a backlog several reads as one micro-batch, which costs less for each event."""
         started = time.perf_counter()
-        replies = pipelined(self._connection, [("TIME",), read, replayed])
-        if error := next((reply for reply in replies if isinstance(reply, redis.RedisError)), None):
-            raise error
-        (seconds, micros), streams, is_replayed = replies
-        if streams:
-            self._figures.stage("read", time.perf_counter() - started)
-        if not streams:
-            self._idle(int(seconds) * 1_000_000 + int(micros), replayed=bool(is_replayed))
+        intake = Intake(self._partition, self._position, accept_stamps=self._reading.accept_stamps)
+        room = self._reading.credit - self._emitted
+        for number in range(READS):
+            read = self._reads.after(intake.position.offset)
+            if not read.entries:
+                if not number:
+                    self._idle(read.clock, replayed=read.replayed)
+                break
+            intake.add(read)
+            if len(intake) >= room or not self._reads.is_full(read.entries):
+                break
+        if intake.position.offset == self._position.offset:
             return []
-        return self._accept(streams[0][1], replayed=bool(is_replayed))
+        self._figures.stage("read", time.perf_counter() - started)
+        return self._accept(intake)
 
     def _idle(self, clock: Instant, *, replayed: bool) -> None:
         """An empty read covers all up to the broker's clock, unless stamps tell the time; that millisecond goes on."""
@@ -254,50 +262,21 @@ class RedisStreamPartition(StatefulSourcePartition[Entries, str]):
             covered = clock // 1_000 * 1_000 - 1
             self._position = self._position._replace(ingested_at=max(self._position.ingested_at, covered))
 
-    def _accept(self, found: list[tuple[bytes, list[bytes]]], *, replayed: bool) -> list[Entries]:
-        entries = Entries(self._partition, [], [], [], [])
-        ingested: Instant = BEGINNING
-        heartbeat: bytes | None = None
-        for offset, pairs in found:
-            arrived = arrived_at(offset)
-            if len(pairs) == 2 and pairs[0] == b"data":  # as nearly all are
-                ingested, payload = arrived, pairs[1]
-            else:
-                fields = dict(zip(pairs[::2], pairs[1::2], strict=True))
-                if is_heartbeat(fields):
-                    heartbeat = offset
-                    ingested = ingested if replayed else arrived
-                    continue
-                ingested = self._stamp(fields, arrived)
-                if b"tick" in fields and b"data" not in fields:
-                    self._empty_reads = 0
-                    continue
-                payload = fields.get(b"data", b"")
-            entries.offsets.append(offset.decode())
-            entries.arrived.append(arrived)
-            entries.ingested_at.append(ingested)
-            entries.payloads.append(payload)
-        if len(entries):
-            self._empty_reads = 0
-        covered = max(self._position.ingested_at, ingested)
-        self._position = Position(found[-1][0].decode(), covered)
-        self._emitted += len(entries)
-        self._figures.gauge(lag_ms=round(time.time() * 1_000 - arrived_at(found[-1][0]) / 1_000, 3))
-        if len(entries):
-            self._figures.gauge(last_event_at=entries.arrived[-1])
-        if heartbeat is not None:
-            entries = replace(entries, heartbeat=heartbeat.decode())
-        return [entries] if len(entries) or heartbeat is not None else []
-
-    def _stamp(self, fields: dict[bytes, bytes], arrived: Instant) -> Instant:
-        """Return the carried stamp where it is accepted and one at all; it puts the source on replay time."""
-        stamp = fields.get(b"ingested_at")
-        if stamp is None or not self._reading.accept_stamps or not stamp.isdigit() or len(stamp) > len(str(arrived)):
-            return arrived
-        if not self._replayed:
+    def _accept(self, intake: Intake) -> list[Entries]:
+        """Move on to where an intake ends."""
+        entries = intake.entries
+        if intake.stamped and not self._replayed:
             self._client.set(keys.replay_time(self._source.name), 1)
             self._replayed = True
-        return int(stamp)
+        if len(entries) or intake.ticked:
+            self._empty_reads = 0
+        self._position = intake.position
+        self._emitted += len(entries)
+        arrived = arrived_at(self._position.offset.encode())
+        self._figures.gauge(lag_ms=round(time.time() * 1_000 - arrived / 1_000, 3))
+        if len(entries):
+            self._figures.gauge(last_event_at=entries.arrived[-1])
+        return [entries] if intake.is_worth_passing_on else []
 
     def _trim(self) -> None:
         """Forget what both flows have behind them for an hour."""

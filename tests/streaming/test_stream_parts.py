@@ -237,10 +237,10 @@ class TestPartition:
         Producer(client, source, accept_stamps=True).send(events(3), ingested_at="at", partition=0)
         part = self.open(client, source)
         away = broker.connect("redis://127.0.0.1:1", timeout=0.1)
-        here, part._connection = part._connection, away.connection_pool.make_connection()
+        here, part._reads._connection = part._reads._connection, away.connection_pool.make_connection()
         assert list(part.next_batch()) == []
         assert part.next_awake() > datetime.now(UTC)
-        part._connection = here
+        part._reads._connection = here
         assert len(next(iter(part.next_batch()))) == 3
 
     def test_a_redis_that_came_back_older_is_noticed_though_the_client_reconnects(
