@@ -101,29 +101,40 @@ class ViewLookup:
             reading = self._reading(row)
             edges = raw[at : at + len(reading.raw)]
             at += len(edges)
-            if self._take(row, reading, found, edges):
+            row.fetched = self._fetched(reading, found, edges)
+            is_short, lacks_head = self._is_short(row, reading), self._lacks_head(row)
+            if is_short or lacks_head:
                 again.append(row)
         self._pending = again
 
-    def _take(self, row: _Row, reading: Reading, found: Any, edges: list[bytes | None]) -> bool:
-        """Take the replies about an entity: of `HMGET`, and its raw edges. Return whether it must be read again."""
+    def _fetched(self, reading: Reading, found: Any, edges: list[bytes | None]) -> Fetched:
+        """Return what the replies about an entity say: that to `HMGET`, which is taken apart, and its raw edges."""
         plan = self.plan
         if self.turn.whole:
             reading, found = _of_hash(plan, found, reading.raw)
-        header, late, *rest = found
-        fetched = row.fetched = Fetched(Header.decode(header) if header else NO_HEADER, late, reading)
+        header, late = found[0], found[1]
+        del found[:2]
+        fetched = Fetched(Header.decode(header) if header else NO_HEADER, late, reading, found)
         if plan.lifetime:
-            fetched.base, fetched.late_at, *rest = rest
+            fetched.base, fetched.late_at = found[0], found[1]
+            del found[:2]
         if plan.tailed:
-            fetched.tail, *rest = rest
-        fetched.values = rest
+            fetched.tail = found.pop(0)
         if edges.count(None) < len(edges):
             fetched.raw = {index: data for index, data in zip(reading.raw, edges, strict=True) if data is not None}
+        return fetched
+
+    def _is_short(self, row: _Row, reading: Reading) -> bool:
+        """Whether raw edges must be read again: they are shorter than their tiles' counts."""
         row.attempts += 1
-        row.damaged = bool(reading.raw) and bool(fetched.damaged(plan))
-        head = not (row.head or self.turn.whole) and fetched.needs_head(plan, self.at)
-        row.head |= head
-        return head or (row.damaged and row.attempts < ATTEMPTS)
+        row.damaged = bool(reading.raw) and bool(row.fetched.damaged(self.plan))
+        return row.damaged and row.attempts < ATTEMPTS
+
+    def _lacks_head(self, row: _Row) -> bool:
+        """Whether there are events at or after the instant, so that more must be read."""
+        lacks = not (row.head or self.turn.whole) and row.fetched.needs_head(self.plan, self.at)
+        row.head |= lacks
+        return lacks
 
     def check_reach(self) -> None:
         """Refuse an instant behind which the stream has forgotten in the meantime.
