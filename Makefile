@@ -79,7 +79,7 @@ $(BIN)/python:
 	  echo "$(PYTHON) has no venv of its own (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
 
 # setuptools goes first: it builds the one locked package that has no wheel.
-$(INSTALLED): $(LOCK) pyproject.toml hatch_build.py rtml/kernel/_merge.c | $(BIN)/python
+$(INSTALLED): $(LOCK) pyproject.toml hatch_build.py $(wildcard rtml/kernel/_*.[ch]) | $(BIN)/python
 	@rm -f $@ $(VENV)/install.log
 	@total=$$(grep -c '^[a-z0-9].*==' $(LOCK)); \
 	echo "==> $$total locked packages into .venv (once, about a minute)"; \

@@ -66,11 +66,9 @@ def from_series(column: pl.Series, output: Output) -> Values:
     return Values(found.values, valid, lengths)
 
 
-def to_list(values: Values, sound: list[bool] | None = None) -> list[Any]:
-    """Return values as Python has them, `None` where there is none, or where a row is not sound."""
+def to_list(values: Values) -> list[Any]:
+    """Return values as Python has them, `None` where there is none."""
     valid = values.valid.tolist()
-    if sound is not None:
-        valid = [there and good for there, good in zip(valid, sound, strict=True)]
     found = values.values.tolist()
     if values.lengths is not None:
         found = [row[:length] for row, length in zip(found, values.lengths.tolist(), strict=True)]

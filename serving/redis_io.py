@@ -131,8 +131,7 @@ class RedisReader:
 
 
 class _Pool(BlockingConnectionPool):
-    """Hands out connections without a look at whether they are still open: `_answered` finds that out, and tries once
-    more."""
+    """Hands out connections without a look at whether they are still open: whoever finds that out tries once more."""
 
     async def ensure_connection(self, connection: Any) -> None:
         """Connect, if it is not."""
@@ -141,13 +140,23 @@ class _Pool(BlockingConnectionPool):
 
 
 async def _answered(connection: Any, packed: bytes, count: int) -> list[Any]:
-    """Send, and return all replies; a connection that fails, or that is given up halfway, is closed by itself."""
-    await connection.send_packed_command(packed)
-    replies: list[Any] = []
-    while len(replies) < count:
-        try:
-            replies.append(await connection.read_response(disable_decoding=True))
-        except ResponseError as error:
-            replies.append(error)
-        replies += received(connection, count - len(replies))
+    """Send, and return all replies; a connection that fails, or that is given up halfway, is closed.
+
+    Raises:
+        redis.RedisError: Redis did not answer, or refused.
+    """
+    try:
+        await connection.send_packed_command(packed)
+        replies: list[Any] = []
+        while len(replies) < count:
+            try:
+                replies.append(await connection.read_response(disable_decoding=True))
+            except ResponseError as error:
+                replies.append(error)
+            replies += received(connection, count - len(replies))
+    except BaseException as error:
+        await connection.disconnect(nowait=True)
+        if isinstance(error, RuntimeError):  # what uvloop says of a connection that was reset while it was idle
+            raise ConnectionError(f"the connection was lost: {error}") from None
+        raise
     return sound(replies)

@@ -40,7 +40,7 @@ def serve(settings: Settings) -> None:
     mask_logs(settings.secrets)
     logs.configure(settings.log_format, process="serving")
     if not is_built():
-        _log.warning("rtml/kernel was not compiled, as there was no C compiler: features take three times as long")
+        _log.warning("rtml/kernel was not compiled when rtml was installed: features take three times as long")
     disable_created_metrics()  # type: ignore[no-untyped-call]
     asyncio.Runner(loop_factory=_loop_factory()).run(_serve(settings))
 

@@ -25,7 +25,8 @@ class Strings:
     def __init__(self, merges: Sequence[ViewMerge], cache: TextCache) -> None:
         """Take the views' parts of the answer."""
         self._commands: list[Command] | None = None
-        self._views = [_ViewStrings(merge, cache) for merge in merges if merge.lookup.plan.texts]
+        texts = [_ViewStrings(merge, cache) for merge in merges if merge.lookup.plan.texts]
+        self._views = [found for found in texts if found.features]
 
     def __bool__(self) -> bool:
         """Whether any feature is a string, or a list of them."""

@@ -149,26 +149,43 @@ def sound(replies: list[Any]) -> list[Any]:
 
 
 def receive(connection: Any, count: int) -> list[Any]:
-    """Return the next replies, errors among them."""
+    """Return the next replies, errors among them.
+
+    Raises:
+        redis.ConnectionError, redis.TimeoutError: the connection is lost, or not fit for more.
+    """
     replies: list[Any] = []
     while len(replies) < count:
         try:
             replies.append(connection.read_response(disable_decoding=True))
         except redis.ResponseError as error:
             replies.append(error)
-        replies += received(connection, count - len(replies))
+        try:
+            replies += received(connection, count - len(replies))
+        except BaseException:
+            connection.disconnect()
+            raise
     return replies
 
 
 def received(connection: Any, most: int) -> list[Any]:
     """Return replies that came along with the last one, errors among them; blocking connection or not.
 
-    They are in its buffer: to take them from there costs a tenth of what `read_response` does around each.
+    They are in its buffer: to take them from there costs a tenth of what `read_response` does around each. Whoever is
+    left with an exception must close the connection.
+
+    Raises:
+        redis.ConnectionError: Redis is loading or the like; or there is more than `most`, so that nobody knows any more
+            which reply is whose.
     """
     reader = connection._parser._reader
     replies: list[Any] = []
     while len(replies) < most and (reply := reader.gets(False)) is not NOT_ENOUGH_DATA:
+        if isinstance(reply, redis.ConnectionError):
+            raise reply
         replies.append(reply)
+    if len(replies) == most and reader.has_data():
+        raise redis.ConnectionError("Redis sent more replies than it was sent commands")
     return replies
 
 

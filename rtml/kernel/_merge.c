@@ -1,7 +1,6 @@
 /* What windows over an entity's tiles and records are worth: `rtml.answer` for aggregates of fixed width, compiled.
  *
- * Formats are those of rtml/online/codec.py, which windows count what is said by rtml/gathered.py, and states are those
- * of rtml/algebra. Variance merges by Chan, Golub and LeVeque (1979); sums of floats are compensated by Neumaier (1974).
+ * Formats are those of rtml/online/codec.py, and which windows count what is said by rtml/gathered.py.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -14,20 +13,11 @@
 #error "what Redis holds is little endian"
 #endif
 
-enum { ROWS, SUM_FLOAT, SUM_INTEGER, SPREAD, LEAST_FLOAT, LEAST_INTEGER, GREATEST_FLOAT, GREATEST_INTEGER, FIRST, LAST };
+#include "_families.h"
+
 enum { COUNT, RATE, SUM, SUM_RATE, MEAN, VARIANCE, STDDEV, BEST, END };
-enum { AS_FLOAT, AS_INTEGER, AS_HASH };
-
-enum { PREFIX = 5, LEAST_TIME = 4, WIDTH = 8, MOST_FAMILIES = 64, MOST_WINDOWS = 64, MOST_FEATURES = 512 };
-
-/* How one family is merged: where its columns are in a packed state, and where in a record the value is. */
-typedef struct {
-    int kind;
-    Py_ssize_t at;     /* in a state: its first column */
-    Py_ssize_t weight; /* in a state: how many values there were */
-    int lane;          /* in a record: which value */
-    int as;
-} Family;
+enum { PREFIX = 5, LEAST_TIME = 4, WIDTH = 8, MOST_LANES = 255 };
+enum { MOST_FAMILIES = 64, MOST_WINDOWS = 64, MOST_FEATURES = 512 };
 
 /* One feature: what is made of which family's state in which window. */
 typedef struct {
@@ -39,16 +29,6 @@ typedef struct {
     int settled; /* the right edge lies in the past: what was published behind it does not count */
 } Window;
 
-/* The state of one family in one window. */
-typedef struct {
-    int64_t n;
-    __int128 whole;
-    double sum, low; /* `low` is what the sum lost */
-    double mean, m2;
-    int64_t time;
-    uint64_t id, bits;
-} Cell;
-
 typedef struct {
     const char *data; /* the first record */
     Py_ssize_t count, size, time;
@@ -58,100 +38,10 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     int families, features, windows, lanes;
-    Py_ssize_t state, narrow_time;
+    Py_ssize_t state, narrow_time; /* bytes */
     Family family[MOST_FAMILIES];
     Feature feature[MOST_FEATURES];
 } Merger;
-
-static int64_t load_i64(const char *at) { int64_t v; memcpy(&v, at, sizeof v); return v; }
-static uint64_t load_u64(const char *at) { uint64_t v; memcpy(&v, at, sizeof v); return v; }
-/* Of damaged bytes it may be any time: what wraps around is outside of all windows, or counts as what it says. */
-static int64_t later(int64_t base, uint64_t more) { return (int64_t)((uint64_t)base + more); }
-static double load_f64(const char *at) { double v; memcpy(&v, at, sizeof v); return v; }
-
-/* ------------------------------------------------------------------------------------------------------- families */
-
-static void add_float(Cell *cell, double value) {
-    double sum = cell->sum + value;
-    cell->low += fabs(cell->sum) >= fabs(value) ? (cell->sum - sum) + value : (value - sum) + cell->sum;
-    cell->sum = sum;
-}
-
-static void add_spread(Cell *cell, int64_t before, int64_t weight, double mean, double m2) {
-    if (before == 0) {
-        cell->mean = mean;
-        cell->m2 = m2;
-        return;
-    }
-    double share = (double)weight / (double)(before + weight), delta = mean - cell->mean;
-    cell->m2 += m2 + delta * delta * (double)before * share;
-    cell->mean += delta * share;
-}
-
-/* As numpy's: NaN beats everything. */
-static void keep_float(Cell *cell, int64_t before, double value, int greatest) {
-    if (before == 0 || isnan(value) || (greatest ? value > cell->sum : value < cell->sum)) {
-        if (before == 0 || !isnan(cell->sum)) cell->sum = value;
-    }
-}
-
-static void keep_integer(Cell *cell, int64_t before, int64_t value, int greatest) {
-    if (before == 0 || (greatest ? value > cell->time : value < cell->time)) cell->time = value;
-}
-
-static void keep_end(Cell *cell, int64_t time, uint64_t id, uint64_t bits, int last) {
-    int later = time > cell->time || (time == cell->time && id > cell->id);
-    if (cell->n == 0 || later == last) {
-        cell->n = 1;
-        cell->time = time;
-        cell->id = id;
-        cell->bits = bits;
-    }
-}
-
-static void add_state(const Family *family, Cell *cell, const char *state) {
-    const char *at = state + family->at;
-    if (family->kind == ROWS) {
-        cell->n += load_i64(at);
-        return;
-    }
-    if (family->kind == FIRST || family->kind == LAST) {
-        int64_t time = load_i64(at);
-        if (time != (family->kind == LAST ? INT64_MIN : INT64_MAX))
-            keep_end(cell, time, load_u64(at + 8), load_u64(at + 16), family->kind == LAST);
-        return;
-    }
-    int64_t weight = load_i64(state + family->weight), before = cell->n;
-    if (weight == 0) return;
-    cell->n += weight;
-    switch (family->kind) {
-    case SUM_FLOAT: add_float(cell, load_f64(at)); break;
-    case SUM_INTEGER: cell->whole += (__int128)load_i64(at) * ((__int128)1 << 32) + load_i64(at + 8); break;
-    case SPREAD: add_spread(cell, before, weight, load_f64(at), load_f64(at + 8)); break;
-    case LEAST_FLOAT: keep_float(cell, before, load_f64(at), 0); break;
-    case GREATEST_FLOAT: keep_float(cell, before, load_f64(at), 1); break;
-    case LEAST_INTEGER: keep_integer(cell, before, load_i64(at), 0); break;
-    case GREATEST_INTEGER: keep_integer(cell, before, load_i64(at), 1); break;
-    }
-}
-
-static void add_value(const Family *family, Cell *cell, int64_t time, uint64_t id, const char *at) {
-    if (family->kind == FIRST || family->kind == LAST) {
-        keep_end(cell, time, id, load_u64(at), family->kind == LAST);
-        return;
-    }
-    int64_t before = cell->n++;
-    double value = family->as == AS_FLOAT ? load_f64(at) : (double)load_i64(at);
-    switch (family->kind) {
-    case SUM_FLOAT: add_float(cell, value); break;
-    case SUM_INTEGER: cell->whole += load_i64(at); break;
-    case SPREAD: add_spread(cell, before, 1, value, 0.0); break;
-    case LEAST_FLOAT: keep_float(cell, before, value, 0); break;
-    case GREATEST_FLOAT: keep_float(cell, before, value, 1); break;
-    case LEAST_INTEGER: keep_integer(cell, before, load_i64(at), 0); break;
-    case GREATEST_INTEGER: keep_integer(cell, before, load_i64(at), 1); break;
-    }
-}
 
 static void add_record(const Merger *self, Cell *cells, int64_t time, const char *values) {
     const char *nulls = values + WIDTH * (1 + self->lanes);
@@ -166,9 +56,9 @@ static void add_record(const Merger *self, Cell *cells, int64_t time, const char
     }
 }
 
-/* -------------------------------------------------------------------------------------------- which windows count what */
+/* --------------------------------------------------------------------------------------- which windows count what */
 
-/* Whether a tile is counted whole as far as a window's right edge goes: also when that cuts it, but nothing is behind. */
+/* Whether a tile counts whole as far as a window's right edge goes: also when that cuts it, but nothing is behind. */
 static int whole(const Window *window, int64_t end, int64_t latest) {
     return end <= window->end || (!window->settled && latest < window->end);
 }
@@ -269,7 +159,8 @@ static int merge_edges(const Merger *self, const Window *windows, Cell *cells, P
         PyObject *data;
         long long start, end;
         Records records;
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(edges, number), "SLL", &data, &start, &end)) return -1;
+        PyObject *edge = PyList_GetItem(edges, number);
+        if (!edge || !PyArg_ParseTuple(edge, "SLL", &data, &start, &end)) return -1;
         int64_t parent[2] = {start, end};
         if (take_records(self, &records, data, 0, self->narrow_time, start)) return -1;
         add_records(self, windows, cells, records, parent, latest);
@@ -293,23 +184,6 @@ static int merge_entity(const Merger *self, const Window *windows, Cell *cells, 
 }
 
 /* --------------------------------------------------------------------------------------------------------- values */
-
-static double total(const Family *family, const Cell *cell) {
-    if (family->kind == SUM_INTEGER)
-        return (double)(int64_t)(cell->whole >> 32) * 4294967296.0 + (double)(int64_t)(cell->whole & 0xffffffff);
-    double sum = cell->sum + cell->low;
-    return isfinite(sum) ? sum : cell->sum;
-}
-
-static PyObject *number_of(const Family *family, const Cell *cell) {
-    if (family->kind == FIRST || family->kind == LAST) {
-        double value;
-        memcpy(&value, &cell->bits, sizeof value);
-        if (family->as == AS_FLOAT) return PyFloat_FromDouble(value);
-        return family->as == AS_HASH ? PyLong_FromUnsignedLongLong(cell->bits) : PyLong_FromLongLong((int64_t)cell->bits);
-    }
-    return family->as == AS_FLOAT ? PyFloat_FromDouble(cell->sum) : PyLong_FromLongLong(cell->time);
-}
 
 static PyObject *sum_of(int number, const Family *family, const Cell *cell) {
     if (family->kind == SUM_FLOAT) return PyFloat_FromDouble(total(family, cell));
@@ -345,7 +219,8 @@ static int take_windows(const Merger *self, PyObject *given, Window *windows) {
     }
     for (int number = 0; number < self->windows; number++) {
         long long start, end;
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(given, number), "LLp", &start, &end, &windows[number].settled)) return -1;
+        PyObject *window = PyList_GetItem(given, number);
+        if (!window || !PyArg_ParseTuple(window, "LLp", &start, &end, &windows[number].settled)) return -1;
         windows[number].start = start;
         windows[number].end = end;
     }
@@ -379,8 +254,10 @@ static PyObject *merge(Merger *self, PyObject *arguments) {
     }
     for (Py_ssize_t row = 0; row < rows; row++) {
         memset(cells, 0, room);
-        for (int salt = 0; salt < salts; salt++)
-            if (merge_entity(self, windows, cells, PyList_GET_ITEM(entities, row * salts + salt))) goto failed;
+        for (int salt = 0; salt < salts; salt++) {
+            PyObject *entity = PyList_GetItem(entities, row * salts + salt);
+            if (!entity || merge_entity(self, windows, cells, entity)) goto failed;
+        }
         for (int number = 0; number < self->features; number++) {
             PyObject *value = value_of(self, windows, cells, number);
             if (!value) goto failed;
@@ -395,22 +272,18 @@ failed:
     return NULL;
 }
 
-/* ---------------------------------------------------------------------------------------------------------- the type */
-
-static Py_ssize_t columns_of(int kind) {
-    if (kind == FIRST || kind == LAST) return 3;
-    return kind == SUM_INTEGER || kind == SPREAD ? 2 : 1;
-}
+/* -------------------------------------------------------------------------------------------------------- the type */
 
 static int take_families(Merger *self, PyObject *given) {
-    self->families = (int)PyList_GET_SIZE(given);
     for (int number = 0; number < self->families; number++) {
         Family *family = &self->family[number];
         if (!PyArg_ParseTuple(PyList_GET_ITEM(given, number), "innii", &family->kind, &family->at, &family->weight,
                               &family->lane, &family->as))
             return -1;
-        if (family->at < 0 || family->at > self->state - columns_of(family->kind) * WIDTH || family->weight < 0 || family->weight > self->state - WIDTH ||
-            family->lane < 0 || (family->kind != ROWS && family->lane >= self->lanes)) {
+        int is_in_state = family->at >= 0 && family->at <= self->state - columns_of(family->kind) * WIDTH &&
+                          family->weight >= 0 && family->weight <= self->state - WIDTH;
+        int is_in_record = family->lane >= 0 && (family->kind == ROWS || family->lane < self->lanes);
+        if (!is_in_state || !is_in_record) {
             PyErr_Format(PyExc_ValueError, "family %d lies outside of its state or its record", number);
             return -1;
         }
@@ -419,10 +292,10 @@ static int take_families(Merger *self, PyObject *given) {
 }
 
 static int take_features(Merger *self, PyObject *given) {
-    self->features = (int)PyList_GET_SIZE(given);
     for (int number = 0; number < self->features; number++) {
         Feature *feature = &self->feature[number];
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(given, number), "iii", &feature->kind, &feature->window, &feature->family))
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(given, number), "iii", &feature->kind, &feature->window,
+                              &feature->family))
             return -1;
         if (feature->window < 0 || feature->window >= self->windows || feature->family < 0 ||
             feature->family >= self->families) {
@@ -433,22 +306,36 @@ static int take_features(Merger *self, PyObject *given) {
     return 0;
 }
 
+/* Nothing is left of a layout that is refused: a merger of no windows merges nothing. */
 static int init(Merger *self, PyObject *arguments, PyObject *keywords) {
     PyObject *families, *features;
+    Py_ssize_t state, narrow_time;
+    int windows, lanes;
+    self->families = self->features = self->windows = 0;
     if (keywords && PyDict_GET_SIZE(keywords)) {
         PyErr_SetString(PyExc_TypeError, "Merger takes no keywords");
         return -1;
     }
-    if (!PyArg_ParseTuple(arguments, "O!O!inni", &PyList_Type, &families, &PyList_Type, &features, &self->windows,
-                          &self->state, &self->narrow_time, &self->lanes))
+    if (!PyArg_ParseTuple(arguments, "O!O!inni", &PyList_Type, &families, &PyList_Type, &features, &windows, &state,
+                          &narrow_time, &lanes))
         return -1;
-    if (PyList_GET_SIZE(families) > MOST_FAMILIES || PyList_GET_SIZE(features) > MOST_FEATURES || self->windows < 1 ||
-        self->windows > MOST_WINDOWS || self->state < 0 || self->lanes < 0 ||
-        (self->narrow_time != LEAST_TIME && self->narrow_time != WIDTH)) {
-        PyErr_SetString(PyExc_ValueError, "more families, features or windows than there is room for, or no such layout");
+    if (PyList_GET_SIZE(families) > MOST_FAMILIES || PyList_GET_SIZE(features) > MOST_FEATURES || windows < 1 ||
+        windows > MOST_WINDOWS || state < 0 || lanes < 0 || lanes > MOST_LANES ||
+        (narrow_time != LEAST_TIME && narrow_time != WIDTH)) {
+        PyErr_SetString(PyExc_ValueError, "there is no room for such a layout");
         return -1;
     }
-    return take_families(self, families) || take_features(self, features) ? -1 : 0;
+    self->families = (int)PyList_GET_SIZE(families);
+    self->features = (int)PyList_GET_SIZE(features);
+    self->windows = windows;
+    self->lanes = lanes;
+    self->state = state;
+    self->narrow_time = narrow_time;
+    if (take_families(self, families) || take_features(self, features)) {
+        self->families = self->features = self->windows = 0;
+        return -1;
+    }
+    return 0;
 }
 
 static PyMethodDef methods[] = {
@@ -471,7 +358,11 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_merge", "See rtml.k
 PyMODINIT_FUNC PyInit__merge(void) {
     if (PyType_Ready(&merger_type) < 0) return NULL;
     PyObject *made = PyModule_Create(&module);
-    if (!made || PyModule_AddObjectRef(made, "Merger", (PyObject *)&merger_type) < 0) {
+    if (!made || PyModule_AddObjectRef(made, "Merger", (PyObject *)&merger_type) < 0 ||
+        PyModule_AddIntConstant(made, "MOST_FAMILIES", MOST_FAMILIES) < 0 ||
+        PyModule_AddIntConstant(made, "MOST_WINDOWS", MOST_WINDOWS) < 0 ||
+        PyModule_AddIntConstant(made, "MOST_FEATURES", MOST_FEATURES) < 0 ||
+        PyModule_AddIntConstant(made, "MOST_LANES", MOST_LANES) < 0) {
         Py_XDECREF(made);
         return NULL;
     }

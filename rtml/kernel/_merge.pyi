@@ -1,3 +1,8 @@
+MOST_FAMILIES: int
+MOST_WINDOWS: int
+MOST_FEATURES: int
+MOST_LANES: int
+
 class Merger:
     """Merges what was read of entities, for the features of one plan."""
 

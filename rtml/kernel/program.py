@@ -35,7 +35,6 @@ _FEATURES: dict[type[Aggregate], int] = {
     Last: 8,
 }
 _KINDS = {"f64": 0, "i64": 1, "str": 2}
-MOST_FAMILIES, MOST_WINDOWS, MOST_FEATURES = 64, 64, 512
 
 
 def is_built() -> bool:
@@ -57,7 +56,9 @@ def merger_of(plan: Plan) -> Merger | None:
 
 
 def _is_known(plan: Plan) -> bool:
-    """Whether all of a plan can be merged by `_merge`."""
+    """Whether all of a plan can be merged by `_merge`, which is built."""
+    from rtml.kernel import _merge  # noqa: PLC0415
+
     families = plan.states.families
     return (
         not plan.lifetime
@@ -65,9 +66,10 @@ def _is_known(plan: Plan) -> bool:
         and not plan.states.ragged
         and all(type(family) in _FLOAT or isinstance(family, Tally) for family in families)
         and all(type(feature.definition) in _FEATURES for feature in plan.features)
-        and len(families) <= MOST_FAMILIES
-        and len(plan.windows) <= MOST_WINDOWS
-        and len(plan.features) <= MOST_FEATURES
+        and len(families) <= _merge.MOST_FAMILIES
+        and len(plan.windows) <= _merge.MOST_WINDOWS
+        and len(plan.features) <= _merge.MOST_FEATURES
+        and len(plan.lanes) <= _merge.MOST_LANES
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class PackedCommand:
-    """`HMGET` of some fields of a hash, with the bytes that say it; as a sequence, its words."""
+    """`HMGET` of some fields of a hash, with the bytes that say it; its words, when it is iterated."""
 
     __slots__ = ("_fields", "_key", "packed")
 

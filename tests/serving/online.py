@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -51,8 +53,9 @@ class OwnRedis:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> redis.Redis:
+        self._folder = tempfile.mkdtemp()  # a full copy for a replica goes through a file
         command = [str(SERVER), "--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([*command, "--dir", self._folder], stdout=subprocess.DEVNULL)
         client = redis.Redis.from_url(self.url)
         eventually(lambda: answers(client))
         return client
@@ -62,6 +65,7 @@ class OwnRedis:
             self._process.kill()
             self._process.wait()
             self._process = None
+            shutil.rmtree(self._folder)
 
     def freeze(self) -> None:
         assert self._process is not None

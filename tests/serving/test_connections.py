@@ -8,6 +8,7 @@ from time import perf_counter
 import pytest
 
 from rtml.errors import UnavailableError
+from rtml.online.commands import FieldsOf
 from serving.redis_io import RedisReader
 from tests.serving.online import PATIENCE_SECONDS, OwnRedis
 
@@ -81,3 +82,69 @@ def test_the_wait_for_a_connection_ends_with_the_time_there_is():
     finally:
         own_redis.thaw()
         own_redis.stop()
+
+
+def test_nobody_gets_the_replies_of_another():
+    """Connections closed by Redis, requests given up halfway, and errors among replies."""
+    store = OwnRedis()
+    client = store.start()
+    for number in range(50):
+        client.hset(f"h{number}", mapping={"a": str(number)})
+    command = FieldsOf([b"a"])
+    wrong: list[object] = []
+
+    async def ask(reader: RedisReader, first: int, within: float) -> None:
+        numbers = [(first + more) % 50 for more in range(20)]
+        try:
+            found = await reader.exchange([command.of(f"h{number}") for number in numbers], within)
+        except UnavailableError:
+            return
+        if found != [[str(number).encode()] for number in numbers]:
+            wrong.append(found)
+
+    async def all_of_it() -> None:
+        reader = RedisReader(store.url, 1.0, 3)
+        for turn in range(60):
+            tasks = [asyncio.ensure_future(ask(reader, number, (1e-4, 1e-3, 1.0)[number % 3])) for number in range(9)]
+            await asyncio.sleep(turn % 5 * 2e-4)
+            tasks[turn % 9].cancel()
+            if turn % 10 == 0:
+                client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.gather(*tasks, return_exceptions=True)
+        with pytest.raises(UnavailableError, match="WRONGTYPE"):
+            await reader.exchange([command.of("h1"), ("LPUSH", "h2", "x"), command.of("h3")], 1.0)
+        assert await reader.exchange([command.of("h4")], 1.0) == [[b"4"]]
+        await reader.close()
+
+    try:
+        asyncio.run(all_of_it())
+    finally:
+        store.stop()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("more", [b"$5\r\nextra\r\n", b"-MOVED x\r\n"])
+def test_a_connection_that_says_too_much_is_given_up(more: bytes) -> None:
+    """As no Redis does: replies that nobody asked for, or that cannot be read, are nobody's."""
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while received := await reader.read(4096):
+            asked = received.count(b"HMGET")
+            writer.write(b"+OK\r\n" * (received.count(b"*") - asked))
+            writer.write(b"*1\r\n$1\r\n1\r\n" * asked + (more if asked and connections == 1 else b""))
+        writer.close()
+
+    async def all_of_it() -> None:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        reader = RedisReader(f"redis://127.0.0.1:{port}", 1.0, 1)
+        for _ in range(3):
+            assert await reader.exchange([FieldsOf([b"a"]).of("h")] * 2, 1.0) == [[b"1"], [b"1"]]
+        await reader.close()
+        server.close()
+
+    asyncio.run(all_of_it())
+    assert connections == 2
