@@ -148,8 +148,8 @@ def sound(replies: list[Any]) -> list[Any]:
     return replies
 
 
-def receive(connection: Any, count: int) -> list[Any]:
-    """Return the next replies, errors among them.
+def receive(connection: Any, count: int, *, more: bool = False) -> list[Any]:
+    """Return the next replies, errors among them; with `more`, commands are under way whose replies are left for later.
 
     Raises:
         redis.ConnectionError, redis.TimeoutError: the connection is lost, or not fit for more.
@@ -161,14 +161,14 @@ def receive(connection: Any, count: int) -> list[Any]:
         except redis.ResponseError as error:
             replies.append(error)
         try:
-            replies += received(connection, count - len(replies))
+            replies += received(connection, count - len(replies), more=more)
         except BaseException:
             connection.disconnect()
             raise
     return replies
 
 
-def received(connection: Any, most: int) -> list[Any]:
+def received(connection: Any, most: int, *, more: bool = False) -> list[Any]:
     """Return replies that came along with the last one, errors among them; blocking connection or not.
 
     They are in its buffer: to take them from there costs a tenth of what `read_response` does around each. Whoever is
@@ -176,7 +176,7 @@ def received(connection: Any, most: int) -> list[Any]:
 
     Raises:
         redis.ConnectionError: Redis is loading or the like; or there is more than `most`, so that nobody knows any more
-            which reply is whose.
+            which reply is whose; but for `more`, as for `receive`.
     """
     reader = connection._parser._reader
     replies: list[Any] = []
@@ -184,7 +184,7 @@ def received(connection: Any, most: int) -> list[Any]:
         if isinstance(reply, redis.ConnectionError):
             raise reply
         replies.append(reply)
-    if len(replies) == most and reader.has_data():
+    if not more and len(replies) == most and reader.has_data():
         raise redis.ConnectionError("Redis sent more replies than it was sent commands")
     return replies
 

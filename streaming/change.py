@@ -93,12 +93,11 @@ class Editor:
     def work_in(self, change: Change, batch: ViewBatch, runs: Sequence[Run]) -> None:
         """Work one entity's events in; what they do to states is left pending."""
         entity = change.entity
-        times, ingested = batch.times, batch.ingested
         for run in runs:
             added = self._add(change, batch, run, entity.leaf(batch, run[0]))
             if added:
-                entity.max_event_time = max(entity.max_event_time, *map(times.__getitem__, added))
-                entity.last_ingested = max(entity.last_ingested, *map(ingested.__getitem__, added))
+                entity.max_event_time = max(entity.max_event_time, batch.latest(added))
+                entity.last_ingested = max(entity.last_ingested, batch.last_ingested(added))
             if batch.strings.texts:  # of duplicates, too: a full Redis may have refused the strings and not the tiles
                 number = int(batch.indices[-1][run[0]])
                 change.mention([one for row in run for one in batch.strings.rows[row]], number)

@@ -137,7 +137,7 @@ class Link:
     def _take(self, count: int) -> None:
         """Read so many replies, if any."""
         if count > 0:
-            self._replies += receive(self._connection, count)
+            self._replies += receive(self._connection, count, more=count < self._under_way)
             self._under_way -= count
 
     def _lose(self) -> None:

@@ -26,6 +26,9 @@ from streaming.gate import ARRIVED, Gated
 from streaming.texts import BatchTexts
 from streaming.versions import Version
 
+FEW = 16
+"""From so many rows on, an array of them is made sooner than one after the other is looked at."""
+
 
 @dataclass(frozen=True)
 class ViewBatch:
@@ -47,10 +50,28 @@ class ViewBatch:
         return self.version.plan
 
     @cached_property
+    def _in_order(self) -> bool:
+        """Whether events were ingested in the order in which they are here, as nearly always."""
+        return bool((np.diff(np.array(self.ingested, dtype=np.int64)) >= 0).all())
+
+    @cached_property
+    def _instants(self) -> Array:
+        return np.array(self.times, dtype=np.int64)
+
+    def latest(self, rows: list[int]) -> Instant:
+        """Return the latest time of some events."""
+        if len(rows) > FEW:
+            return int(self._instants[rows].max())
+        return max(map(self.times.__getitem__, rows))
+
+    def last_ingested(self, rows: list[int]) -> Instant:
+        """Return when the last of some events, which are in order of arrival, was ingested."""
+        return self.ingested[rows[-1]] if self._in_order else max(map(self.ingested.__getitem__, rows))
+
+    @cached_property
     def indices(self) -> list[Array]:
         """By level: each event's tile index."""
-        times = np.array(self.times, dtype=np.int64)
-        return [times // size for size in self.plan.ladder]
+        return [self._instants // size for size in self.plan.ladder]
 
     @cached_property
     def fields_from_top(self) -> list[tuple[int, list[bytes]]]:

@@ -58,9 +58,9 @@ def test_a_connection_that_is_lost_loses_nothing(client: Any, at: int) -> None:
     name, link = uuid4().hex, Link(client, lambda _: None)
     before = link._connection._sock
     for number, part in enumerate(parts(name)):
-        link.post(part)
         if number == at:
             before.shutdown(socket.SHUT_RDWR)
+        link.post(part)
     link.drain()
     assert link._connection._sock is not before
     assert client.hgetall(name) == expected()
