@@ -36,9 +36,11 @@ def expected() -> dict[bytes, bytes]:
 
 def test_all_that_is_posted_is_done_in_order(client: Any) -> None:
     name, link = uuid4().hex, Link(client)
+    before = link._connection._sock
     for part in parts(name):
         link.post(part)
         assert len(link._posted) <= MOST_POSTED + PART
+        assert link._connection._sock is before
     assert link.run([("HLEN", name), ("PING",)]) == [1_000, b"PONG"]
     assert client.hgetall(name) == expected()
     link.close()
