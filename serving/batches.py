@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from math import inf
 from time import perf_counter
 
 from rtml.errors import OverflowedError, StaleError, UnavailableError
@@ -58,6 +59,7 @@ class Batches:
         self._turns = Turns()
         self._open: dict[tuple[str, Instant | None, LeadingEdge], list[Waiting]] = {}
         self._running: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(reader.connections)
 
     async def get(
         self,
@@ -111,23 +113,40 @@ class Batches:
         task.add_done_callback(self._running.discard)
 
     async def _answer(self, question: Question, batch: list[Asked]) -> None:
+        """Read for some together, when it is their turn: there is a connection to Redis for each of so many."""
+        await self._turn([asked.waiting for asked in batch])
+        try:
+            again = await self._answered(question, batch)
+        finally:
+            self._room.release()
+        for asked in again:
+            await self._answer(question, [asked])
+
+    async def _turn(self, together: list[Waiting]) -> None:
+        """Wait for room; who has no time for that hears so when it is up."""
+        soon = timers("queue", together, inf, together[0].since, self._metrics) if self._room.locked() else []
+        await self._room.acquire()
+        for timer in soon:
+            timer.cancel()
+
+    async def _answered(self, question: Question, batch: list[Asked]) -> list[Asked]:
+        """Read for a batch; return those that are to be read for alone."""
         batch = [asked for asked in batch if not asked.waiting.is_late("queue", asked.waiting.since, self._metrics)]
         if not batch:
-            return
+            return []
         try:
             vectors = await self._read(question, batch)
         except OverflowedError as error:
-            if len(batch) == 1:
-                batch[0].waiting.fail(error)
-                return
-            # One of them has such a sum; the others shall not suffer for it.
-            for asked in batch:
-                await self._answer(question, [asked])
+            if len(batch) > 1:
+                # One of them has such a sum; the others shall not suffer for it.
+                return batch
+            batch[0].waiting.fail(error)
         except Exception as error:  # noqa: BLE001
             for asked in batch:
                 asked.waiting.fail(error)
         else:
             self._give(question, batch, vectors)
+        return []
 
     def _give(self, question: Question, batch: list[Asked], vectors: FeatureVectors) -> None:
         """Answer each with its own rows."""
@@ -237,7 +256,7 @@ class Batches:
         for waiting in together:
             waiting.budget.read(started)
         last = max(waiting.budget.until for waiting in together)
-        soon = timers(together, last, started, self._metrics)
+        soon = timers("redis", together, last, started, self._metrics)
         error = None
         try:
             while lookup.unfinished:

@@ -66,6 +66,7 @@ class RedisReader:
     def __init__(self, where: Settings | str, timeout: float, connections: int = 32) -> None:
         """Take the settings or a URL; nothing is connected before the first `read`."""
         self.timeout = timeout
+        self.connections = connections
         url, options = address(where)
         pool = _Pool.from_url(
             url,

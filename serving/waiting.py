@@ -64,11 +64,13 @@ class Asked:
     rows: list[Row]
 
 
-def timers(together: Sequence[Waiting], last: float, started: float, metrics: Metrics) -> list[asyncio.TimerHandle]:
-    """Tell those who have less time than the last, each when it is up, that Redis was not quick enough."""
+def timers(
+    stage: str, together: Sequence[Waiting], last: float, started: float, metrics: Metrics
+) -> list[asyncio.TimerHandle]:
+    """Tell those who have less time than the last, each when it is up, that the stage they are in was too slow."""
     loop, now = asyncio.get_running_loop(), perf_counter()
     return [
-        loop.call_later(max(0.0, until - now), waiting.expire, "redis", started, metrics, len(together))
+        loop.call_later(max(0.0, until - now), waiting.expire, stage, started, metrics, len(together))
         for waiting in together
         if (until := waiting.budget.until) < last
     ]
