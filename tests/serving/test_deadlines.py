@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 import pytest
@@ -16,7 +17,7 @@ from serving.metrics import Metrics
 from serving.redis_io import RedisReader, connect_reader
 from serving.state import ServingState
 from serving.waiting import MOST_ROWS
-from tests.serving.online import OwnRedis, fill
+from tests.serving.online import OwnRedis, eventually, fill
 
 SPENDING = "/v1/features/spending"
 ANN, BOB = {"user": "ann"}, {"user": "bob"}
@@ -188,5 +189,23 @@ def test_who_sets_a_time_hears_when_it_is_up(serve, own_redis):
     assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
     assert late.json()["error"]["message"].startswith(
         "the request had 150 ms, which were over in stage 'redis': queue "
+    )
+    assert ask(timeout_ms=20_000).status_code == 200
+
+
+def test_who_waits_for_a_connection_waits_in_the_queue(serve, own_redis):
+    served = serve(own_redis.url, RTML_REDIS_TIMEOUT="20s", RTML_REDIS_CONNECTIONS="1")
+    ask = lambda **more: served.http.post(SPENDING, json={"entities": [ANN], **more})  # noqa: E731
+    assert ask(timeout_ms=60_000).status_code == 200
+    own_redis.freeze()
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, timeout_ms=20_000)
+        eventually(lambda: "rtml_feature_requests_in_flight 1.0" in served.http.get("/metrics").text)
+        late = ask(timeout_ms=150)
+        own_redis.thaw()
+        assert first.result().status_code == 200
+    assert late.status_code == 504
+    assert late.json()["error"]["message"].startswith(
+        "the request had 150 ms, which were over in stage 'queue': queue "
     )
     assert ask(timeout_ms=20_000).status_code == 200
