@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -165,18 +166,19 @@ class Fetched:
         value = self.tile(plan.tiles.tile(plan.tiles.top, at))
         return value is not None and value[0] != RAW
 
-    def damaged(self, plan: Plan) -> list[int]:
-        """Return the raw edges that are shorter than their tiles' counts."""
+    def hot_edges(self, plan: Plan) -> Iterator[tuple[int, int]]:
+        """Yield the raw edges in tiles that hold a state, each with how many bytes of its records count."""
         if self.reading is None:
-            return []
-        short = []
+            return
+        width = Records.of(plan).narrow.itemsize
         for index, place in self.reading.edges:
             value = self.values[place]
             if value is not None and value[0] != RAW:
-                width = Records.of(plan).narrow.itemsize
-                if len(self.raw.get(index, b"")) < self.records_of(plan, index, value) * width:
-                    short.append(index)
-        return short
+                yield index, self.records_of(plan, index, value) * width
+
+    def damaged(self, plan: Plan) -> list[int]:
+        """Return the raw edges that are shorter than their tiles' counts."""
+        return [index for index, size in self.hot_edges(plan) if len(self.raw.get(index, b"")) < size]
 
 
 def own_fields(plan: Plan) -> tuple[bytes, ...]:

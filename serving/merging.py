@@ -81,9 +81,8 @@ class ViewMerge:
         # A partial that holds nothing is as old as can be.
         old = by_entity(plan, all, [plan.ttl is not None and expired(row.fetched, plan, at) for row in rows])
         if not any(damaged) and not any(old) and all(known):
-            return [status_of(damaged=False, known=True, expired=False, stale=self._stale, partial=partial)] * len(
-                known
-            )
+            plain = status_of(damaged=False, known=True, expired=False, stale=self._stale, partial=partial)
+            return [plain] * len(known)
         return [
             status_of(damaged=one, known=two, expired=three, stale=self._stale, partial=partial)
             for one, two, three in zip(damaged, known, old, strict=True)

@@ -8,7 +8,6 @@ from typing import Any
 from rtml.answer import answer
 from rtml.instants import BEGINNING, Instant
 from rtml.kernel.program import merger_of
-from rtml.online.codec import RAW, Records
 from rtml.plan import Plan
 from rtml.reading import Fetched
 from rtml.values import to_list
@@ -53,12 +52,9 @@ def _columns(plan: Plan, at: Instant, entities: Sequence[Fetched], based_to: Ins
 
 def _edges(plan: Plan, entity: Fetched) -> list[tuple[bytes, int, int]]:
     """Return the raw records of the finest tiles that an edge cuts, each with its tile's bounds."""
-    if entity.reading is None:
-        return _NO_EDGES
-    width, finest, found = Records.of(plan).narrow.itemsize, plan.tiles.finest, []
-    for index, place in entity.reading.edges:
-        value = entity.values[place]
-        if value is not None and value[0] != RAW and index in entity.raw:
-            count = entity.records_of(plan, index, value)
-            found.append((entity.raw[index][: count * width], index * finest, (index + 1) * finest))
-    return found
+    finest, raw = plan.tiles.finest, entity.raw
+    return [
+        (raw[index][:size], index * finest, (index + 1) * finest)
+        for index, size in entity.hot_edges(plan)
+        if index in raw
+    ]

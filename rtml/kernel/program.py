@@ -6,13 +6,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 from rtml.algebra.counting import Count, Rows, Tally
-from rtml.algebra.extremes import Extreme, Greatest, Least, Max, Min
+from rtml.algebra.extremes import Greatest, Least, Max, Min
 from rtml.algebra.family import Aggregate, Family
 from rtml.algebra.moments import Mean, Spread, Stddev, Sum, Total, Variance
 from rtml.algebra.rates import Rate, Share, SumRate
 from rtml.algebra.recent import Earliest, First, Last, Latest, Recent
 from rtml.online.codec import Records
-from rtml.plan import Plan, PlannedFeature
+from rtml.plan import Plan
 
 if TYPE_CHECKING:
     from rtml.kernel._merge import Merger
@@ -78,8 +78,9 @@ def _made(plan: Plan) -> Merger:
 
     families = [family for family in plan.states.families if not isinstance(family, Tally)]
     features = [
-        (_FEATURES[type(feature.definition)], window, families.index(_family_of(feature)))
+        (_FEATURES[type(feature.definition)], window, families.index(family))
         for feature, window in plan.numbered
+        for family in feature.families  # each has one
     ]
     narrow_time = Records.of(plan).narrow["time"].itemsize
     described = [_described(plan, family) for family in families]
@@ -95,10 +96,3 @@ def _described(plan: Plan, family: Family) -> tuple[int, int, int, int, int]:
         return kinds[Rows], first, 0, 0, _KINDS[family.kind]
     weight = 0 if isinstance(family, Recent) else offsets[f"{family.column}.n"]
     return kinds[type(family)], first, weight, list(plan.lanes).index(family.column), _KINDS[family.kind]
-
-
-def _family_of(feature: PlannedFeature) -> Family:
-    """Return the one family that a feature's value is read from."""
-    (family,) = feature.families
-    assert isinstance(family, Rows | Total | Spread | Extreme | Recent)  # nosec B101
-    return family

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from rtml_assets.runtime.cost import Cost, Online, Table
 from rtml_assets.runtime.cost_estimate import Estimate
+from rtml_assets.runtime.describe import side_by_side
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
@@ -51,7 +52,7 @@ def _online(cost: Cost, online: Online) -> list[RenderableType]:
         f"{cost.entities:,} entities": f"{size(cost.projected or 0)}, at the same pace of events",
     }
     return [
-        _facts(facts),
+        side_by_side(facts),
         Text("\nan entity's bytes", "bold"),
         _shares("what", online.parts, spread.mean),
         Text("\nits tiles, by size", "bold"),
@@ -98,15 +99,6 @@ def _shares(title: str, parts: Mapping[str, float], total: float) -> Grid:
 
 def _share(part: float, total: float) -> str:
     return f"{part / total:.0%}"
-
-
-def _facts(facts: Mapping[str, str]) -> Grid:
-    grid = Grid.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column()
-    for name, text in facts.items():
-        grid.add_row(Text(name), Text(text))
-    return grid
 
 
 def _table(*columns: str) -> Grid:

@@ -80,7 +80,7 @@ def source(item: EventSource, registry: Registry) -> Group:
     columns = _table("column", "type", "nullable")
     for name, column in item.columns.items():
         columns.add_row(name, str(column.dtype), "yes" if column.nullable else "")
-    return Group(_titled("source", item.name, item.description), _facts(facts), columns)
+    return Group(_titled("source", item.name, item.description), side_by_side(facts), columns)
 
 
 def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Group:
@@ -108,7 +108,7 @@ def view(item: StreamFeatureView, plan: Plan, live: Mapping[str, Version]) -> Gr
         if feature.bound is not None:
             window += f"; the value: {feature.bound}"
         features.add_row(feature.name, feature.formula, type_words(feature.output), window)
-    return Group(_titled("view", item.name, item.description), _facts(facts), features)
+    return Group(_titled("view", item.name, item.description), side_by_side(facts), features)
 
 
 def _salts(plan: Plan) -> dict[str, str]:
@@ -130,7 +130,7 @@ def service(item: FeatureService) -> Group:
     columns = _table("column", "of", "window")
     for owner, name in item.columns:
         columns.add_row(f"{owner.name}__{name}", owner.entity.name, owner.resolved[name].window.label)
-    return Group(_titled("service", item.name, item.description), _facts(facts), columns)
+    return Group(_titled("service", item.name, item.description), side_by_side(facts), columns)
 
 
 def _on_stale(item: FeatureService) -> str:
@@ -164,7 +164,7 @@ def entity(item: Entity, registry: Registry) -> Group:
         "views": ", ".join(child.name for child in views) or "none",
         **_ownership(item.owners, {}),
     }
-    return Group(_titled("entity", item.name, item.description), _facts(facts))
+    return Group(_titled("entity", item.name, item.description), side_by_side(facts))
 
 
 def _version(plan: Plan, live: Mapping[str, Version]) -> str:
@@ -192,11 +192,12 @@ def _titled(kind: str, name: str, description: str) -> Text:
     return title.append(f"  {description}", "italic") if description else title
 
 
-def _facts(facts: Mapping[str, str]) -> Table:
+def side_by_side(known: Mapping[str, str]) -> Table:
+    """Return names and what they say, side by side."""
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    for name, text in facts.items():
+    for name, text in known.items():
         table.add_row(Text(name), Text(text))
     return table
 

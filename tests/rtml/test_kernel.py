@@ -19,12 +19,11 @@ from rtml.instants import SECOND
 from rtml.kernel._merge import Merger
 from rtml.kernel.answer import answer_columns
 from rtml.kernel.program import merger_of
-from rtml.online.adaptive import fold, grow
-from rtml.online.codec import RAW_MARK, Header, Records, state_value
+from rtml.online.codec import RAW_MARK, Header, Records
 from rtml.plan import Plan, PlannedFeature
 from rtml.reading import Fetched, Reading, Turn
-from rtml.tiles import Tile
 from rtml.values import to_list
+from tests.rtml.trees import tree
 
 FLOATS = [0.0, 1.5, -2.25, 1e300, math.inf, -math.inf, math.nan]
 TAME = [[0.0, -0.0, 1.5, -2.25], [1e9 + 0.1, 1e9 + 0.2, 1e9 + 0.4]]
@@ -69,17 +68,7 @@ def drawn_entity(rng: random.Random, plan: Plan, at: int, tame: bool) -> Fetched
     """What is read of an entity: tiles as the writer leaves them, late events, and raw edges."""
     layout = Records.of(plan)
     events = drawn_events(rng, plan, tame)
-    records = layout.encode(events, 0, layout.wide)
-    tiles: dict[Tile, bytes] = {}
-    raw: dict[int, bytes] = {}
-    for index in np.unique(events.time // plan.tiles.coarsest):
-        grown = grow(plan, Tile(plan.tiles.top, int(index)), records[events.time // plan.tiles.coarsest == index])
-        raw |= grown.raw
-        tiles |= grown.leaves
-        packed = fold(plan, [(None, found) for found in grown.states.values()])
-        for (tile, _), state in zip(grown.states.items(), packed, strict=True):
-            count = len(raw[tile.index]) // layout.narrow.itemsize if tile.level == 0 else 0
-            tiles[tile] = state_value(count, state)
+    tiles, raw = tree(plan, layout.encode(events, 0, layout.wide))
     latest = int(events.time.max()) if len(events) else 0
     header = Header(1, 0, latest, 1) if rng.random() < 0.7 else Header()
     late = drawn_events(rng, plan, tame) if rng.random() < 0.3 else None

@@ -16,14 +16,15 @@ from rtml.algebra.family import Events, Lane
 from rtml.answer import answer
 from rtml.errors import DefinitionError
 from rtml.instants import DAY, HOUR, MINUTE, SECOND
-from rtml.online.adaptive import fold, grow
+from rtml.online.adaptive import fold
 from rtml.online.base import Base
-from rtml.online.codec import RAW_MARK, Header, Records, state_value
+from rtml.online.codec import RAW_MARK, Header, Records
 from rtml.plan import Plan, PlannedFeature
 from rtml.reading import Fetched, Reading, Turn
 from rtml.tiles import LIFETIME, Ladder, Tile, Window
 from tests import oracle
 from tests.oracle import Event
+from tests.rtml.trees import tree
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ class Stored(NamedTuple):
     """All that there is of an entity."""
 
     header: Header
-    tiles: dict[Tile, bytes | None]
+    tiles: dict[Tile, bytes]
     raw: dict[int, bytes]
 
 
@@ -73,17 +74,7 @@ def stored(plan: Plan, events: list[Event], *, header: bool) -> Stored:
     lanes = {"x": Lane(values, np.array([event.values["x"] is not None for event in events], dtype=bool))}
     times = np.array([event.time for event in events], dtype=np.int64)
     records = layout.encode(Events(times, np.array([e.id64 for e in events], dtype=np.uint64), lanes), 0, layout.wide)
-    tiles: dict[Tile, bytes | None] = {}
-    raw: dict[int, bytes] = {}
-    top = times // plan.tiles.coarsest
-    for index in np.unique(top):
-        grown = grow(plan, Tile(plan.tiles.top, int(index)), records[top == index])
-        raw |= grown.raw
-        tiles |= grown.leaves
-        packed = fold(plan, [(None, found) for found in grown.states.values()])
-        for (tile, _), state in zip(grown.states.items(), packed, strict=True):
-            count = len(raw[tile.index]) // layout.narrow.itemsize if tile.level == 0 else 0
-            tiles[tile] = state_value(count, state)
+    tiles, raw = tree(plan, records)
     known = Header(1, 0, int(times.max()), 1) if header and events else Header()
     return Stored(known, tiles, raw)
 
